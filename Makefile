@@ -1,0 +1,4 @@
+# Sugar for machines with make; `python3 lab.py` and `python3 lab.py test` are the same everywhere.
+.PHONY: lab test
+lab:  ; @python3 lab.py $(ARGS)
+test: ; @python3 lab.py test $(ARGS)

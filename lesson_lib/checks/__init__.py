@@ -1,0 +1,138 @@
+"""Exercises that check themselves: `check("01.decode", my_decode)` prints one line and never raises.
+
+    ○ not attempted yet       the stub is still a stub
+    ✓ ...                     every case agrees
+    ✗ case, expected, got     the first case that does not
+
+The cases of lesson NN stand in lesson_lib/checks/lessonNN.py, in a dict EXERCISES: name -> Exercise.
+"""
+import copy
+import importlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TODO, DONE, WRONG = "○", "✓", "✗"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: `args` for the learner's function, what it must return, and a name that says what is tried."""
+    why: str
+    args: tuple
+    expected: Any
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What is right for one exercise.
+
+    cases      tried in this order, the plainest first; for an answer that is a value, one case without args
+    praise     the sentence after ✓: what has now been shown
+    tolerance  absolute and relative, for numbers and tensors
+    """
+    cases: Sequence[Case]
+    praise: str
+    tolerance: float = 1e-4
+
+
+def check(name: str, answer: Any) -> None:
+    """Try a learner's function (or value) on every case of exercise `name`; print the verdict in one line."""
+    print(verdict(name, answer))
+
+
+def verdict(name: str, answer: Any) -> str:
+    """The line that `check` prints."""
+    exercise = find(name)
+    if isinstance(exercise, str):
+        return exercise
+    for case in exercise.cases:
+        got = _call(answer, case)
+        if _untouched(got):
+            return f"{TODO} not attempted yet: {name}"
+        fault = got if isinstance(got, _Fault) else difference(got, case.expected, exercise.tolerance)
+        if fault:
+            return f"{WRONG} {name}, {case.why}: {fault}"
+    return f"{DONE} {name}: {exercise.praise}"
+
+
+def find(name: str) -> Exercise | str:
+    """The exercise called "NN.name", or a sentence that says which there are."""
+    lesson = name.partition(".")[0]
+    try:
+        exercises = importlib.import_module(f"lesson_lib.checks.lesson{lesson}").EXERCISES
+    except ModuleNotFoundError:
+        return f"{WRONG} There is no lesson {lesson!r} with exercises; a name looks like 01.decode."
+    if name not in exercises:
+        return f"{WRONG} There is no exercise {name!r}; this lesson has {', '.join(exercises)}."
+    return exercises[name]
+
+
+class _Fault(str):
+    """A sentence about what went wrong while the learner's function ran."""
+
+
+def _call(answer: Any, case: Case) -> Any:
+    if not callable(answer):
+        return answer
+    args = copy.deepcopy(case.args)
+    try:
+        got = answer(*args)
+    except NotImplementedError:
+        return None
+    except Exception as error:  # whatever a learner's code may raise
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        where = f" in line {frames[-1].lineno} of {frames[-1].name}" if frames else ""
+        return _Fault(f"it stopped with {type(error).__name__}{where}: {error}")
+    if difference(args, case.args, 0):
+        return _Fault("the result may be right, but the function changed its own input: work on a copy "
+                      "(no `x += ...`, no assignment to `x[...]`)")
+    return got
+
+
+def _untouched(got: Any) -> bool:
+    return got is None or got is ... or got is NotImplemented
+
+
+def difference(got: Any, expected: Any, tolerance: float) -> str:
+    """What is wrong with `got`, in words; "" when it agrees. Type and shape come before numbers."""
+    if isinstance(expected, Tensor):
+        return _tensor_difference(got, expected, tolerance)
+    if isinstance(expected, tuple | list):
+        if not isinstance(got, tuple | list | torch.Size) or len(got) != len(expected):
+            return f"expected {len(expected)} values, got {_short(got)}"
+        return next((fault for fault in map(difference, got, expected, [tolerance] * len(got)) if fault), "")
+    if isinstance(expected, bool | str) or not isinstance(expected, int | float):
+        return "" if got == expected else f"expected {_short(expected)}, got {_short(got)}"
+    try:
+        value = float(got)
+    except (TypeError, ValueError, RuntimeError):
+        return f"expected the number {_short(expected)}, got {_short(got)}"
+    return "" if abs(value - expected) <= tolerance * max(1, abs(expected)) else \
+        f"expected {_short(expected)}, got {_short(value)}"
+
+
+def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
+    if not isinstance(got, Tensor):
+        return f"expected a tensor of shape {tuple(expected.shape)}, got {_short(got)}"
+    if got.shape != expected.shape:
+        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+    if expected.dtype == torch.bool and got.dtype != torch.bool:
+        return f"expected True or False in each place (dtype bool), got dtype {str(got.dtype).removeprefix('torch.')}"
+    wrong = ~torch.isclose(got.detach().double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+    if not wrong.any():
+        return ""
+    place = tuple(wrong.nonzero()[0].tolist())
+    return (f"{int(wrong.sum())} of {wrong.numel()} values differ; at {list(place)} expected "
+            f"{_short(expected[place].item())}, got {_short(got[place].item())}")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.numel() > 4 else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,48 @@
+"""Settings that every room of the package reads: the budget, where data lies, the names of the cells."""
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+BUDGETS = ("ci", "laptop", "gpu")
+CELL_CLASSES = ("RBC", "WBC", "Platelets")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def budget() -> str:
+    """Size and time of training: `LESSON_BUDGET`, by default "gpu" where CUDA is at hand, else "laptop".
+
+    Raises ValueError for a name that is not in BUDGETS.
+    """
+    name = os.environ.get("LESSON_BUDGET") or ("gpu" if torch.cuda.is_available() else "laptop")
+    if name not in BUDGETS:
+        raise ValueError(f"LESSON_BUDGET is {name!r}; set it to one of {', '.join(BUDGETS)}, or unset it.")
+    return name
+
+
+def dataset_roots() -> list[Path]:
+    """Folders that may hold data sets, best first: `LESSON_DATASETS` if set, then data/downloads.
+
+    `LESSON_DATASETS=none` hides both: the lessons are stored as they look without any download.
+    """
+    named = os.environ.get("LESSON_DATASETS")
+    if named == "none":
+        return []
+    return ([Path(named).expanduser()] if named else []) + [REPOSITORY / "data" / "downloads"]
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again at any time (`LESSON_CACHE`, default data/cache)."""
+    return Path(os.environ.get("LESSON_CACHE") or REPOSITORY / "data" / "cache")
+
+
+def describe_machine() -> str:
+    """One line: what this machine is, which budget applies, which data sets are at hand."""
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+    else:
+        device = f"no CUDA, {torch.get_num_threads()} CPU threads"
+    here = sorted({folder.name for root in dataset_roots() if root.is_dir() for folder in root.iterdir() if folder.is_dir()})
+    return (f"Python {platform.python_version()}, torch {torch.__version__}, {device}: budget {budget()!r}. "
+            f"Pictures: synthetic smears{''.join(', ' + name for name in here)}.")

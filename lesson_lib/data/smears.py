@@ -1,0 +1,113 @@
+"""Synthetic blood smears: pictures like BCCD's, painted from a seed; the default, with nothing to download.
+
+Cells are painted at `scale` = sqrt(height * width / (640 * 480)), so that at any size and aspect a box covers
+the share of the picture that it covers in BCCD; but never below MIN_SCALE: less than 139 x 139 pixels show a
+smaller field with fewer cells, not cells too small to learn from.
+"""
+import contextlib
+import math
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lesson_lib.config import CELL_CLASSES, cache_dir
+from lesson_lib.data.samples import Sample
+from lesson_lib.data.smear_painter import paint_smear
+
+VERSION = 1                      # raise it when a byte of any picture changes: the cache's name holds it
+SPLITS = ("train", "val", "test")
+MIN_SCALE, MIN_SIDE = .25, 32
+
+
+def draw_smear(seed: int, index: int, split: str = "train", size: int | tuple[int, int] = 256) -> Sample:
+    """The smear of (seed, split, index), size x size or (height, width) pixels; the same bytes everywhere.
+
+    Boxes are tight around what is inside the picture. As in BCCD some objects have none: red cells with less
+    than .6 inside or more than .3 of that under others, white cells and platelets less than half inside.
+    Raises ValueError for an unknown split and for a side of less than 32 pixels.
+    """
+    height, width = _checked(split, size)
+    scale = max(MIN_SCALE, math.sqrt(height * width / (640 * 480)))
+    image, objects = paint_smear((seed, split, index), height, width, scale)
+    return Sample(torch.from_numpy(image), torch.tensor([box for _, box in objects]).float().reshape(-1, 4),
+                  torch.tensor([label for label, _ in objects], dtype=torch.int64),
+                  id=_name(seed, split, index))
+
+
+def _checked(split: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}; take one of {', '.join(SPLITS)}.")
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"A smear of {height} x {width} pixels is too small: {MIN_SIDE} or more a side.")
+    return height, width
+
+
+def _name(seed: int, split: str, index: int) -> str:
+    return f"smear-{seed}-{split}-{index:05d}"
+
+
+class Smears(Sequence):
+    """`count` smears of one split as a sequence of samples; an index always gives the same picture.
+
+    cache   keep each picture, once painted, in a file below config.cache_dir() (200 kB at 256 x 256). A
+            damaged or foreign file is painted anew; where nothing can be written, one warning, and no cache.
+    Raises ValueError for an unknown split, a negative count, a side of less than 32 pixels.
+    """
+    classes = CELL_CLASSES
+
+    def __init__(self, split: str = "train", count: int = 200, size: int | tuple[int, int] = 256,
+                 seed: int = 0, cache: bool = True):
+        if count < 0:
+            raise ValueError(f"A data set of {count} smears cannot be; give a count of 0 or more.")
+        self.split, self.count, self.seed, self.cache = split, count, seed, cache
+        self.size = _checked(split, size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -self.count <= index < self.count:
+            raise IndexError(f"There is no smear {index}; the data set has {self.count}.")
+        index = int(index) % self.count
+        sample = self._read(index) if self.cache else None
+        if sample is None:
+            sample = draw_smear(self.seed, index, self.split, self.size)
+            if self.cache:
+                self._write(index, sample)
+        return sample
+
+    def _file(self, index: int) -> Path:
+        name = f"v{VERSION}-{self.seed}-{self.split}-{self.size[0]}x{self.size[1]}"
+        return cache_dir() / "smears" / name / f"{index:05d}.npz"
+
+    def _read(self, index: int) -> Sample | None:
+        try:
+            with open(self._file(index), "rb") as stream, np.load(stream) as data:
+                arrays = [torch.from_numpy(data[name]) for name in ("image", "boxes", "labels")]
+                sample = Sample(*arrays, id=str(data["id"]))
+        except Exception:             # no file, half a file, another's: whatever it is, painting mends it
+            return None
+        own = sample.id == _name(self.seed, self.split, index) and sample.size == self.size
+        return sample if own else None
+
+    def _write(self, index: int, sample: Sample) -> None:
+        """Writes beside the file and renames, so that nobody ever reads half a picture."""
+        file = self._file(index)
+        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as stream:
+                np.savez(stream, image=sample.image, boxes=sample.boxes, labels=sample.labels, id=sample.id)
+            part.replace(file)
+        except OSError as error:
+            self.cache = False
+            with contextlib.suppress(OSError):
+                part.unlink()
+            warnings.warn(f"Smears are painted anew each time, as {file.parent} cannot be written ({error}); "
+                          "free some space or set LESSON_CACHE to another folder.", stacklevel=3)

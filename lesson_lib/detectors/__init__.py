@@ -1,0 +1,1 @@
+"""The two detectors: backbones, feature pyramid, heads, training criterion, inference."""

@@ -1,0 +1,121 @@
+"""Criterion: from raw outputs and ground truth to the two losses. Only glue between the modules of the core:
+
+    pad the objects -> match them with the anchors -> each anchor's class and offsets -> (mine) -> joint loss
+
+Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k is channel k + 1; this shift is
+made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
+Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
+"""
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lesson_lib.boxes import at_least_float32, xyxy_to_cxcywh
+from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
+from lesson_lib.losses import retinanet_loss, ssd_loss
+from lesson_lib.matching import (NEGATIVE, POSITIVE, Match, match_retinanet, match_ssd, pad_boxes,
+                                 take_matched)
+from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
+
+#: One dict a picture: "boxes" (G, 4) xyxy pixels, "labels" (G,) int64, both on the outputs' device; "id" if known.
+Targets = Sequence[dict[str, Any]]
+
+
+class Outputs(NamedTuple):
+    """What a network says of every anchor: cls_logits (B, A, C), C = K or K + 1; box_deltas (B, A, 4)."""
+    cls_logits: Tensor
+    box_deltas: Tensor
+
+
+def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, threshold: float = 0.5,
+                  best: str = "bipartite", inclusive: bool = True, ratio: float = 3.0,
+                  min_negatives: int = 0, variances: tuple[float, float] = VARIANCES, loc_weight: float = 1.0,
+                  check: bool = True) -> dict[str, Tensor]:
+    """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the positives.
+
+    outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
+    threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`; loc_weight: the
+    paper's alpha.
+    A picture without objects has no positive, so no negative is mined from it and it teaches nothing, unless
+    min_negatives says otherwise; where the whole batch has no object both losses are 0.
+    ValueError for outputs that are not finite (with the picture's name), for unknown labels, for shapes that
+    do not fit. check=False looks at shapes only, and mines by rank: then a GPU never waits for the host.
+    """
+    _check(outputs, anchors, targets, outputs.cls_logits.shape[-1] - 1, check)
+    gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
+    match = match_ssd(gt, anchors, threshold, best, inclusive, valid)               # (B, A)
+    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
+    positive, negative = match.label == POSITIVE, match.label == NEGATIVE
+    with torch.no_grad():
+        logits = at_least_float32(outputs.cls_logits)
+        loss_if_background = logits.logsumexp(-1) - logits[..., 0]                  # (B, A), -log c^0
+        mine = hard_negative_mask if check else hard_negative_mask_by_rank
+        mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
+    return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight)
+
+
+def retinanet_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, positive: float = 0.5,
+                        negative: float = 0.4, force_best: bool = True, alpha: float | None = 0.25,
+                        gamma: float = 2.0, beta: float = 1 / 9, per_image: bool = False,
+                        variances: tuple[float, float] = NO_VARIANCES,
+                        check: bool = True) -> dict[str, Tensor]:
+    """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}: sums over the batch by max(1,
+    positives).
+
+    outputs: cls_logits (B, A, K), no background; anchors (A, 4) xyxy pixels; B targets.
+    positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image: `retinanet_loss`.
+    gamma=0 with alpha=None is plain cross entropy of K sigmoids.  A picture without objects teaches its
+    background.
+    ValueError and check as in `ssd_criterion`.
+    """
+    _check(outputs, anchors, targets, outputs.cls_logits.shape[-1], check)
+    gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
+    match = match_retinanet(gt, anchors, positive, negative, force_best, valid=valid)
+    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
+    return retinanet_loss(outputs.cls_logits, outputs.box_deltas, labels, box_targets, match.label,
+                          alpha, gamma, beta, per_image)
+
+
+def anchor_targets(match: Match, gt: Tensor, targets: Targets, anchors: Tensor,
+                   variances: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0 elsewhere."""
+    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)   # (B, G)
+    boxes = take_matched(gt, match.gt_index, default=anchors)                           # (B, A, 4)
+    offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
+    return take_matched(labels, match.gt_index, default=0), offsets
+
+
+def check_outputs(outputs: Outputs, anchors: Tensor, targets: Targets = (), values: bool = True) -> None:
+    """ValueError unless each of the A anchors has its logits and 4 offsets and, if `values`, all are finite."""
+    cls, box = outputs.cls_logits.shape, outputs.box_deltas.shape
+    if len(cls) != 3 or box != (*cls[:2], 4) or anchors.shape != (cls[1], 4):
+        raise ValueError(f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} do "
+                         "not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size.")
+    if values:
+        finite = outputs.cls_logits.isfinite().all(-1) & outputs.box_deltas.isfinite().all(-1)     # (B, A)
+        broken = (~finite.all(1)).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
+                             "diverged (lower the learning rate), or the picture itself holds such numbers.")
+
+
+def _check(outputs: Outputs, anchors: Tensor, targets: Targets, num_classes: int, values: bool) -> None:
+    check_outputs(outputs, anchors, targets, values)
+    if len(targets) != len(outputs.cls_logits):
+        raise ValueError(f"{len(targets)} targets for {len(outputs.cls_logits)} pictures; give one for each.")
+    for picture, target in enumerate(targets):
+        if len(target["labels"]) != len(target["boxes"]):
+            raise ValueError(f"{_name(picture, targets)} has {len(target['boxes'])} boxes and "
+                             f"{len(target['labels'])} labels; give one label for each box.")
+        strange = [x for x in target["labels"].tolist() if not 0 <= x < num_classes] if values else []
+        if strange:
+            raise ValueError(f"{_name(picture, targets)} has the label {strange[0]}; the outputs are for "
+                             f"{num_classes} classes, labels 0 to {num_classes - 1} (background is no label).")
+
+
+def _name(picture: int, targets: Targets) -> str:
+    name = targets[picture].get("id") if picture < len(targets) else None
+    return f"picture {picture} of the batch" + (f" ({name})" if name else "")

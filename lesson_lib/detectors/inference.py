@@ -1,0 +1,102 @@
+"""Inference: from raw outputs to detections. Threshold, decode the survivors, clip, NMS by class, keep the best.
+
+Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,) int64 in
+0..K-1}, best score first: what lesson_lib.evaluation reads. Scores and boxes are float32 or more.
+"""
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lesson_lib.anchors import level_slices
+from lesson_lib.boxes import at_least_float32, clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
+from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
+from lesson_lib.detectors.criterion import Outputs, check_outputs
+from lesson_lib.evaluation import voc_evaluate
+from lesson_lib.nms import class_aware_nms
+
+Detections = list[dict[str, Tensor]]
+
+
+@torch.no_grad()
+def ssd_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, score: float = 0.01,
+                   nms: float = 0.45, keep: int = 200, topk: int = 400,
+                   variances: tuple[float, float] = VARIANCES) -> Detections:
+    """SSD's inference (arXiv:1512.02325, section 3): confidence over `score`, NMS, the best `keep` a picture.
+
+    outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size (height, width) pixels.
+    The score of label k is channel k + 1 of the softmax; an anchor may give a detection for several classes.
+    topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of the paper.
+    ValueError for outputs that are not finite or do not fit the anchors.
+    """
+    check_outputs(outputs, anchors)
+    scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]              # (B, A, K)
+    best, rows = scores.topk(min(topk, len(anchors)), dim=1)                        # (B, topk, K), which anchors
+    found = []
+    for picture, over in enumerate(best > score):                                   # (topk, K)
+        labels = over.nonzero()[:, 1]
+        found.append(_finish(best[picture][over], labels, rows[picture][over], outputs.box_deltas[picture],
+                             anchors, size, variances, nms, keep))
+    return found
+
+
+@torch.no_grad()
+def retinanet_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, score: float = 0.05,
+                         topk: int = 1000, counts: Sequence[int] | None = None, nms: float = 0.5,
+                         keep: int = 100, variances: tuple[float, float] = NO_VARIANCES) -> Detections:
+    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): score over `score`, the best `topk` of each
+    level, NMS.
+
+    outputs: cls_logits (B, A, K); anchors (A, 4) xyxy; size (height, width) pixels.
+    counts: anchors of each level (`pyramid_counts`), which sum to A; None takes all for one level.
+    keep: at most so many a picture; the paper names no limit, COCO's evaluation reads 100.
+    ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum to A.
+    """
+    check_outputs(outputs, anchors)
+    if counts is not None and sum(counts) != len(anchors):
+        raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
+    levels = level_slices(counts) if counts is not None else [slice(0, len(anchors))]
+    classes = outputs.cls_logits.shape[-1]
+    least = -math.inf if score <= 0 else math.log(score / (1 - score))              # sigmoid(least) = score
+    found = []
+    for logits, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas):
+        entries = []                                            # of the (A, K) logits, written as one row
+        for level in levels:
+            over = (logits[level].flatten() > least).nonzero().squeeze(1) + level.start * classes
+            entries.append(over[logits.flatten()[over].topk(min(topk, len(over))).indices])
+        chosen = torch.cat(entries)
+        found.append(_finish(logits.flatten()[chosen].sigmoid(), chosen % classes, chosen // classes, deltas,
+                             anchors, size, variances, nms, keep))
+    return found
+
+
+def _finish(scores: Tensor, labels: Tensor, rows: Tensor, deltas: Tensor, anchors: Tensor,
+            size: tuple[int, int], variances: tuple[float, float], nms: float, keep: int) -> dict[str, Tensor]:
+    """Candidates of one picture -> detections. scores, labels, rows (N,); deltas, anchors (A, 4).
+
+    Only the anchors in `rows` are decoded. A box that lies wholly outside the picture is dropped.
+    """
+    boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)          # (N, 4)
+    boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    boxes, scores, labels = boxes[inside], scores[inside], labels[inside]
+    kept = class_aware_nms(boxes, scores, labels, nms)[:keep]
+    return {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
+
+
+def recall_at(predictions: Detections, targets: Sequence[dict], classes: Sequence[str], iou: float = 0.5,
+              best: int | None = None, score: float = 0.0) -> dict[str, float]:
+    """Share of each class's objects that a detection of that class found: IoU >= `iou`, one detection each.
+
+    best: only so many of each picture's detections count, the highest scores; score: only those from it on.
+    Returns {name: recall} for the classes that have objects. Recall alone is easily raised by more
+    detections: compare detectors at the same `best`, and look at precision (lesson_lib.evaluation) too.
+    """
+    kept = []
+    for p in predictions:
+        order = p["scores"].argsort(descending=True, stable=True)[:best]
+        order = order[p["scores"][order] >= score]
+        kept.append({name: p[name][order] for name in ("boxes", "scores", "labels")})
+    curves = voc_evaluate(kept, targets, classes, iou)["curves"]
+    return {name: float(curve["recall"][-1]) if len(curve["recall"]) else 0.0 for name, curve in curves.items()}

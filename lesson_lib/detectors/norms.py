@@ -1,0 +1,83 @@
+"""Normalisation layers by name, and the block of convolution, norm and ReLU that all detectors are made of.
+
+    "frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights alone
+    "batch"    batch norm: needs several pictures of a kind in a batch on each device
+    "group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from scratch
+    None       no norm layer, as in VGG16
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = str | None
+
+
+class FrozenBatchNorm(nn.Module):
+    """(B, C, H, W) -> (x - mean) / sqrt(var + eps) * weight + bias, four constants for each channel.
+
+    All four are buffers, not parameters: no optimizer moves them and parameter counts leave them out. One
+    fused operation that keeps half precision half: torchvision's FrozenBatchNorm2d multiplies by float32
+    buffers, so that under autocast all activations behind it are float32 again.
+    """
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps}"
+
+
+def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A norm layer for `channels` channels. ValueError for an unknown name.
+
+    "group" takes 32 groups, or the largest power of two that leaves at least two channels in each.
+    """
+    if norm == "frozen":
+        return FrozenBatchNorm(channels, eps)
+    if norm == "batch":
+        return nn.BatchNorm2d(channels, eps)
+    if norm == "group":
+        groups = math.gcd(32, channels)
+        return nn.GroupNorm(max(1, groups // 2) if groups == channels else groups, channels)
+    raise ValueError(f"norm is {norm!r}; choose 'frozen', 'batch' or 'group'.")
+
+
+def conv_block(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None,
+               dilation: int = 1, groups: int = 1, norm: Norm = None, eps: float = 1e-5,
+               act: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
+    """Convolution, then the norm layer, then the activation, where asked for; by default the size is kept.
+
+    The convolution has a bias only where no norm follows, which would cancel it.
+    """
+    padding = dilation * (kernel // 2) if padding is None else padding
+    layers = [nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=norm is None)]
+    if norm is not None:
+        layers.append(make_norm(norm, outputs, eps))
+    if act is not None:
+        layers.append(act(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def replace_batch_norms(module: nn.Module, norm: str) -> nn.Module:
+    """Puts `norm` in the place of every BatchNorm2d inside `module`, changes it in place and returns it.
+
+    "frozen" takes over weights and statistics; "group" begins anew, since weights that were trained with
+    batch norm mean nothing to it.
+    """
+    for name, child in list(module.named_children()):
+        if not isinstance(child, nn.BatchNorm2d):
+            replace_batch_norms(child, norm)
+        elif norm != "batch":
+            new = make_norm(norm, child.num_features, child.eps)
+            if norm == "frozen":
+                new.load_state_dict({key: value for key, value in child.state_dict().items()
+                                     if key != "num_batches_tracked"})
+            setattr(module, name, new)
+    return module

@@ -1,0 +1,120 @@
+"""RetinaNet (FL, arXiv:1708.02002): ResNet, feature pyramid, two heads shared by all levels, focal loss.
+
+    RetinaNet(RETINANET_CONFIGS["paper"])                             R50-FPN, 80 classes
+    RetinaNet(replace(RETINANET_CONFIGS["paper"], pretrained=True))   with the backbone's ImageNet weights
+    RetinaNet(RetinaNetConfig(num_classes=3, backbone="resnet18"))    to train from scratch: group norm
+
+The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
+the options of its config.
+"""
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from lesson_lib.anchors import RETINANET, PyramidAnchors, Size, pyramid_anchors, pyramid_counts
+from lesson_lib.detectors.backbones import build_backbone
+from lesson_lib.detectors.criterion import Outputs, Targets, retinanet_criterion
+from lesson_lib.detectors.fpn import FPN
+from lesson_lib.detectors.heads import RetinaNetHeads
+from lesson_lib.detectors.inference import Detections, retinanet_detections
+from lesson_lib.detectors.norms import FrozenBatchNorm, Norm
+
+#: torchvision's anchors: whole numbers, on the cells' corners; its ratios are h / w and run the other way.
+TORCHVISION_ANCHORS = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)
+
+
+@dataclass(frozen=True)
+class RetinaNetConfig:
+    """What makes one RetinaNet; "paper" and "torchvision" in RETINANET_CONFIGS are made of it.
+
+    num_classes         K; there is no background class
+    backbone, nodes, norm, pretrained, freeze   see `build_backbone`: three maps at strides 8, 16 and 32
+    channels            of the pyramid and the heads; with a norm that learns they have group norm, too
+    p6_from             "C5" (paper) or "P5" (torchvision)
+    spec                anchors
+    prior               probability of each class that an untrained anchor predicts
+    Of the losses, for `criterion`:
+    beta                of the smooth L1 loss; 1/9 as in the authors' release, 0 for torchvision's L1
+    per_image           divide by each picture's positives, then average (torchvision), or by the batch's
+    keep                detections in a picture at most, for `detections`
+    norm_eps            of frozen norms; None keeps the classifier's, torchvision's published detectors have 0
+    """
+    num_classes: int = 80
+    backbone: str = "resnet50"
+    nodes: tuple[str, ...] = ()
+    norm: Norm = "group"
+    pretrained: bool | str = False
+    freeze: tuple[str, ...] = ()
+    channels: int = 256
+    p6_from: str = "C5"
+    spec: PyramidAnchors = RETINANET
+    prior: float = 0.01
+    beta: float = 1 / 9
+    per_image: bool = False
+    keep: int = 100
+    norm_eps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; count the objects' classes, at least 1.")
+
+
+RETINANET_CONFIGS = {
+    "paper": RetinaNetConfig(norm="frozen"),
+    # retinanet_resnet50_fpn; its 91 classes are COCO's numbers 0 .. 90, and nothing is ever called 0.
+    "torchvision": RetinaNetConfig(num_classes=91, norm="frozen", p6_from="P5", spec=TORCHVISION_ANCHORS,
+                                   beta=0.0, per_image=True, keep=300, norm_eps=0.0),
+}
+
+
+class RetinaNet(nn.Module):
+    """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K), box_deltas (B, A, 4).
+
+    Rows stand in the order of `anchors`; any picture size will do.
+    ValueError where the paper's network without weights is to be trained (see `Backbone`).
+    """
+    def __init__(self, config: RetinaNetConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.norm, config.pretrained, config.nodes,
+                                       config.freeze)
+        if self.backbone.strides != config.spec.strides[:3] or len(config.spec.strides) != 5:
+            raise ValueError(f"RetinaNet reads maps at strides 8, 16 and 32, {config.backbone} has strides "
+                             f"{self.backbone.strides}: choose a ResNet, 'lite0', or other nodes.")
+        for module in self.backbone.modules():
+            if isinstance(module, FrozenBatchNorm) and config.norm_eps is not None:
+                module.eps = config.norm_eps
+        norm = "group" if config.norm in ("batch", "group") else None
+        self.fpn = FPN(self.backbone.channels, config.channels, config.p6_from, norm)
+        self.heads = RetinaNetHeads(config.channels, config.spec.per_cell, config.num_classes, config.prior,
+                                    norm)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """P3 .. P7."""
+        return self.fpn(self.backbone(images))
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(*self.heads(self.features(images)))
+
+    def anchors(self, image_size: Size, device: torch.device | str | None = None) -> Tensor:
+        """Anchors (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        return _kept_anchors(size, self.config.spec, torch.device(device or "cpu"))
+
+    def criterion(self, outputs: Outputs, anchors: Tensor, targets: Targets, **options) -> dict[str, Tensor]:
+        """`retinanet_criterion` with the config's beta and per_image; options go before them."""
+        options = dict(beta=self.config.beta, per_image=self.config.per_image) | options
+        return retinanet_criterion(outputs, anchors, targets, **options)
+
+    def detections(self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options) -> Detections:
+        """`retinanet_detections` of each level's best, with the config's keep; options go before them."""
+        options = dict(counts=pyramid_counts(size, self.config.spec), keep=self.config.keep) | options
+        return retinanet_detections(outputs, anchors, size, **options)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
+def _kept_anchors(size: tuple[int, int], spec: PyramidAnchors, device: torch.device) -> Tensor:
+    return pyramid_anchors(size, spec, device)

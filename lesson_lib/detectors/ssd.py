@@ -1,0 +1,183 @@
+"""SSD (arXiv:1512.02325): default boxes on several feature maps, one convolution each for classes and boxes.
+
+    SSD(SSD_CONFIGS["paper-300"])                                          as published, VGG16, 20 classes
+    SSD(replace(SSD_CONFIGS["paper-300"], num_classes=3, norm="group"))    the same, to train from scratch
+    SSD(SSDConfig(num_classes=3, backbone="resnet34", norm="group"))       on another backbone
+
+The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
+the options of its config.
+"""
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, default_boxes, ssd_scales
+from lesson_lib.detectors.backbones import build_backbone
+from lesson_lib.detectors.criterion import Outputs, Targets, ssd_criterion
+from lesson_lib.detectors.heads import SSDHeads
+from lesson_lib.detectors.inference import Detections, ssd_detections
+from lesson_lib.detectors.norms import Norm, conv_block
+
+
+class Extra(NamedTuple):
+    """One more feature map: a 1 x 1 convolution to `middle` channels, then the one that makes it smaller."""
+    middle: int
+    channels: int
+    kernel: int = 3
+    stride: int = 2
+    padding: int = 1
+
+    def cells(self, n: int) -> int:
+        """Rows (or columns) of the new map, from those of the one before."""
+        return (n + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+#: conv8_2 .. conv11_2: 10, 5, 3, 1 cells.  SSD512's end at conv12_2: 16, 8, 4, 2, 1 (the release's kernels).
+SSD300_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256, stride=1, padding=0),
+                 Extra(128, 256, stride=1, padding=0))
+SSD512_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 256),
+                 Extra(128, 256, kernel=4, stride=1))
+
+
+@dataclass(frozen=True)
+class SSDConfig:
+    """What makes one SSD; "paper-300" and the others in SSD_CONFIGS are made of it.
+
+    num_classes         K, without the background: the model has K + 1 outputs for classes
+    backbone, nodes, norm, pretrained, freeze   see `build_backbone`; a norm that learns is in the extras too
+    image_size          pixels, (height, width) or one number; the default boxes are laid out for it
+    extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one cell
+    boxes               default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
+    Of the matching, for `criterion`; see `match_ssd`:
+    inclusive           an IoU of exactly .5 matches (the release, torchvision), or not (paper: "higher than")
+    best                how an object gets its best box
+    """
+    num_classes: int = 20
+    backbone: str = "vgg16"
+    nodes: tuple[str, ...] = ()
+    norm: Norm = "group"
+    pretrained: bool | str = False
+    freeze: tuple[str, ...] = ()
+    image_size: Size = 300
+    extras: tuple[Extra, ...] | None = None
+    boxes: DefaultBoxes | None = None
+    s_min: float = 0.1
+    s_max: float = 0.9
+    inclusive: bool = True
+    best: str = "bipartite"
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; count the objects' classes, at least 1.")
+
+
+_PAPER_300 = SSDConfig(norm=None, extras=SSD300_EXTRAS, boxes=SSD300_SCALES["paper-conv4_3"], inclusive=False)
+SSD_CONFIGS = {
+    # As printed: conv4_3 .1, the others by equation 4; cells share the picture evenly; IoU over .5.
+    "paper-300": _PAPER_300,
+    "paper-512": replace(_PAPER_300, image_size=512, extras=SSD512_EXTRAS, boxes=SSD512),
+    # The authors' Caffe code for VOC: sizes in whole percents, steps in whole pixels, ">=".
+    "caffe-300": replace(_PAPER_300, boxes=SSD300_SCALES["caffe-voc"], inclusive=True),
+    # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim wins.
+    "torchvision-300": replace(_PAPER_300, num_classes=90, boxes=SSD300_SCALES["torchvision-coco"],
+                               inclusive=True, best="overwrite"),
+}
+
+
+class SSD(nn.Module):
+    """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K + 1), box_deltas (B, A, 4).
+
+    Channel 0 of the logits is the background, k + 1 the class k. The rows stand in the order of `anchors`.
+    Other picture sizes than config.image_size work: grids grow, default boxes keep their fraction of it.
+    ValueError where a paper's network without weights is to be trained (see `Backbone`).
+    """
+    def __init__(self, config: SSDConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.norm, config.pretrained, config.nodes,
+                                       config.freeze)
+        norm = config.norm if config.norm in ("batch", "group") else None  # what is new has nothing to freeze
+        last = map_grids(config.image_size, self.backbone.strides)[-1]
+        self.layout = _down_to_one_cell(last) if config.extras is None else config.extras
+        inputs = [self.backbone.channels[-1], *(extra.channels for extra in self.layout)]
+        self.extras = nn.ModuleList(
+            nn.Sequential(conv_block(c, extra.middle, 1, norm=norm),
+                          conv_block(extra.middle, extra.channels, extra.kernel, stride=extra.stride,
+                                     padding=extra.padding, norm=norm))
+            for c, extra in zip(inputs, self.layout))
+        for conv in self.extras.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.xavier_uniform_(conv.weight)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        grids = self.grids(config.image_size)
+        self.boxes = config.boxes or _fitted_boxes(config, grids)
+        if len(self.boxes.grids) != len(grids):
+            raise ValueError(f"The default boxes are for {len(self.boxes.grids)} maps, the network has "
+                             f"{len(grids)}: change boxes or extras.")
+        self.heads = SSDHeads([*self.backbone.channels, *(extra.channels for extra in self.layout)],
+                              self.boxes.per_cell(), config.num_classes + 1)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The maps that the heads read, finest first."""
+        maps = self.backbone(images)
+        for extra in self.extras:
+            maps.append(extra(maps[-1]))
+        return maps
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(*self.heads(self.features(images)))
+
+    def grids(self, image_size: Size) -> tuple[tuple[int, int], ...]:
+        """Cells (rows, columns) of every map, finest first."""
+        return map_grids(image_size, self.backbone.strides, self.layout)
+
+    def anchors(self, image_size: Size | None = None, device: torch.device | str | None = None) -> Tensor:
+        """Default boxes (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
+        size = self.config.image_size if image_size is None else image_size
+        spec = replace(self.boxes, image_size=size, grids=self.grids(size))
+        return _kept_default_boxes(spec, torch.device(device or "cpu"))
+
+    def criterion(self, outputs: Outputs, anchors: Tensor, targets: Targets, **options) -> dict[str, Tensor]:
+        """`ssd_criterion` with the config's matching; options go before it."""
+        options = dict(best=self.config.best, inclusive=self.config.inclusive) | options
+        return ssd_criterion(outputs, anchors, targets, **options)
+
+    def detections(self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options) -> Detections:
+        """`ssd_detections`."""
+        return ssd_detections(outputs, anchors, size, **options)
+
+
+def map_grids(image_size: Size, strides: tuple[int, ...],
+              extras: tuple[Extra, ...] = ()) -> tuple[tuple[int, int], ...]:
+    """Cells (rows, columns) of a backbone's maps and of the extra ones, by arithmetic alone."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    grids = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    for extra in extras:
+        grids.append((extra.cells(grids[-1][0]), extra.cells(grids[-1][1])))
+    return tuple(grids)
+
+
+def _down_to_one_cell(grid: tuple[int, int]) -> tuple[Extra, ...]:
+    extras, longest = [], max(grid)
+    while longest > 1:
+        extras.append(Extra(128, 256))
+        longest = extras[-1].cells(longest)
+    return tuple(extras)
+
+
+def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> DefaultBoxes:
+    """Equation 4 for as many maps as there are; as in SSD300 four boxes a cell on the first and the last two
+    maps, six on those between."""
+    last = len(grids) - 1
+    ratios = tuple((2,) if level in (0, last - 1, last) else (2, 3) for level in range(last + 1))
+    return DefaultBoxes(config.image_size, grids, ssd_scales(len(grids), config.s_min, config.s_max), ratios)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
+def _kept_default_boxes(spec: DefaultBoxes, device: torch.device) -> Tensor:
+    return default_boxes(spec, device)

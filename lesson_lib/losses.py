@@ -1,0 +1,215 @@
+"""Losses: for offsets (L1 to Huber), for classes (cross entropy to focal), and the two papers' joint losses.
+
+The single losses are elementwise: nothing is summed, because mining, ignoring and normalising come after.
+SSD is arXiv:1512.02325; FL is "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lesson_lib.boxes import at_least_float32
+from lesson_lib.matching import IGNORE, POSITIVE
+
+
+# ---- box offsets ---------------------------------------------------------------------------------------
+
+def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """|x| of the residual x = pred - target.  (...) -> (...), in their unit.  Slope +-1 however far off."""
+    return _residual(pred, target).abs()
+
+
+def l2_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """x^2 / 2 of the residual x = pred - target.  (...) -> (...).  Slope x: an outlier dominates."""
+    return 0.5 * _residual(pred, target) ** 2
+
+
+def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+    """L2 near zero, L1 far away, joined with equal value and slope (Fast R-CNN, arXiv:1504.08083, eq. 3).
+
+        x^2 / (2 beta)   if |x| < beta,   else   |x| - beta / 2          x = pred - target
+
+    (...) -> (...).  The paper has beta = 1; beta = 0 is L1.  ValueError for a negative beta.
+    """
+    if beta < 0:
+        raise ValueError(f"beta is {beta}; it is the |residual| at which the bend ends, so give 0 or more.")
+    x = _residual(pred, target)
+    if beta == 0:
+        return x.abs()
+    return torch.where(x.abs() < beta, 0.5 * x**2 / beta, x.abs() - 0.5 * beta)
+
+
+def huber_loss(pred: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
+    """Huber's robust loss (1964): L2 up to |x| = delta, then straight on with slope delta.
+
+        x^2 / 2   if |x| < delta,   else   delta (|x| - delta / 2)       x = pred - target
+
+    (...) -> (...).  It is delta times smooth L1 with beta = delta.  ValueError unless delta > 0.
+    """
+    if delta <= 0:
+        raise ValueError(f"delta is {delta}; it is the |residual| where the line begins: give more than 0.")
+    return delta * smooth_l1_loss(pred, target, beta=delta)
+
+
+# ---- classes: one sigmoid for each ---------------------------------------------------------------------
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """CE(p_t) = -log(p_t), p = sigmoid(logit); p_t is p for target 1 and 1 - p for target 0 (FL eq. 1, 2).
+
+    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.  ValueError for unequal shapes.
+    """
+    return -F.logsigmoid(_towards_target(logits, targets))
+
+
+def balanced_cross_entropy(logits: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    """-alpha_t log(p_t), alpha_t = alpha where the target is 1 and 1 - alpha where it is 0 (FL eq. 3).
+
+    Shapes as in `binary_cross_entropy`.  ValueError for alpha outside [0, 1].
+    One factor for both sides, as summaries of the paper often print it, would balance nothing.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it weights the positives, and 1 - alpha the rest: give 0 to 1.")
+    targets = targets.to(logits.dtype)
+    alpha_t = alpha * targets + (1 - alpha) * (1 - targets)
+    return alpha_t * binary_cross_entropy(logits, targets)
+
+
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float | None = 0.25,
+                       gamma: float = 2.0) -> Tensor:
+    """Focal loss: cross entropy, faded out where the right answer already has a high probability (FL eq. 5).
+
+        FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t)
+
+    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.  alpha=None: no weights, FL eq. 4.
+    ValueError for alpha outside [0, 1], a negative gamma, unequal shapes.
+    With z the logit turned towards the target, p_t = sigmoid(z) and 1 - p_t = sigmoid(-z): kept as
+    logarithms, value and gradient are finite at any finite logit. The usual code, (1 - p_t) ** gamma, rounds
+    1 - p_t to 0 from about z = 17 on; for gamma < 1 that power's slope is infinite there, and inf * 0 is NaN.
+    """
+    _check_gamma(gamma)
+    if alpha is None:
+        loss = binary_cross_entropy(logits, targets)
+    else:
+        loss = balanced_cross_entropy(logits, targets, alpha)
+    log_error = F.logsigmoid(-_towards_target(logits, targets))         # log(1 - p_t)
+    return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
+
+
+def prior_bias(pi: float = 0.01) -> float:
+    """Bias -log((1 - pi) / pi) of the last classification layer: sigmoid of it is pi (FL section 4.1).
+
+    With 0 instead, each of some 100,000 background anchors starts at p = .5: a first loss of millions.
+    """
+    if not 0 < pi < 1:
+        raise ValueError(f"pi is {pi}; give the probability, in (0, 1), that an untrained anchor predicts.")
+    return -math.log((1 - pi) / pi)
+
+
+# ---- classes: one softmax over all ---------------------------------------------------------------------
+
+def softmax_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """-log softmax(logits)[class]: the confidence loss of one default box (SSD eq. 3).
+
+    logits (..., C), background among the C where there is one; classes (...) int64 in 0..C-1.  Returns (...).
+    """
+    return -_log_softmax_at(logits, classes)[1]
+
+
+def softmax_focal_loss(logits: Tensor, classes: Tensor, gamma: float = 2.0,
+                       alpha: Tensor | None = None) -> Tensor:
+    """Focal loss over a softmax: -alpha_t (1 - p_t)^gamma log(p_t), p_t = softmax(logits)[class].
+
+    logits (..., C), C >= 2; classes (...) int64; alpha None or (C,), a weight for each class.  Returns (...).
+    FL defines the two-sided case and calls this extension straightforward; they agree for logits (0, x).
+    log(1 - p_t) is the logarithm of the other classes' summed probability, so nothing is rounded to 0.
+    """
+    _check_gamma(gamma)
+    if logits.shape[-1] < 2:
+        raise ValueError("The softmax over one class is always 1; give logits of at least two classes.")
+    log_p, log_p_t = _log_softmax_at(logits, classes)
+    loss = -log_p_t if alpha is None else -alpha.to(log_p_t)[classes] * log_p_t
+    log_error = log_p.scatter(-1, classes.unsqueeze(-1), -math.inf).logsumexp(-1)       # log(1 - p_t)
+    return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
+
+
+# ---- joint losses --------------------------------------------------------------------------------------
+
+def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor, positive: Tensor,
+             negative: Tensor, loc_weight: float = 1.0) -> dict[str, Tensor]:
+    """SSD's L = (L_conf + alpha L_loc) / N, in its two summands {"cls", "box"} (SSD eq. 1 to 3).
+
+        L_conf = - sum_Pos log c_hat^class - sum_Neg log c_hat^0
+        L_loc  = sum_Pos sum_{cx, cy, w, h} smoothL1(l - g_hat)
+
+    cls_logits (B, A, K+1), channel 0 background; classes (B, A) in 1..K, read only where positive;
+    box_deltas, box_targets (B, A, 4); positive, negative (B, A) bool: the matched boxes, the mined ones.
+    N is the number of matched default boxes in the batch, not of all; N = 0 makes both 0, and the gradient.
+    "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
+    """
+    cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
+    box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
+    n = positive.sum()
+    scale = (n > 0) / n.clamp(min=1)                                    # 1 / N, or 0 where there is no object
+    return {"cls": torch.where(positive | negative, cls, 0).sum() * scale,
+            "box": loc_weight * box.sum() * scale}
+
+
+def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor,
+                   label: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, beta: float = 1 / 9,
+                   per_image: bool = False) -> dict[str, Tensor]:
+    """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section 4).
+
+    cls_logits (B, A, K), no background; classes (B, A) in 0..K-1, read only where positive;
+    box_deltas, box_targets (B, A, 4); label (B, A) from Match.  Returns {"cls", "box"}: sums over the batch
+    by max(1, positives), so that a picture without objects still teaches through its negatives.
+    per_image=True is torchvision's way: every picture by its own positives, then the mean of the pictures.
+    beta 1/9 is that of the authors' release (0.11); the paper prints none, torchvision has L1 (beta 0).
+    Half precision is summed in float32, also under autocast.
+    """
+    positive, used = label == POSITIVE, label != IGNORE
+    every_class = torch.arange(cls_logits.shape[-1], device=cls_logits.device)
+    is_class = (classes.unsqueeze(-1) == every_class) & positive.unsqueeze(-1)          # (B, A, K)
+    cls = sigmoid_focal_loss(at_least_float32(cls_logits), is_class, alpha, gamma)
+    sums = {"cls": torch.where(used.unsqueeze(-1), cls, 0).sum((1, 2)),                 # (B,)
+            "box": _box_sum(box_deltas, box_targets, positive, beta)}
+    if per_image:
+        return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
+    return {name: value.sum() / positive.sum().clamp(min=1) for name, value in sums.items()}
+
+
+def _residual(pred: Tensor, target: Tensor) -> Tensor:
+    if pred.shape != target.shape:
+        raise ValueError(f"pred is {tuple(pred.shape)}, target {tuple(target.shape)}; they must agree.")
+    return pred - target
+
+
+def _towards_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """z with p_t = sigmoid(z): the logit where the target is 1, its negative where it is 0."""
+    if targets.shape != logits.shape:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}, logits {tuple(logits.shape)}; give one "
+                         "0 or 1 for each logit.")
+    return (2 * targets.to(logits.dtype) - 1) * logits
+
+
+def _log_softmax_at(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """log softmax (..., C) and its entry at the class (...)."""
+    if classes.shape != logits.shape[:-1]:
+        raise ValueError(f"classes have shape {tuple(classes.shape)}, logits {tuple(logits.shape)}; give one "
+                         "class for each row of logits.")
+    log_p = F.log_softmax(logits, dim=-1)
+    return log_p, log_p.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
+
+
+def _check_gamma(gamma: float) -> None:
+    if gamma < 0:
+        raise ValueError(f"gamma is {gamma}; give 0 (cross entropy) or more.")
+
+
+def _box_sum(deltas: Tensor, targets: Tensor, positive: Tensor, beta: float) -> Tensor:
+    """Smooth L1 summed over each picture's positive anchors: (B, A, 4) -> (B,).  The other rows mean nothing
+    and may hold log 0, so they are blanked before the loss: after it, their gradient would be inf * 0."""
+    mask = positive.unsqueeze(-1)
+    deltas = torch.where(mask, at_least_float32(deltas), 0)
+    targets = torch.where(mask, at_least_float32(targets), 0)
+    return smooth_l1_loss(deltas, targets, beta).sum((1, 2))

@@ -1,0 +1,99 @@
+"""Mining: which of the many background anchors may speak, so that the few objects are heard.
+
+SSD is arXiv:1512.02325, section 2.2 "Hard negative mining"; OHEM is arXiv:1604.03540, here as
+"Focal Loss for Dense Object Detection" (FL, arXiv:1708.02002, section 5.1) uses it on anchors.
+
+Rules that the papers leave open, the same in every function here: each picture is mined by itself; of equal
+losses the lower anchor index comes first; the result is a bool mask, so no gradient flows through the choice.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+from lesson_lib.nms import nms
+
+
+def hard_negative_mask(cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0,
+                       min_negatives: int = 0) -> Tensor:
+    """The negatives of highest confidence loss, `ratio` for each positive of the picture (SSD section 2.2).
+
+    cls_loss (B, A): the loss of each anchor if it is background; positive (B, A) bool;
+    negative (B, A) bool: the candidates. Leave out what may be part of an object: Match's IGNORE and, as in
+    SSD's released code, every anchor of IoU >= .5 with an object.  Returns (B, A) bool.
+    ratio x positives is rounded down; min_negatives is the least for a picture, with or without objects;
+    never more than the candidates.  SSD has min_negatives 0 and learns nothing where there is no object.
+    ValueError for a negative ratio, or a NaN among the losses it looks at.  A GPU waits for the host twice.
+    """
+    return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
+
+
+def hard_negative_mask_by_rank(cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0,
+                               min_negatives: int = 0) -> Tensor:
+    """The same mask by sorting twice, as most ports do it: slower, but the GPU never waits for the host.
+
+    The first argsort lists the anchors by falling loss. The second inverts the list: it gives each anchor
+    its place there, its rank; chosen is whose rank is below the quota.  NaN, not looked for, is first.
+    """
+    loss = cls_loss.masked_fill(~negative, -math.inf)
+    rank = loss.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return rank < _quota(positive, negative, ratio, min_negatives)
+
+
+def ohem_mask(cls_loss: Tensor, boxes: Tensor, keep: int = 128, nms_threshold: float | None = None,
+              ratio: float | None = None, positive: Tensor | None = None,
+              valid: Tensor | None = None) -> Tensor:
+    """Online hard example mining: the `keep` anchors of highest loss in each picture, whatever they show.
+
+    cls_loss (B, A); boxes (A, 4) or (B, A, 4) xyxy, read for NMS only; valid (B, A) bool: who may be chosen
+    (pass label != IGNORE).  Returns (B, A) bool.  FL's table 1d has keep 128, 256, 512 with NMS at .7 and .5.
+    nms_threshold: first drop what overlaps an anchor of higher loss by more: NMS with the loss as score.
+    ratio: the 1:ratio variant. The hardest keep / (1 + ratio) positives, then at most ratio times as many
+    negatives; it needs `positive` (B, A) bool, and chooses nothing in a picture that has none.
+    """
+    if ratio is not None and positive is None:
+        raise ValueError("A ratio of negatives to positives needs the positives; pass positive, (B, A) bool.")
+    left = torch.ones_like(cls_loss, dtype=torch.bool) if valid is None else valid
+    if nms_threshold is not None:
+        left = _survivors(cls_loss, boxes.expand(*cls_loss.shape, 4), left, nms_threshold)
+    if ratio is None:
+        return _highest(cls_loss, left, left.sum(1, keepdim=True).clamp(max=keep))
+    hardest = (left & positive).sum(1, keepdim=True).clamp(max=int(keep / (1 + ratio)))
+    chosen = _highest(cls_loss, left & positive, hardest)
+    return chosen | hard_negative_mask(cls_loss, chosen, left & ~positive, ratio)
+
+
+def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int) -> Tensor:
+    """How many negatives each picture may have: (B, A), (B, A) -> (B, 1) int64."""
+    if ratio < 0 or min_negatives < 0:
+        raise ValueError(f"ratio is {ratio} and min_negatives {min_negatives}; give 0 or more.")
+    wanted = (ratio * positive.sum(1, keepdim=True).double()).long().clamp(min=min_negatives)
+    return torch.minimum(wanted, negative.sum(1, keepdim=True))
+
+
+def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
+    """Mask of the quota[b] candidates of highest loss in row b, of equal ones the first: (B, A) bool.
+
+    topk finds the lowest loss that gets in; every higher one is in, and so are the first that equal it.
+    (Scattering topk's indices would be shorter, but which of two equal entries it lists is undefined.)
+    """
+    most = int(quota.max()) if quota.numel() else 0
+    if most == 0:
+        return torch.zeros_like(candidates)
+    loss = cls_loss.masked_fill(~candidates, -math.inf)
+    highest = loss.topk(most, dim=1).values                         # (B, most), falling, NaN first
+    if highest.isnan().any():
+        raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
+    last = highest.gather(1, quota.clamp(min=1) - 1)                # (B, 1)
+    above, equal = loss > last, loss == last
+    room = quota - above.sum(1, keepdim=True)
+    return above | (equal & (equal.cumsum(1) <= room))
+
+
+def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:
+    """The candidates that NMS leaves in each picture: (B, A), (B, A, 4), (B, A) -> (B, A) bool."""
+    left = torch.zeros_like(candidates)
+    for picture, rows in enumerate(candidates):
+        index = rows.nonzero().squeeze(1)
+        left[picture, index[nms(boxes[picture, index], loss[picture, index].detach(), threshold)]] = True
+    return left

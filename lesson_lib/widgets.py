@@ -1,0 +1,148 @@
+"""What moves: sliders bound to a drawing, and boxes that are dragged over a picture.
+
+Both draw SVG made by lesson_lib.svg. Both carry a still of themselves, so that a page without a kernel
+(GitHub, a book, a notebook not yet run) shows the picture instead of nothing.
+"""
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import torch
+import traitlets
+from torch import Tensor
+
+from lesson_lib import svg
+
+Update = Callable[..., tuple[str, list[dict]]]
+
+
+class Panel(ipywidgets.VBox):
+    """A column of widgets that also shows itself as a still: `still()` returns SVG."""
+
+    def still(self) -> str:
+        """The drawing as it stands now, as SVG on white, readable where no kernel runs."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        still = self.still().replace("<svg ", '<svg color="#222222" ', 1)
+        still = still.replace('style="', 'style="background:#ffffff;', 1)
+        return bundle | {"text/plain": type(self).__name__, "image/svg+xml": still}
+
+
+def control(name: str, spec: Any) -> ipywidgets.Widget:
+    """A widget for one value: (low, high, step, value) makes a slider, a list a drop-down (its first entry is
+    chosen), True or False a tick box; a widget is taken as it is. `name` is its description, _ a space."""
+    label = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    if isinstance(spec, ipywidgets.Widget):
+        return spec
+    if isinstance(spec, bool):
+        return ipywidgets.Checkbox(value=spec, indent=False, **label)
+    if isinstance(spec, list):
+        return ipywidgets.Dropdown(options=spec, **label)
+    if isinstance(spec, tuple) and len(spec) == 4:
+        whole = all(isinstance(value, int) for value in spec)
+        kind, layout = (ipywidgets.IntSlider if whole else ipywidgets.FloatSlider), {"width": "420px"}
+        readout = {} if whole else {"readout_format": ".2f" if spec[2] < 0.1 else ".1f" if spec[2] < 1 else ".0f"}
+        return kind(min=spec[0], max=spec[1], step=spec[2], value=spec[3], layout=layout, **readout, **label)
+    raise ValueError(f"{name}={spec!r}: give (low, high, step, value), a list of choices, a bool, or a widget.")
+
+
+class SliderFigure(Panel):
+    """A drawing and the controls that change it; made by `slider_figure`."""
+
+    def __init__(self, draw: Callable[..., str], controls: dict[str, ipywidgets.Widget]) -> None:
+        self.draw, self.controls = draw, controls
+        self.page = ipywidgets.HTML()
+        for widget in controls.values():
+            widget.observe(self._redraw, names="value")
+        self._redraw()
+        super().__init__([*controls.values(), self.page])
+
+    def values(self) -> dict[str, Any]:
+        """The present value of each control."""
+        return {name: widget.value for name, widget in self.controls.items()}
+
+    def still(self) -> str:
+        return self.draw(**self.values())
+
+    def _redraw(self, _: Any = None) -> None:
+        try:
+            self.page.value = self.draw(**self.values())
+        except Exception as error:  # shown in the panel: a callback's traceback would be lost
+            self.page.value = f'<p role="alert">{type(error).__name__}: {escape(str(error))}</p>'
+
+
+def slider_figure(draw: Callable[..., str], **controls: Any) -> SliderFigure:
+    """Sliders over a drawing: `draw(**values)` returns SVG and is called again whenever a control moves.
+
+    controls: see `control`. A keyword is the name of the value and, unless a widget is given, its label.
+    """
+    return SliderFigure(draw, {name: control(name, spec) for name, spec in controls.items()})
+
+
+class _Canvas(anywidget.AnyWidget):
+    """The page's side of BoxPlayground: static/playground.js draws, drags and asks; Python answers."""
+
+    _esm = Path(__file__).parent / "static" / "playground.js"
+    image = traitlets.Unicode().tag(sync=True)
+    size = traitlets.List().tag(sync=True)             # [width, height] in pixels of the picture
+    names = traitlets.List().tag(sync=True)
+    kinds = traitlets.List().tag(sync=True)
+    request = traitlets.Dict().tag(sync=True)          # {"seq": int, "boxes": [[x1, y1, x2, y2], ...]}
+    answer = traitlets.Dict().tag(sync=True)           # {"seq": int, "readout": str, "shapes": [...]}
+
+
+class BoxPlayground(Panel):
+    """Boxes over a picture, dragged with mouse, finger or arrow keys; Python is asked at every step.
+
+    image     (3, H, W) uint8
+    boxes     (N, 4) xyxy, pixels of the picture; they stay inside it
+    update    update(boxes (N, 4), **values of the controls) -> (readout sentence, list of `svg.shape`s)
+    labels    a name for each box;  kinds  "truth" (dashed) or "prediction" (solid) for each
+    controls  as in `slider_figure`: they call `update` as well
+    Only the newest position is asked for while Python is busy, so that nothing queues up.
+    """
+
+    def __init__(self, image: Tensor, boxes: Tensor, update: Update, labels: Sequence[str] = (),
+                 kinds: Sequence[str] = (), **controls: Any) -> None:
+        boxes = boxes.reshape(-1, 4).float()
+        count = len(boxes)
+        self.image, self.update = image, update
+        self.controls = {name: control(name, spec) for name, spec in controls.items()}
+        self.canvas = _Canvas(
+            image=svg.picture_uri(image), size=[image.shape[2], image.shape[1]],
+            names=list(labels) or [f"box {i + 1}" for i in range(count)],
+            kinds=list(kinds) or ["truth" if i == 0 and count > 1 else "prediction" for i in range(count)],
+            request={"seq": 0, "boxes": boxes.tolist()})
+        if len(self.canvas.names) != count or len(self.canvas.kinds) != count:
+            raise ValueError(f"{count} boxes need {count} labels and kinds, or none.")
+        self.canvas.observe(self._answer, names="request")
+        for widget in self.controls.values():
+            widget.observe(self._answer, names="value")
+        self._answer()
+        super().__init__([*self.controls.values(), self.canvas])
+
+    @property
+    def boxes(self) -> Tensor:
+        """(N, 4) xyxy, where the boxes are now."""
+        return torch.tensor(self.canvas.request["boxes"], dtype=torch.float32).reshape(-1, 4)
+
+    def _answer(self, _: Any = None) -> None:
+        try:
+            readout, shapes = self.update(self.boxes, **{n: w.value for n, w in self.controls.items()})
+        except Exception as error:  # shown under the picture: a callback's traceback would be lost
+            readout, shapes = f"{type(error).__name__}: {error}", []
+        self.canvas.answer = {"seq": self.canvas.request["seq"], "readout": readout, "shapes": shapes}
+
+    def still(self) -> str:
+        """Picture, shapes, boxes and the readout, in words for screen readers too."""
+        answer, canvas = self.canvas.answer, self.canvas
+        own = [svg.shape(kind, box) for kind, box in zip(canvas.kinds, self.boxes)]
+        labels = [(x1, max(y1 - 3, 12), name) for (x1, y1, _, _), name in zip(self.boxes.tolist(), canvas.names)]
+        return svg.picture(self.image, [*answer["shapes"], *own], alt=answer["readout"], labels=labels,
+                           caption=answer["readout"])

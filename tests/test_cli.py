@@ -1,0 +1,87 @@
+"""The command line, run in this process but for one call."""
+import subprocess
+import sys
+
+import pytest
+from tiny_data import coco_file, voc_folder, voc_object, voc_picture
+
+from lesson_lib import cli
+from lesson_lib.data import catalog
+
+
+@pytest.fixture
+def nothing_here(monkeypatch, tmp_path):
+    monkeypatch.setattr(catalog, "dataset_roots", lambda: [tmp_path / "none"])
+    monkeypatch.setattr(catalog, "DOWNLOADS", tmp_path / "none")
+
+
+def test_list_tells_what_is_here_and_what_is_not(nothing_here, tmp_path, capsys):
+    (tmp_path / "none" / "bccd" / "Annotations").mkdir(parents=True)
+    assert cli.main(["data", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == ["smears", "aquarium", "bccd", "coco128", "voc2007", "voc2012"]
+    assert lines["bccd"] == f"bccd       train 205, val 87, test 72; MIT; {tmp_path / 'none' / 'bccd'}"
+    assert lines["aquarium"].endswith("CC BY 4.0 (Roboflow); not on this machine")
+    assert "no download" in lines["smears"]
+
+
+@pytest.mark.parametrize("name", ["aquarium", "bccd", "coco128", "voc2007", "voc2012"])
+def test_every_card_can_be_read(name, capsys):
+    assert cli.main(["data", "card", name]) == 0
+    assert "What is wrong with it" in capsys.readouterr().out
+
+
+def test_check_is_0_for_a_clean_folder_and_1_for_one_with_problems(tmp_path, capsys):
+    assert cli.main(["data", "check", str(voc_folder(tmp_path / "good"))]) == 0
+    assert "no problems" in capsys.readouterr().out
+    voc_picture(tmp_path / "bad", "a", voc_object("cat", (1, 1, 1, 1)) * 11)
+    assert cli.main(["data", "check", f"voc:{tmp_path / 'bad'}"]) == 1
+    assert "empty box: 11" in (out := capsys.readouterr().out) and "... and 1 more" in out
+    assert cli.main(["data", "check", f"voc:{tmp_path / 'bad'}", "--all"]) == 1
+    assert "more" not in capsys.readouterr().out
+    file = coco_file(tmp_path / "coco")
+    assert cli.main(["data", "check", f"coco:{file}", "--classes", "bus,fox,cup"]) == 0
+    assert cli.main(["data", "check", f"coco:{tmp_path / 'coco'}", "--classes", "bus,fox"]) == 1
+    assert "1 of class 'cup'" in capsys.readouterr().out
+
+
+def test_download_from_a_folder(nothing_here, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(catalog, "download", lambda *what: asked.append(what) or tmp_path / what[0])
+    assert cli.main(["data", "download", "bccd", "--from", "some/folder"]) == 0
+    assert cli.main(["data", "download", "voc2007"]) == 0
+    assert asked == [("bccd", "some/folder"), ("voc2007", None)]
+    assert capsys.readouterr().out.splitlines()[0] == f"bccd lies in {tmp_path / 'bccd'}"
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["data", "card", "bcd"], "did you mean 'bccd'?"), (["data", "check", "bccd"], "is not on this machine"),
+    (["data", "check", "voc:/no/such/folder"], "has no folder Annotations"),
+    (["data", "check", "coco:/no/such.json"], "is missing; give a COCO JSON file"),
+    (["data", "download", "bccd", "--from", "/no/such"], "is no folder; --from takes"),
+    (["data", "download", "smears"], "drawn by this package")])
+def test_every_error_is_one_sentence_on_stderr(nothing_here, arguments, sentence, capsys):
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and sentence in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(catalog, "download", stop)
+    assert cli.main(["data", "download", "bccd"]) == 130
+    assert "goes on with a download" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"], ["data", "nonsense"], ["nonsense"], ["data", "check"]])
+def test_misuse_is_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_python_dash_m():
+    command = [sys.executable, "-m", "lesson_lib", "data", "card", "nope"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1 and "No data set is called 'nope'" in run.stderr

@@ -1,0 +1,340 @@
+"""lab.py without ever making a real environment: a record of what it was asked for stands for `lab.run`."""
+import ast
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import lab
+
+SOURCE = Path(lab.__file__).read_text()
+
+
+class Course:
+    """A small copy of the repository in a folder with a space in its name, and the commands that were run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.venv, self.commands, self.environments, self.codes = root, root / ".venv", [], [], []
+        self.notebooks = root / "notebooks"
+        self.notebooks.mkdir(parents=True)
+        for name in ("requirements.txt", "pyproject.toml"):
+            (root / name).write_text(f"{name}, as it is today")
+
+    def run(self, command: list[str], env: dict[str, str]) -> int:
+        self.commands.append(command)
+        self.environments.append(env)
+        if "venv" in command:
+            (self.venv / "bin").mkdir(parents=True, exist_ok=True)
+            (self.venv / "bin" / "python").touch()
+        return self.codes.pop(0) if self.codes else 0
+
+    def lesson(self, name: str, *sources: str, printed: str = "1") -> Path:
+        cells = [{"source": [source], "outputs": [printed]} for source in sources]
+        path = self.notebooks / name
+        path.write_text(json.dumps({"cells": cells}))
+        return path
+
+    def commit(self) -> None:
+        for command in (["init", "-q"], ["add", "-f", "notebooks"], ["commit", "-q", "-m", "published"]):
+            identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            subprocess.run(["git", *identity, *command], cwd=self.root, check=True)
+
+    @property
+    def stamp(self) -> str:
+        return (self.venv / "course-stamp").read_text()
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch) -> Course:
+    course = Course(tmp_path / "my course")
+    monkeypatch.setattr(lab, "ROOT", course.root)
+    monkeypatch.setattr(lab, "run", course.run)
+    monkeypatch.setattr(lab, "DISK_NEEDED_GB", 0)
+    monkeypatch.setattr(lab.shutil, "which", lambda name: None)  # no uv
+    monkeypatch.setattr(lab.signal, "signal", lambda *_: None)
+    return course
+
+
+@pytest.fixture
+def ready(course) -> Course:
+    """A course whose environment is there."""
+    lab.environment()
+    course.commands.clear()
+    course.environments.clear()
+    return course
+
+
+def stops(function, *arguments) -> str:
+    """The sentence with which `function` ends the program."""
+    with pytest.raises(SystemExit) as stop:
+        function(*arguments)
+    return str(stop.value.code)
+
+
+def test_an_older_python_is_told_in_a_sentence_because_it_can_read_the_file(monkeypatch):
+    ast.parse(SOURCE, feature_version=(3, 6))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
+    sentence = stops(exec, compile(SOURCE, "lab.py", "exec"), {"__name__": "lab"})
+    assert "3.11 or newer" in sentence and "this is Python 3.10" in sentence
+
+
+def test_the_environment_is_made_once(course):
+    python = lab.environment()
+    assert [command[1:3] for command in course.commands] == [["-m", "venv"], ["-m", "pip"]]
+    assert course.commands[1][0] == python == str(course.venv / "bin" / "python")
+    assert course.commands[1][-2:] == ["-r", "requirements.txt"]
+    assert lab.environment() == python and len(course.commands) == 2
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+def test_the_environment_is_updated_when_its_files_change(ready, name):
+    (ready.root / name).write_text("torch==3")
+    (ready.venv / "kept").touch()
+    lab.environment()
+    assert [command[1:3] for command in ready.commands] == [["-m", "pip"]] and (ready.venv / "kept").exists()
+    lab.environment()
+    assert len(ready.commands) == 1
+
+
+def test_a_folder_that_was_moved_is_installed_again(ready, monkeypatch):
+    moved = ready.root.rename(ready.root.with_name("elsewhere"))
+    monkeypatch.setattr(lab, "ROOT", moved)
+    lab.environment()
+    assert len(ready.commands) == 1
+
+
+def test_an_installation_that_was_cut_off_does_not_look_finished(course, monkeypatch):
+    def cut_off(command: list[str], env: dict[str, str]) -> int:
+        course.run(command, env)
+        if "pip" in command:
+            (course.venv / "half").touch()
+            raise MemoryError("the process is gone")
+        return 0
+    monkeypatch.setattr(lab, "run", cut_off)
+    pytest.raises(MemoryError, lab.environment)
+    assert course.stamp == lab.UNFINISHED
+    monkeypatch.setattr(lab, "run", course.run)
+    lab.environment()
+    assert not (course.venv / "half").exists() and course.stamp == lab.fingerprint()
+    assert ["venv" in command for command in course.commands] == [True, False, True, False]
+
+
+def test_an_environment_of_somebodys_own_is_updated_and_not_removed(course):
+    course.run(["venv"], {})
+    (course.venv / "theirs").touch()
+    lab.environment()
+    assert (course.venv / "theirs").exists() and "pip" in course.commands[-1] and len(course.commands) == 2
+
+
+def test_without_a_network_there_is_a_sentence_and_the_next_try_starts_again(course):
+    course.codes = [0, 1]
+    assert "could not be installed" in stops(lab.environment)
+    assert course.stamp == lab.UNFINISHED
+
+
+def test_a_failed_update_keeps_the_old_packages_but_not_the_old_stamp(ready):
+    before = ready.stamp
+    (ready.root / "requirements.txt").write_text("new")
+    ready.codes = [1]
+    assert "could not be installed" in stops(lab.environment)
+    assert ready.stamp == before != lab.fingerprint()
+
+
+def test_ctrl_c_during_an_installation_is_quiet(course):
+    course.codes = [0, 130]
+    assert stops(lab.environment) == "130" and course.stamp == lab.UNFINISHED
+
+
+def test_a_disk_that_is_too_small(course, monkeypatch):
+    monkeypatch.setattr(lab, "DISK_NEEDED_GB", 8)
+    monkeypatch.setattr(lab.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=3.14e9))
+    sentence = stops(lab.environment)
+    assert "about 8 GB" in sentence and "3.1 GB are free" in sentence and not course.venv.exists()
+
+
+def test_a_python_without_venv_is_told_debians_package(course, monkeypatch):
+    monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
+    assert "apt-get install python3-venv" in stops(lab.environment) and not course.venv.exists()
+
+
+def test_uv_is_used_where_it_is(course, monkeypatch):
+    monkeypatch.setattr(lab.shutil, "which", {"uv": "/bin/uv"}.get)
+    lab.environment()
+    assert [command[:2] for command in course.commands] == [["/bin/uv", "venv"], ["/bin/uv", "pip"]]
+
+
+def test_the_interpreter_lies_elsewhere_on_windows(ready, monkeypatch):
+    monkeypatch.setattr(lab, "os", types.SimpleNamespace(**vars(os) | {"name": "nt"}))
+    assert Path(lab.environment()) == ready.venv / "Scripts" / "python.exe"
+
+
+def test_jupyterlab_opens_the_first_lesson_with_the_courses_settings_only(ready, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", "/another/project")
+    monkeypatch.setenv("PYTHONPATH", "/another/project")
+    assert lab.main(["--no-browser", "--ip=0.0.0.0"]) == 0
+    (command,), (env,) = ready.commands, ready.environments
+    assert command[1:3] == ["-m", "jupyterlab"] and {"--no-browser", "--ip=0.0.0.0"} < set(command)
+    assert f"--ServerApp.root_dir={ready.root}" in command
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert env["JUPYTER_CONFIG_PATH"] == str(ready.root / ".jupyter") and "PYTHONPATH" not in env
+    assert Path(env["JUPYTER_CONFIG_DIR"]).is_relative_to(ready.root)
+
+
+def test_stored_pictures_are_shown_because_the_lessons_are_signed(ready, monkeypatch):
+    signed = []
+    monkeypatch.setattr(lab.subprocess, "run", lambda command, **_: signed.extend(command))
+    lesson = ready.lesson("00_start_here.ipynb", "1")
+    lab.lab([])
+    assert signed[1:] == ["-m", "nbformat.sign", str(lesson)]
+
+
+@pytest.mark.parametrize("form", [["--port", "{}"], ["--port={}"]])
+def test_a_port_that_is_taken_is_refused_and_a_free_one_is_the_only_one_tried(ready, form):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        arguments = [part.format(port) for part in form]
+        assert f"Port {port} is taken" in stops(lab.main, arguments) and not ready.commands
+    lab.main(arguments)
+    assert {f"--ServerApp.port={port}", "--ServerApp.port_retries=0"} < set(ready.commands[0])
+
+
+def test_a_port_that_cannot_be(ready):
+    assert "Port 70000 is taken or not allowed" in stops(lab.main, ["--port", "70000"])
+
+
+def test_the_settings_are_ones_that_jupyterlab_knows():
+    settings = Path(lab.__file__).parent / ".jupyter/labconfig/default_setting_overrides.json"
+    schemas = Path(sys.prefix, "share/jupyter/lab/schemas")
+    kinds = {"string": str, "boolean": bool}
+    for plugin, values in json.loads(settings.read_text()).items():
+        schema = json.loads((schemas / f"{plugin.replace(':', '/')}.json").read_text())
+        for key, value in values.items():
+            known = schema["properties"][key]
+            assert isinstance(value, kinds[known["type"]])
+            assert value in [choice["const"] for choice in known.get("oneOf", [{"const": value}])]
+
+
+def test_test_runs_everything_strictly_and_reproducibly(ready, monkeypatch):
+    monkeypatch.setenv("LESSON_BUDGET", "gpu")
+    lesson = ready.lesson("01_boxes.ipynb", "1")
+    ready.codes = [1]
+    assert lab.main(["test", "-k", "boxes"]) == 1
+    (command,), (env,) = ready.commands, ready.environments
+    assert {"--nbval", "--nbval-current-env", "--nbval-sanitize-with=tools/nbval_sanitize.cfg"} < set(command)
+    assert command[-4:] == ["-k", "boxes", "tests", str(lesson)]
+    assert (env["LESSON_BUDGET"], env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) == ("ci", "1", "")
+    assert env["LESSON_NOTEBOOKS"] == str(lesson)
+
+
+def test_named_tests_are_the_only_ones_and_a_word_after_k_names_none(ready):
+    lesson = ready.lesson("01_boxes.ipynb", "1")
+    lab.main(["test", "tests/test_boxes.py::test_iou", "-x"])
+    lab.main(["test", "-k", "tests"])
+    assert ready.commands[0][-2:] == ["tests/test_boxes.py::test_iou", "-x"]
+    assert ready.commands[1][-2:] == ["tests", str(lesson)]
+
+
+def test_an_edited_lesson_is_named_and_the_published_one_is_tested(ready, monkeypatch, capsys):
+    ready.lesson("01_boxes.ipynb", "a = 1", "b = 1")
+    ready.lesson("02_anchors.ipynb", "a = 1")
+    ready.lesson("03_matching.ipynb", "a = 1")
+    ready.commit()
+    ready.lesson("01_boxes.ipynb", "a = 2", "b = 1", "c = 1")
+    ready.lesson("02_anchors.ipynb", "a = 1", printed="another machine's number")
+    tested = {}
+
+    def run(command: list[str], env: dict[str, str]) -> int:
+        tested.update({Path(path).name: Path(path).read_text() for path in command[-3:]})
+        assert env["LESSON_NOTEBOOKS"].split(os.pathsep) == command[-3:]
+        return 0
+    monkeypatch.setattr(lab, "run", run)
+    lab.test([])
+    said = capsys.readouterr().out
+    assert "edited 2 cells of 01_boxes.ipynb" in said and "opened or run 02_anchors.ipynb" in said and "03" not in said
+    assert list(tested) == [".published_01_boxes.ipynb", ".published_02_anchors.ipynb", "03_matching.ipynb"]
+    assert "a = 2" not in tested[".published_01_boxes.ipynb"]
+    assert "another machine" not in tested[".published_02_anchors.ipynb"]
+    assert sorted(path.name[:2] for path in ready.notebooks.iterdir()) == ["01", "02", "03"]
+    assert "a = 2" in (ready.notebooks / "01_boxes.ipynb").read_text()
+
+
+def test_without_git_the_lessons_are_tested_as_they_are(ready, capsys):
+    lesson = ready.lesson("01_boxes.ipynb", "1")
+    lab.test([])
+    assert "Without git" in capsys.readouterr().out and ready.commands[0][-1] == str(lesson)
+
+
+def test_a_new_lesson_is_tested_as_it_is(ready, capsys):
+    ready.lesson("01_boxes.ipynb", "1")
+    ready.commit()
+    new = ready.lesson("02_anchors.ipynb", "1")
+    lab.test([])
+    assert not capsys.readouterr().out and ready.commands[0][-1] == str(new)
+
+
+def test_reset_restores_a_lesson_and_never_loses_a_copy(course, capsys):
+    path = course.lesson("03_matching.ipynb", "published")
+    original = path.read_bytes()
+    course.commit()
+    for work in ("first", "second"):
+        course.lesson("03_matching.ipynb", work)
+        assert lab.main(["reset", "3"]) == 0 and path.read_bytes() == original
+    assert "first" in (course.notebooks / "mine" / "03_matching_1.ipynb").read_text()
+    assert "second" in (course.notebooks / "mine" / "03_matching_2.ipynb").read_text()
+    assert "kept as notebooks/mine/03_matching_2.ipynb" in capsys.readouterr().out
+    lab.main(["reset", "03"])
+    assert "nothing to do" in capsys.readouterr().out
+    assert len(list((course.notebooks / "mine").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def test_reset_brings_back_a_lesson_that_is_gone_or_broken(course, damage):
+    path = course.lesson("03_matching.ipynb", "published")
+    course.commit()
+    damage(path)
+    lab.reset(["03"])
+    assert "published" in path.read_text()
+
+
+def test_reset_says_what_it_cannot_do(course):
+    assert "not a git repository" in stops(lab.reset, ["03"])
+    course.lesson("01_boxes.ipynb", "1")
+    course.commit()
+    assert "There is no lesson 9: there are 01." in stops(lab.reset, ["9"])
+    assert "Say which lesson" in stops(lab.reset, [])
+
+
+def test_an_unknown_command_is_answered_with_the_known_ones(course):
+    sentence = stops(lab.main, ["tset"])
+    assert "'tset'" in sentence and "lab.py reset 03" in sentence
+
+
+def test_the_makefile_and_ci_call_the_same_commands():
+    root = Path(lab.__file__).parent
+    assert "python3 lab.py $(ARGS)" in (root / "Makefile").read_text()
+    assert "python3 lab.py test" in (root / "Makefile").read_text()
+    assert (root / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
+    assert os.access(root / ".ci" / "run", os.X_OK) and shutil.which("bash")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent the way of POSIX here")
+@pytest.mark.parametrize(("sent", "to_group", "code"), [("SIGINT", True, 130), ("SIGTERM", False, 7)])
+def test_a_signal_is_the_programs_to_answer(sent, to_group, code):
+    child = ("import signal, sys, time; stop = lambda *_: sys.exit(7); signal.signal(signal.SIGTERM, stop); "
+             "signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)")
+    parent = f"import lab, os, sys; sys.exit(lab.run([sys.executable, '-c', {child!r}], dict(os.environ)))"
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=Path(lab.__file__).parent, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    (os.killpg if to_group else os.kill)(process.pid, getattr(signal, sent))
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (code, "")

@@ -1,0 +1,146 @@
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank, ohem_mask
+from lesson_lib.nms import greedy_nms
+
+BOTH = (hard_negative_mask, hard_negative_mask_by_rank)
+
+
+def mined_by_sorting(loss, positive, negative, ratio, min_negatives):
+    """Plain Python, one picture after the other."""
+    masks = []
+    for row, pos, neg in zip(loss.tolist(), positive.tolist(), negative.tolist()):
+        order = sorted((i for i in range(len(row)) if neg[i]), key=lambda i: (-row[i], i))
+        chosen = set(order[:max(int(ratio * sum(pos)), min_negatives)])
+        masks.append([i in chosen for i in range(len(row))])
+    return masks
+
+
+@st.composite
+def batches(draw):
+    """Losses with few different values, so with many ties; each anchor is positive, candidate or neither."""
+    b, a = draw(st.integers(1, 3)), draw(st.integers(1, 30))
+    loss = draw(st.lists(st.integers(0, 3), min_size=b * a, max_size=b * a))
+    kind = draw(st.lists(st.sampled_from([1, 0, 0, 0, -1]), min_size=b * a, max_size=b * a))
+    kind = torch.tensor(kind).view(b, a)
+    return torch.tensor(loss).view(b, a) / 4, kind == 1, kind == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches(), st.sampled_from([0, 0.5, 1, 2.7, 3, 1000]), st.sampled_from([0, 4]))
+def test_mining_keeps_the_ratio_and_both_ways_agree(batch, ratio, min_negatives):
+    loss, positive, negative = batch
+    for mine in BOTH:
+        mask = mine(loss, positive, negative, ratio, min_negatives)
+        assert mask.dtype == torch.bool and not (mask & ~negative).any()
+        assert mask.tolist() == mined_by_sorting(loss, positive, negative, ratio, min_negatives)
+        if min_negatives == 0:
+            assert (mask.sum(1) <= ratio * positive.sum(1)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_ways_agree_at_ssd300s_size(seed):
+    g = torch.Generator().manual_seed(seed)
+    loss = torch.rand(4, 8732, generator=g)
+    positive = torch.rand(4, 8732, generator=g) < torch.tensor([[0.001], [0.01], [0.4], [0.0]])
+    masks = [mine(loss, positive, ~positive) for mine in BOTH]
+    assert torch.equal(*masks)
+    assert masks[0].sum(1).tolist() == torch.minimum(3 * positive.sum(1), (~positive).sum(1)).tolist()
+    assert not masks[0][3].any()
+
+
+@pytest.mark.parametrize("mine", BOTH)
+def test_of_equal_losses_the_first_are_taken(mine):
+    loss = torch.tensor([[9.0, 1, 2, 1, 1, 2, 1]])
+    positive = torch.tensor([[True, False, False, False, False, False, False]])
+    assert mine(loss, positive, ~positive, 4).int().tolist() == [[0, 1, 1, 1, 0, 1, 0]]
+
+
+@pytest.mark.parametrize("mine", BOTH)
+def test_pictures_without_objects_and_without_anchors(mine):
+    loss, none = torch.tensor([[0.3, 0.1, 0.2]]), torch.zeros(1, 3, dtype=torch.bool)
+    assert mine(loss, none, ~none).sum() == 0
+    assert mine(loss, none, ~none, min_negatives=2).tolist() == [[True, False, True]]
+    assert mine(loss, none, none, min_negatives=2).sum() == 0           # no candidate either
+    assert mine(loss[:, :0], none[:, :0], none[:, :0], min_negatives=2).shape == (1, 0)
+    assert mine(loss[:0], none[:0], none[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("mine", BOTH)
+def test_infinite_losses_come_first_and_the_mask_has_no_gradient(mine):
+    loss = torch.tensor([[0.0, float("inf"), 5.0, 7.0]], requires_grad=True)
+    positive = torch.tensor([[True, False, False, False]])
+    mask = mine(loss, positive, ~positive, 2)
+    assert mask.tolist() == [[False, True, False, True]] and not mask.requires_grad
+
+
+def test_refuses_nan_and_negative_numbers():
+    loss, positive = torch.tensor([[0.1, float("nan")]]), torch.tensor([[True, False]])
+    with pytest.raises(ValueError, match="NaN"):
+        hard_negative_mask(loss, positive, ~positive)
+    with pytest.raises(ValueError, match="NaN"):
+        ohem_mask(loss, torch.zeros(2, 4))
+    for mine in BOTH:
+        for wrong in ({"ratio": -1}, {"min_negatives": -1}):
+            with pytest.raises(ValueError, match="0 or more"):
+                mine(torch.zeros(1, 2), positive, ~positive, **wrong)
+    with pytest.raises(ValueError, match="pass positive"):
+        ohem_mask(torch.zeros(1, 2), torch.zeros(2, 4), ratio=3)
+
+
+# ---- OHEM ----
+
+def ohem_case(seed=0, anchors=400):
+    g = torch.Generator().manual_seed(seed)
+    corner = torch.rand(2, anchors, 2, generator=g) * 60
+    boxes = torch.cat((corner, corner + 10 + torch.rand(2, anchors, 2, generator=g) * 20), -1)
+    return torch.rand(2, anchors, generator=g), boxes, torch.rand(2, anchors, generator=g) < 0.1
+
+
+@pytest.mark.parametrize("keep", [128, 256, 512])
+def test_ohem_takes_the_highest_losses_whatever_their_label(keep):
+    loss, boxes, _ = ohem_case()
+    mask = ohem_mask(loss, boxes, keep)
+    assert mask.sum(1).tolist() == [min(keep, 400)] * 2
+    assert keep > 400 or all(row[m].min() > row[~m].max() for row, m in zip(loss, mask))
+
+
+@pytest.mark.parametrize("threshold", [0.7, 0.5])
+def test_ohem_after_nms(threshold):
+    loss, boxes, ignored = ohem_case()
+    mask = ohem_mask(loss, boxes, 128, threshold, valid=~ignored)
+    for row, box, out, got in zip(loss, boxes, ignored, mask):
+        rows = (~out).nonzero().squeeze(1)
+        expected = rows[greedy_nms(box[rows], row[rows], threshold)][:128]          # by falling loss
+        assert got.nonzero().squeeze(1).tolist() == expected.sort().values.tolist()
+    assert not torch.equal(mask, ohem_mask(loss, boxes, 128, valid=~ignored))
+    shared = boxes[0]                                                                # (A, 4), as anchors are
+    assert torch.equal(ohem_mask(loss, shared, 128, threshold),
+                       ohem_mask(loss, torch.stack((shared, shared)), 128, threshold))
+
+
+def test_ohem_with_a_ratio():
+    loss, boxes, positive = ohem_case()
+    positive[1] = False
+    mask = ohem_mask(loss, boxes, 64, ratio=3, positive=positive)
+    assert (mask & positive).sum(1).tolist() == [16, 0] and (mask & ~positive).sum(1).tolist() == [48, 0]
+    for kind in (positive[0], ~positive[0]):
+        assert loss[0][mask[0] & kind].min() > loss[0][~mask[0] & kind].max()
+    few = ohem_mask(loss, boxes, 400, ratio=3, positive=positive)
+    assert (few & positive).sum() == positive.sum() and (few & ~positive).sum() == 3 * positive.sum()
+
+
+def test_ohem_with_a_ratio_leaves_the_ignored_out():
+    loss, boxes, positive = ohem_case()
+    ignored = loss > 0.6
+    mask = ohem_mask(loss, boxes, 64, ratio=3, positive=positive, valid=~ignored)
+    assert not (mask & ignored).any() and mask.sum(1).tolist() == [64, 64]
+    assert not (ohem_mask(loss, boxes, 400, ratio=3, positive=positive, valid=~ignored) & ignored).any()
+
+
+def test_ohem_with_nothing_to_choose_from():
+    nobody = torch.zeros(2, 5, dtype=torch.bool)
+    assert not ohem_mask(torch.ones(2, 5), torch.zeros(5, 4), 3, 0.5, valid=nobody).any()
+    assert ohem_mask(torch.ones(2, 0), torch.zeros(0, 4), 3, 0.5).shape == (2, 0)
