@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-#: Okabe-Ito, legible without colour vision; each meaning also has a second cue (dash, width, marker, label).
-COLOURS = {
-    "RBC": "#D55E00", "WBC": "#0072B2", "Platelets": "#CC79A7",
-    "positive": "#009E73", "ignored": "#E69F00", "negative": "#777777",
-    "one": "#0072B2", "two": "#D55E00", "three": "#009E73", "four": "#CC79A7", "five": "#E69F00",
-}
-CLASS_COLOURS = (COLOURS["RBC"], COLOURS["WBC"], COLOURS["Platelets"])
+from lesson_lib import svg
+
+#: Curves have no fixed meaning; everything else has svg.COLOURS' and a second cue (dash, width, marker, label).
+COLOURS = svg.COLOURS | {"one": "#0072B2", "two": "#D55E00", "three": "#009E73", "four": "#CC79A7", "five": "#E69F00"}
+CLASS_COLOURS = tuple(svg.CLASS_COLOURS.values())
 CLASS_LETTERS = ("R", "W", "P")
 #: How a box is drawn: ground truth dashed, prediction solid, anchors thin.
 BOX_STYLES = {

@@ -6,9 +6,10 @@ makes a copy for places without a theme. Colours with fixed meanings stand here,
 import base64
 import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
-from html import escape
+from html import escape, unescape
 from typing import NamedTuple
 
 import numpy as np
@@ -40,30 +41,6 @@ LOOKS = {"truth": Look(COLOURS["truth"], 2, "dashed", casing="#ffffff"),
          "shared": Look(COLOURS["shared"], 0, fill=0.45)}
 
 
-class Shapes(NamedTuple):
-    """Boxes of one kind (a key of LOOKS) to draw: (N, 4) xyxy px; `dots` draws their centres only.
-
-    Without labels, boxes that fall together on the screen (to half a pixel) are drawn once.
-    """
-    kind: str
-    boxes: Tensor
-    labels: Sequence[str] = ()
-    dots: bool = False
-
-    def half_pixels(self, size: tuple[int, int]) -> np.ndarray:
-        """What can be seen in a picture of size (height, width): (M, 4) int16 in half pixels, M <= N."""
-        corners = np.asarray(self.boxes.detach().cpu(), np.float32).reshape(-1, 4)
-        if self.dots:
-            corners = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2)
-        corners = np.rint(corners * 2).clip(-32000, 32000).astype(np.int16)
-        if len(self.labels):
-            return corners
-        x1, y1, x2, y2 = corners.T
-        seen = corners[(x2 >= 0) & (y2 >= 0) & (x1 <= 2 * size[1]) & (y1 <= 2 * size[0])]
-        packed = np.ascontiguousarray(seen).view(np.int64)[:, 0]  # four int16 as one number: quick to compare
-        return np.unique(packed)[:, None].view(np.int16)
-
-
 def number(value: float, decimals: int = 1) -> str:
     """A coordinate with few decimals and no minus zero: the same text on every machine."""
     text = f"{value:.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:.0f}"
@@ -86,19 +63,89 @@ def document(body: str, width: float, height: float, alt: str) -> str:
             f'<title>{escape(alt)}</title>{body}</svg>')
 
 
-def still(*svgs: str) -> str:
-    """SVGs below each other on a white ground, for pages whose theme an SVG cannot know (GitHub, a stored
+def shape(kind: str, boxes: Tensor, dots: bool = False, colour: str | None = None) -> dict:
+    """Boxes of one kind (a key of LOOKS) as one path: (4,) or (N, 4) xyxy px of the picture.
+
+    Boxes that fall together to half a pixel are drawn once, so that 8732 anchors stay quick; `dots` draws the
+    centres only; `colour` replaces the kind's. Returns what `picture` and the page's playground draw.
+    """
+    look = LOOKS[kind]
+    corners = np.asarray(boxes.detach().cpu(), np.float64).reshape(-1, 4)
+    if dots:
+        corners = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2) + np.array([-.75, -.75, .75, .75])
+    rows = np.unique(np.rint(corners * 2), axis=0) / 2 if len(corners) > 1 else corners
+    path = "".join(f"M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x1:g}Z" for x1, y1, x2, y2 in rows.round(1).tolist())
+    return {"kind": kind, "d": path, "stroke": colour or look.colour, "width": look.width, "casing": look.casing,
+            "dash": DASHES[look.dash], "fill": (colour or look.colour) if look.fill or dots else "none",
+            "opacity": 1 if dots else look.fill}
+
+
+def picture_uri(image: Tensor) -> str:
+    """A uint8 picture (3, H, W) as a data URI (JPEG: a tenth of PNG's size for a smear)."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture(image: Tensor, shapes: Sequence[dict], alt: str, labels: Sequence[tuple[float, float, str]] = (),
+            caption: str = "", width: int = 460) -> str:
+    """A uint8 picture (3, H, W) `width` px wide, boxes made by `shape` over it, words at (x, y) px of the
+    picture, and a caption under it."""
+    rows, columns = image.shape[1:]
+    scale, lines = width / columns, textwrap.wrap(caption, int(width / 7))
+    body = f'<image href="{picture_uri(image)}" width="{columns}" height="{rows}"/>'
+    body += "".join(map(_path, shapes))
+    clipped = (f'<svg width="{number(width)}" height="{number(rows * scale)}" viewBox="0 0 {columns} {rows}">'
+               f'{body}</svg>')
+    words = "".join(text(x * scale, y * scale, word, 13, colour="#111111", halo="#ffffff") for x, y, word in labels)
+    under = "".join(text(0, rows * scale + 20 + 18 * i, line) for i, line in enumerate(lines))
+    return document(clipped + words + under, width, rows * scale + (8 + 18 * len(lines) if lines else 0), alt)
+
+
+def _path(item: dict) -> str:
+    attributes = 'vector-effect="non-scaling-stroke" stroke-linejoin="round"'
+    casing = (f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" stroke-width="{item["width"] + 2:g}" '
+              f'stroke-opacity=".85" {attributes}/>') if item["casing"] else ""
+    return (f'{casing}<path d="{item["d"]}" fill="{item["fill"]}" fill-opacity="{item["opacity"]:g}" '
+            f'stroke="{item["stroke"]}" stroke-width="{item["width"]:g}" '
+            f'stroke-dasharray="{item["dash"]}" {attributes}/>')
+
+
+def beside(*svgs: str, gap: int = 12) -> str:
+    """Drawings side by side; the alternative texts are joined."""
+    return _together(svgs, gap, across=True)
+
+
+def below(*svgs: str, gap: int = 12) -> str:
+    """Drawings one under the other; the alternative texts are joined."""
+    return _together(svgs, gap, across=False)
+
+
+def _together(svgs: Sequence[str], gap: int, across: bool) -> str:
+    sizes, body, at = [_size(svg) for svg in svgs], "", 0.0
+    for svg, size in zip(svgs, sizes):
+        body += svg.replace("<svg ", f'<svg {"x" if across else "y"}="{number(at)}" ', 1)
+        at += size[0 if across else 1] + gap
+    other = max(size[1 if across else 0] for size in sizes)
+    alt = " ".join(unescape(_attribute(svg, "aria-label")) for svg in svgs)
+    return document(body, *((at - gap, other) if across else (other, at - gap)), alt)
+
+
+def still(svg: str) -> str:
+    """The drawing in dark ink on a white ground, for pages whose theme an SVG cannot know (GitHub, a stored
     output in JupyterLab)."""
-    sizes = [[float(part.split('"')[0]) for part in svg.split('="', 5)[3:5]] for svg in svgs]
-    body, top, width = "", 0.0, max(size[0] for size in sizes)
-    for svg, (_, height) in zip(svgs, sizes):
-        body += svg.replace("<svg ", f'<svg y="{number(top)}" ', 1)
-        top += height
-    alt = svgs[0].split('aria-label="')[1].split('"')[0]
-    ground = f'<rect width="{number(width)}" height="{number(top)}" fill="#fff"/>'
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(top)}" '
-            f'width="{number(width)}" height="{number(top)}" role="img" aria-label="{alt}" '
-            f'style="color:#222;max-width:100%;height:auto">{ground}{body}</svg>')
+    width, height = map(number, _size(svg))
+    ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
+    start = svg.index("</title>") + len("</title>")
+    return (svg[:start] + ground + svg[start:]).replace('style="', 'style="color:#222222;', 1)
+
+
+def _attribute(svg: str, name: str) -> str:
+    return re.search(rf'\b{name}="([^"]*)"', svg)[1]
+
+
+def _size(svg: str) -> tuple[float, float]:
+    return float(_attribute(svg, "width")), float(_attribute(svg, "height"))
 
 
 class Chart:
@@ -137,3 +184,132 @@ class Chart:
                 value, low, high = math.log(value) if value > 0 else math.nan, math.log(low), math.log(high)
             at.append((value - low) / (high - low))
         return at[0] * self.inner[0], min(max((1 - at[1]) * self.inner[1], -9999), 9999)
+
+    def curve(self, x: Sequence[float], y: Sequence[float], label: str = "", dash: str = "solid",
+              colour: str | None = None, width: float = 2) -> None:
+        """A line through the points; it breaks where a value is NaN or, on a log axis, not positive."""
+        colour = colour or CURVE_COLOURS[self.curves % len(CURVE_COLOURS)]
+        self.curves += 1
+        points = [self.place(a, b) for a, b in zip(x, y, strict=True)]
+        whole = [math.isfinite(a + b) for a, b in points]
+        path = "".join(f"{'L' if i and whole[i - 1] else 'M'}{number(a)} {number(b)}"
+                       for i, (a, b) in enumerate(points) if whole[i])
+        self._stroke(path, colour, width, dash)
+        seen = [p for p, good in zip(points, whole) if good and self._inside(*p)]
+        self.busy += seen[::max(1, len(seen) // 80)]
+        shares = (0.98, 0.8, 0.6, 0.4, 0.2, 0.05)
+        self._wish(label, colour, [(a + dx, b + dy) for share in shares for a, b in seen[int(share * (len(seen) - 1)):][:1]
+                                   for dx, dy in ((0, -8), (0, 17), (8, 4))])
+
+    def hline(self, y: float, label: str = "", dash: str = "dotted") -> None:
+        """A line across, at height y."""
+        at = self.place(self.x[0], y)[1]
+        self._stroke(f"M0 {number(at)}H{number(self.inner[0])}", "currentColor", 1, dash)
+        self._wish(label, "currentColor", [(share * self.inner[0], at + dy) for share in (0.98, 0.02, 0.5) for dy in (-5, 14)])
+
+    def vline(self, x: float, label: str = "", dash: str = "dotted") -> None:
+        """A line from bottom to top, at x."""
+        at = self.place(x, self.y[1])[0]
+        self._stroke(f"M{number(at)} 0V{number(self.inner[1])}", "currentColor", 1, dash)
+        self._wish(label, "currentColor", [(at + 5, 14 + 18 * i) for i in range(4)])
+
+    def point(self, x: float, y: float, label: str = "", colour: str | None = None) -> None:
+        """A dot with its label."""
+        a, b = self.place(x, y)
+        colour = colour or "currentColor"
+        self.marks.append(f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"/>')
+        self.busy.append((a, b))
+        self._wish(label, colour, [(a + dx, b + dy) for dx, dy in ((8, 4), (8, -8), (8, 17), (-8, -9), (-8, 18))])
+
+    def bars(self, left: Sequence[float], right: Sequence[float], heights: Sequence[float], label: str = "",
+             colour: str | None = None) -> None:
+        """Bars from the axis up, each between its left and right edge."""
+        colour = colour or COLOURS["prediction"]
+        tops = []
+        for low, high, height in zip(left, right, heights, strict=True):
+            (a, top), (b, _) = self.place(low, height), self.place(high, height)
+            if not math.isfinite(top):
+                continue
+            self.marks.append(f'<rect x="{number(a)}" y="{number(top)}" width="{number(max(b - a - 1, 0.5))}" height='
+                              f'"{number(max(self.inner[1] - top, 0))}" fill="{colour}" fill-opacity=".55"/>')
+            tops.append(((a + b) / 2, top))
+        self.busy += tops
+        self._wish(label, colour, [(a, top - 6) for a, top in sorted(tops, key=lambda at: at[1])])
+
+    def svg(self) -> str:
+        """The drawing; its alternative text is `alt`, or the title with the names of what is drawn."""
+        width, height = map(number, self.inner)
+        body = "".join(text(8, 19 + 22 * i, line, 15, extra=' font-weight="600"') for i, line in enumerate(self.lines))
+        inside = (f'<svg width="{width}" height="{height}">{"".join(self.marks)}</svg>'
+                  f'{"".join(self._placed())}')
+        body += f'<g transform="translate({self.left} {self.top})">{self._axes()}{inside}</g>'
+        if self.x_label:
+            body += text(self.left + self.inner[0] / 2, self.height - 8, self.x_label, 13, "middle")
+        if self.y_label:
+            body += text(8, self.top - 9, self.y_label, 13)
+        names = [name for name in self.names if name]
+        alt = self.alt or self.title + (": " + ", ".join(names) if names else "")
+        return document(body, self.width, self.height, alt)
+
+    def _stroke(self, path: str, colour: str, width: float, dash: str) -> None:
+        self.marks.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
+                          f'stroke-linejoin="round" stroke-dasharray="{DASHES[dash]}"/>')
+
+    def _wish(self, words: str, colour: str, places: list[tuple[float, float]]) -> None:
+        self.names.append(words)
+        if words and places:
+            self.wishes.append((words, colour, places))
+
+    def _inside(self, x: float, y: float) -> bool:
+        return 0 <= x <= self.inner[0] and 0 <= y <= self.inner[1]
+
+    def _placed(self) -> list[str]:
+        """Labels, each at the place of its wish that covers least of lines, points and labels before it."""
+        taken, drawn = [], []
+        for words, colour, places in self.wishes:
+            wide = 7.4 * len(words)
+            options = []
+            for rank, (x, y) in enumerate(places):
+                start = min(max(x if x + wide <= self.inner[0] else x - wide, 2), max(self.inner[0] - wide - 2, 2))
+                box = (start, min(max(y, 13), self.inner[1] - 4) - 12, wide, 15)
+                covered = sum(box[0] < a < box[0] + wide and box[1] < b < box[1] + 15 for a, b in self.busy)
+                clashes = sum(box[0] < t[0] + t[2] and t[0] < box[0] + wide and box[1] < t[1] + 15 and t[1] < box[1] + 15
+                              for t in taken)
+                options.append((100 * clashes + covered + rank / 10, box))
+            box = min(options)[1]
+            taken.append(box)
+            drawn.append(text(box[0], box[1] + 12, words, 13, colour=colour))
+        return drawn
+
+    def _axes(self) -> str:
+        w, h = self.inner
+        body = f'<path d="M0 0V{number(h)}H{number(w)}" fill="none" stroke="currentColor"/>'
+        for value in ticks(*self.x, self.x_log, int(w / 60)):
+            at = self.place(value, self.y[1])[0]
+            body += f'<path d="M{number(at)} {number(h)}v4" stroke="currentColor"/>'
+            body += text(at, h + 17, _short(value), 12, "middle")
+        for value in ticks(*self.y, self.y_log, int(h / 40)):
+            at = self.place(self.x[0], value)[1]
+            body += f'<path d="M0 {number(at)}h-4" stroke="currentColor"/>'
+            body += f'<path d="M0 {number(at)}H{number(w)}" stroke="currentColor" stroke-opacity=".12"/>'
+            body += text(-8, at + 4, _short(value), 12, "end")
+        return body
+
+
+def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[float]:
+    """Round numbers in [low, high], about `most` of them: steps of 1, 2 or 5 times a power of ten, or powers of
+    ten on a logarithmic axis."""
+    if log:
+        powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+        return [10.0 ** p for p in powers][::max(1, -(-len(powers) // max(most, 2)))]
+    rough = (high - low) / max(most, 2)
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * i, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _short(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"1e{round(math.log10(abs(value)))}" if value > 0 and math.log10(value) % 1 == 0 else f"{value:.0e}"
+    return f"{value:,.10g}".replace("-", "\u2212") if abs(value) >= 1000 else f"{value:.6g}".replace("-", "\u2212")

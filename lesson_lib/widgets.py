@@ -3,7 +3,9 @@
 Both draw SVG made by lesson_lib.svg. Both carry a still of themselves, so that a page without a kernel
 (GitHub, a book, a notebook not yet run) shows the picture instead of nothing.
 """
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import anywidget
 import ipywidgets
 import torch
 import traitlets
+from IPython.display import display
 from torch import Tensor
 
 from lesson_lib import svg
@@ -23,15 +26,13 @@ class Panel(ipywidgets.VBox):
     """A column of widgets that also shows itself as a still: `still()` returns SVG."""
 
     def still(self) -> str:
-        """The drawing as it stands now, as SVG on white, readable where no kernel runs."""
+        """The drawing as it stands now, as SVG."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**kwargs)
         bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
-        still = self.still().replace("<svg ", '<svg color="#222222" ', 1)
-        still = still.replace('style="', 'style="background:#ffffff;', 1)
-        return bundle | {"text/plain": type(self).__name__, "image/svg+xml": still}
+        return bundle | {"text/plain": type(self).__name__, "image/svg+xml": svg.still(self.still())}
 
 
 def control(name: str, spec: Any) -> ipywidgets.Widget:
@@ -146,3 +147,50 @@ class BoxPlayground(Panel):
         labels = [(x1, max(y1 - 3, 12), name) for (x1, y1, _, _), name in zip(self.boxes.tolist(), canvas.names)]
         return svg.picture(self.image, [*answer["shapes"], *own], alt=answer["readout"], labels=labels,
                            caption=answer["readout"])
+
+
+class _LiveChart(ipywidgets.HTML):
+    """The curves while they grow; a page without a kernel shows nothing of it, `live_curves` ends with a still."""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        return bundle | {"text/plain": "", "text/html": "<!-- curves, while the training runs -->"}
+
+
+def live_curves(records: Iterable[dict], names: Sequence[str] = ("loss", "cls", "box"), title: str = "Training",
+                every: float = 0.5, log: bool = True) -> list[dict]:
+    """Draws the records of `training.loop.train` as they come, and returns them as a list.
+
+    names   entries to draw over "step"; a record without one is passed over.  log: of the y axis
+    every   seconds between two drawings: drawing costs time that training needs
+    The last drawing stays as a still.  What `records` raises goes on to the caller, after that drawing.
+    """
+    page, kept, drawn = _LiveChart(), [], 0.0
+    display(page)
+    try:
+        for record in records:
+            kept.append(record)
+            if time.monotonic() - drawn > every:
+                page.value, drawn = training_chart(kept, names, title, log), time.monotonic()
+    finally:
+        page.close()
+        drawing = svg.still(training_chart(kept, names, title, log))
+        display({"image/svg+xml": drawing, "text/plain": title}, raw=True)
+    return kept
+
+
+def training_chart(records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True) -> str:
+    """Curves of the records' entries `names` over "step", as SVG; long runs are thinned to 300 points."""
+    curves = {}
+    for name in names:
+        points = [(r["step"], float(r[name])) for r in records if name in r and math.isfinite(float(r[name]))]
+        curves[name] = points[::max(1, len(points) // 300)]
+    values = [y for points in curves.values() for _, y in points if y > 0 or not log] or [0.1, 1.0]
+    low, high = (0.8 * min(values), 1.25 * max(values)) if log else (min(0.0, *values), 1.05 * max(values) + 1e-9)
+    last = max((r.get("step", 0) for r in records), default=0)
+    chart = svg.Chart(title, x=(0, max(1, last)), y=(low, high), x_label="step", y_label="loss" if log else "",
+                      y_log=log, height=300)
+    for (name, points), dash in zip(curves.items(), ("solid", "dashed", "dotted", "dashdot") * 2):
+        chart.curve([x for x, _ in points], [y for _, y in points], label=name, dash=dash)
+    return chart.svg()

@@ -136,8 +136,9 @@ function render({ model, el }) {
   function show() {
     const answer = model.get("answer");
     out.textContent = answer.readout ?? "";
-    shapes.replaceChildren(...(answer.shapes ?? []).map((s) => outline(s.d, s.stroke, s.width, s.dash, null,
-      { fill: s.fill, "fill-opacity": s.opacity, "data-kind": s.kind })));
+    shapes.replaceChildren(...(answer.shapes ?? []).flatMap((s) => [
+      ...(s.casing ? [outline(s.d, s.casing, s.width + 2, "", null, { "stroke-opacity": 0.85 })] : []),
+      outline(s.d, s.stroke, s.width, s.dash, null, { fill: s.fill, "fill-opacity": s.opacity, "data-kind": s.kind })]));
     root.dataset.seq = answer.seq;
     if (answer.seq >= seq) busy = false;
     ask();
