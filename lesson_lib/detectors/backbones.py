@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from lesson_lib.detectors import lite0
+from lesson_lib.detectors import lite0, tiny
 from lesson_lib.detectors.norms import Norm, conv_block, replace_batch_norms
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -129,8 +129,8 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
                    freeze: Sequence[str] = ()) -> Backbone:
     """A backbone by its name.
 
-    name        "vgg16" (as in SSD: two maps), "lite0" (three maps), or a classification network of
-                torchvision.models ("resnet50", "mobilenet_v3_large", ...)
+    name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.WIDTHS` (three maps), or a network of
+                torchvision.models that classifies ("resnet50", "mobilenet_v3_large", ...)
     norm        "frozen", "batch", "group"; None leaves torchvision's networks as they are, VGG16 without
     pretrained  True or "DEFAULT": ImageNet weights, for lite0 from its pip package, otherwise downloaded
     nodes       of torchvision's networks: where to tap them, finest map first; get_graph_node_names of
@@ -138,9 +138,10 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
     freeze      parts whose parameters stay as they are, by the beginnings of their names: ("conv1", "layer1")
     ValueError for what does not go together, RuntimeError where the weights cannot be had.
     """
-    if pretrained and (norm == "group" or (name == "vgg16" and norm is not None)):
+    if pretrained and (name in tiny.WIDTHS or norm == "group" or (name == "vgg16" and norm is not None)):
+        other = "" if name in tiny.WIDTHS else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
         raise ValueError(f"There are no pretrained weights of {name} with norm={norm!r}: give "
-                         f"pretrained=False, or norm={None if name == 'vgg16' else 'frozen'!r}.")
+                         f"pretrained=False{other}.")
     if name == "vgg16":
         body = VGG16(norm)
         if pretrained:
@@ -153,6 +154,9 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
             lite0.load_released_weights(body)
         backbone = Backbone(body, lite0.CHANNELS, lite0.STRIDES, lite0.MEAN, lite0.STD,
                             trainable=bool(pretrained) or norm != "frozen")
+    elif name in tiny.WIDTHS:
+        body = tiny.Tiny(tiny.WIDTHS[name], norm)
+        backbone = Backbone(body, body.channels, tiny.STRIDES, IMAGENET_MEAN, IMAGENET_STD, trainable=True)
     else:
         default = RESNET_NODES if name.startswith("resnet") else ()
         backbone = _tapped(name, norm, pretrained, nodes or default)
@@ -163,8 +167,8 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
 def _tapped(name: str, norm: Norm, pretrained: bool | str, nodes: Sequence[str]) -> Backbone:
     """torchvision's classification network `name`, cut off behind the last of `nodes`."""
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"There is no backbone {name!r}: choose 'vgg16', 'lite0', or a classification "
-                         "network of torchvision.models.")
+        raise ValueError(f"There is no backbone {name!r}: choose 'vgg16', 'lite0', 'tiny', or a "
+                         "classification network of torchvision.models.")
     if not nodes:
         raise ValueError(f"Say where to tap {name}: nodes=(...), some of those that "
                          "torchvision.models.feature_extraction.get_graph_node_names lists.")

@@ -101,7 +101,8 @@ class SSD(nn.Module):
                                        config.freeze)
         norm = config.norm if config.norm in ("batch", "group") else None  # what is new has nothing to freeze
         last = map_grids(config.image_size, self.backbone.strides)[-1]
-        self.layout = _down_to_one_cell(last) if config.extras is None else config.extras
+        self.layout = (_down_to_one_cell(last, self.backbone.channels[-1]) if config.extras is None
+                       else config.extras)
         inputs = [self.backbone.channels[-1], *(extra.channels for extra in self.layout)]
         self.extras = nn.ModuleList(
             nn.Sequential(conv_block(c, extra.middle, 1, norm=norm),
@@ -161,10 +162,10 @@ def map_grids(image_size: Size, strides: tuple[int, ...],
     return tuple(grids)
 
 
-def _down_to_one_cell(grid: tuple[int, int]) -> tuple[Extra, ...]:
-    extras, longest = [], max(grid)
+def _down_to_one_cell(grid: tuple[int, int], channels: int) -> tuple[Extra, ...]:
+    extras, longest, width = [], max(grid), min(256, channels)     # as wide as SSD300's, or as a small backbone
     while longest > 1:
-        extras.append(Extra(128, 256))
+        extras.append(Extra(width // 2, width))
         longest = extras[-1].cells(longest)
     return tuple(extras)
 
