@@ -70,10 +70,13 @@ def shape(kind: str, boxes: Tensor, dots: bool = False, colour: str | None = Non
     centres only; `colour` replaces the kind's. Returns what `picture` and the page's playground draw.
     """
     look = LOOKS[kind]
-    corners = np.asarray(boxes.detach().cpu(), np.float64).reshape(-1, 4)
+    rows = np.asarray(boxes.detach().cpu(), np.float64).reshape(-1, 4)
     if dots:
-        corners = np.tile((corners[:, :2] + corners[:, 2:]) / 2, 2) + np.array([-.75, -.75, .75, .75])
-    rows = np.unique(np.rint(corners * 2), axis=0) / 2 if len(corners) > 1 else corners
+        rows = np.tile((rows[:, :2] + rows[:, 2:]) / 2, 2)
+    if len(rows) > 1:
+        rows = np.unique(np.rint(rows * 2), axis=0) / 2
+    if dots:
+        rows = rows + np.array([-.5, -.5, .5, .5])
     path = "".join(f"M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x1:g}Z" for x1, y1, x2, y2 in rows.round(1).tolist())
     return {"kind": kind, "d": path, "stroke": colour or look.colour, "width": look.width, "casing": look.casing,
             "dash": DASHES[look.dash], "fill": (colour or look.colour) if look.fill or dots else "none",
@@ -219,7 +222,8 @@ class Chart:
         colour = colour or "currentColor"
         self.marks.append(f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"/>')
         self.busy.append((a, b))
-        self._wish(label, colour, [(a + dx, b + dy) for dx, dy in ((8, 4), (8, -8), (8, 17), (-8, -9), (-8, 18))])
+        far = -8 - 7.4 * len(label)
+        self._wish(label, colour, [(a + dx, b + dy) for dx, dy in ((8, 4), (8, -12), (8, 20), (far, 4), (far, -12), (far, 20))])
 
     def bars(self, left: Sequence[float], right: Sequence[float], heights: Sequence[float], label: str = "",
              colour: str | None = None) -> None:

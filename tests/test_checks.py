@@ -1,0 +1,114 @@
+"""Exercise checks: one line, never an exception, the failing case named and the answer never printed."""
+import math
+
+import pytest
+import torch
+
+from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
+from lesson_lib.checks import Case, Exercise, check, difference, find, lesson01, verdict
+from lesson_lib.coding import decode
+
+
+def slip(side, overlap):
+    return side - side * math.sqrt(2 * overlap / (1 + overlap))
+
+
+RIGHT = {
+    "00.ssd300": lambda: 8732, "00.broadcasting": (3, 5, 4), "00.convolution": 10,
+    "00.softmax_sigmoid": (0.5, 0.5, 0.5, 0.99), "00.cross_entropy": (0.105, 2.303),
+    "00.loss_curves": ("B", "C", "D"),
+    "01.to_cxcywh": xyxy_to_cxcywh, "01.largest_slip": slip, "01.decode": decode, "01.pairwise_iou": pairwise_iou,
+}
+
+
+def no_clamp(a, b):
+    sides = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
+    shared = sides.prod(-1)
+    area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
+    return shared / (area - shared)
+
+
+def nan_for_nothing(a, b):
+    sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
+    shared = sides.prod(-1)
+    return shared / ((a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1) - shared)
+
+
+WRONG = [  # name, answer, words of the line that helps
+    ("00.ssd300", lambda: 8731, "8731"), ("00.broadcasting", (3, 1, 4), "shape of a + b"),
+    ("00.convolution", 9, "cells on a side"), ("00.softmax_sigmoid", (0.5, 0.5, 0.99, 0.99), "softmax"),
+    ("00.cross_entropy", (0.105, 0.105), "0.9"), ("00.loss_curves", ("C", "B", "D"), "B"),
+    ("01.to_cxcywh", lambda b: b, "one box"), ("01.to_cxcywh", lambda b: xyxy_to_cxcywh(b[0]), "one box"),
+    ("01.largest_slip", lambda s, j: s * (1 - j) / (1 + j), "side 100"),
+    ("01.decode", lambda t, d: decode(t, d, (1.0, 1.0)), "a shift of 1 to the right"),
+    ("01.decode", lambda t, d: torch.cat((d[:, :2] + .1 * t[:, :2] * d[:, 2:3], d[:, 2:] * (.2 * t[:, 2:]).exp()), 1),
+     "a shift of 1 down"),
+    ("01.pairwise_iou", no_clamp, "far apart"), ("01.pairwise_iou", nan_for_nothing, "zero area"),
+    ("01.pairwise_iou", lambda a, b: pairwise_iou(a, b).T, "no boxes on the left"),
+]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_is_praised(name):
+    assert verdict(name, RIGHT[name]).startswith(f"✓ {name}: ")
+
+
+def test_every_exercise_of_lessons_0_and_1_has_a_right_answer_here():
+    assert set(lesson01.EXERCISES) <= set(RIGHT)
+
+
+@pytest.mark.parametrize("name, answer, words", WRONG)
+def test_a_wrong_answer_is_told_in_one_line_that_names_the_case(name, answer, words):
+    line = verdict(name, answer)
+    assert line.startswith(f"✗ {name}, ") and words in line and "\n" not in line
+
+
+@pytest.mark.parametrize("stub", [..., None, NotImplemented, lambda *_: None, lambda *_: ...])
+@pytest.mark.parametrize("name", ["00.convolution", "01.pairwise_iou"])
+def test_a_stub_is_not_attempted(name, stub):
+    assert verdict(name, stub) == f"○ not attempted yet: {name}"
+
+
+def raises_not_implemented(*_):
+    raise NotImplementedError
+
+
+def breaks(*_):
+    raise IndexError("too far")
+
+
+def eats_its_input(boxes):
+    boxes += 1
+    return boxes
+
+
+def test_whatever_the_learner_does_check_never_raises(capsys):
+    assert verdict("01.to_cxcywh", raises_not_implemented).startswith("○")
+    assert "it stopped with IndexError in line" in verdict("01.to_cxcywh", breaks)
+    assert "wrong number of arguments" not in verdict("01.to_cxcywh", lambda: 1) and "TypeError" in verdict(
+        "01.to_cxcywh", lambda: 1)
+    assert "changed its own input" in verdict("01.to_cxcywh", eats_its_input)
+    assert "no exercise '01.nothing'" in verdict("01.nothing", 1)
+    assert "no lesson '77'" in verdict("77.x", 1) and "no lesson" in verdict("nonsense", 1)
+    check("00.convolution", 10)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+@pytest.mark.parametrize("got, expected, words", [
+    (1.0, torch.zeros(2), "expected a tensor"), (torch.zeros(3), torch.zeros(2), "expected shape (2,), got (3,)"),
+    (torch.zeros(2), torch.tensor([True, False]), "dtype bool"), (torch.tensor([0.0, 1.0]), torch.zeros(2), "1 of 2"),
+    (torch.tensor([math.nan]), torch.zeros(1), "differ"), ((1, 2), (1, 2, 3), "expected 3 values"), ("a", 1.0, "number"),
+    (True, False, "expected False"), (1.2, 1.0, "expected 1")])
+def test_differences_are_put_into_words(got, expected, words):
+    assert words in difference(got, expected, 1e-4)
+    assert difference(expected, expected, 1e-4) == ""
+
+
+def test_the_tolerance_is_relative_for_large_and_absolute_for_small_numbers():
+    assert difference(1000.05, 1000.0, 1e-4) == "" and difference(1000.2, 1000.0, 1e-4) != ""
+    assert difference(0.00005, 0.0, 1e-4) == "" and difference(0.0002, 0.0, 1e-4) != ""
+
+
+def test_an_exercise_is_found_by_its_name():
+    exercise = find("01.decode")
+    assert isinstance(exercise, Exercise) and all(isinstance(case, Case) for case in exercise.cases)

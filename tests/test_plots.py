@@ -1,0 +1,64 @@
+"""Still figures: what is drawn where, in which look."""
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from lesson_lib import plots, svg
+from lesson_lib.plots import draw_boxes, draw_picture, show
+
+
+@pytest.fixture
+def axes():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def test_a_picture_fills_its_axes_in_pixel_coordinates(axes):
+    image = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    image[0, 5, 7] = 255
+    draw_picture(axes, image)
+    assert axes.get_xlim() == (0, 30) and axes.get_ylim() == (20, 0)
+    assert axes.images[0].get_array()[5, 7].tolist() == [255, 0, 0]
+    assert len(axes.get_xticks()) == 0
+
+
+def test_boxes_have_their_place_class_colour_and_letter(axes):
+    draw_picture(axes, torch.zeros(3, 60, 60, dtype=torch.uint8))
+    draw_boxes(axes, torch.tensor([[5.0, 20, 25, 50], [30, 2, 40, 12]]), labels=torch.tensor([0, 2]))
+    first, second = axes.patches
+    assert first.get_xy() == (5, 20) and (first.get_width(), first.get_height()) == (20, 30)
+    assert [t.get_text() for t in axes.texts] == ["R", "P"]
+    assert plt.matplotlib.colors.to_hex(second.get_edgecolor()) == svg.CLASS_COLOURS["Platelets"].lower()
+    assert axes.texts[1].get_verticalalignment() == "top"       # below the box, at the picture's upper border
+
+
+def test_kinds_differ_in_more_than_colour(axes):
+    for kind in plots.BOX_STYLES:
+        draw_boxes(axes, torch.tensor([[0.0, 0, 1, 1]]), kind=kind)
+    looks = [(p.get_linestyle() if isinstance(p.get_linestyle(), str) else str(p.get_linestyle()), p.get_linewidth(),
+              str(p._dash_pattern)) for p in axes.patches]
+    assert len(set(looks)) == len(plots.BOX_STYLES)
+
+
+def test_no_boxes_draw_nothing_and_an_unknown_kind_is_an_error(axes):
+    draw_boxes(axes, torch.zeros(0, 4))
+    assert not axes.patches
+    with pytest.raises(KeyError):
+        draw_boxes(axes, torch.zeros(1, 4), kind="guess")
+
+
+def test_show_has_words_and_closes_the_figure(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    figure, _ = plt.subplots(figsize=(3, 2))
+    show(figure, alt="an empty frame", caption="Nothing <here>.")
+    png, caption = shown
+    data, metadata = png._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "an empty frame"
+    assert np.asarray(Pillow.open(io.BytesIO(png.data))).shape[1] > 200
+    assert "Nothing &lt;here&gt;." in caption.data and not plt.fignum_exists(figure.number)
