@@ -136,7 +136,7 @@ def softmax_focal_loss(logits: Tensor, classes: Tensor, gamma: float = 2.0,
 # ---- joint losses --------------------------------------------------------------------------------------
 
 def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor, positive: Tensor,
-             negative: Tensor, loc_weight: float = 1.0) -> dict[str, Tensor]:
+             negative: Tensor, loc_weight: float = 1.0, n: Tensor | None = None) -> dict[str, Tensor]:
     """SSD's L = (L_conf + alpha L_loc) / N, in its two summands {"cls", "box"} (SSD eq. 1 to 3).
 
         L_conf = - sum_Pos log c_hat^class - sum_Neg log c_hat^0
@@ -145,11 +145,12 @@ def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_target
     cls_logits (B, A, K+1), channel 0 background; classes (B, A) in 1..K, read only where positive;
     box_deltas, box_targets (B, A, 4); positive, negative (B, A) bool: the matched boxes, the mined ones.
     N is the number of matched default boxes in the batch, not of all; N = 0 makes both 0, and the gradient.
+    n: N of all processes that share a batch; this one's losses are then summands of the whole batch's.
     "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
     """
     cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
     box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
-    n = positive.sum()
+    n = positive.sum() if n is None else n
     scale = (n > 0) / n.clamp(min=1)                                    # 1 / N, or 0 where there is no object
     return {"cls": torch.where(positive | negative, cls, 0).sum() * scale,
             "box": loc_weight * box.sum() * scale}
@@ -157,13 +158,14 @@ def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_target
 
 def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor,
                    label: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, beta: float = 1 / 9,
-                   per_image: bool = False) -> dict[str, Tensor]:
+                   per_image: bool = False, n: Tensor | None = None) -> dict[str, Tensor]:
     """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section 4).
 
     cls_logits (B, A, K), no background; classes (B, A) in 0..K-1, read only where positive;
     box_deltas, box_targets (B, A, 4); label (B, A) from Match.  Returns {"cls", "box"}: sums over the batch
     by max(1, positives), so that a picture without objects still teaches through its negatives.
     per_image=True is torchvision's way: every picture by its own positives, then the mean of the pictures.
+    n: the positives of all processes that share a batch, as in `ssd_loss`; per_image has no use for it.
     beta 1/9 is that of the authors' release (0.11); the paper prints none, torchvision has L1 (beta 0).
     Half precision is summed in float32, also under autocast.
     """
@@ -175,7 +177,8 @@ def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_
             "box": _box_sum(box_deltas, box_targets, positive, beta)}
     if per_image:
         return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
-    return {name: value.sum() / positive.sum().clamp(min=1) for name, value in sums.items()}
+    n = positive.sum() if n is None else n
+    return {name: value.sum() / n.clamp(min=1) for name, value in sums.items()}
 
 
 def _residual(pred: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k i
 made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
 Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
 def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, threshold: float = 0.5,
                   best: str = "bipartite", inclusive: bool = True, ratio: float = 3.0,
                   min_negatives: int = 0, variances: tuple[float, float] = VARIANCES, loc_weight: float = 1.0,
-                  check: bool = True) -> dict[str, Tensor]:
+                  check: bool = True, total: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
     """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the positives.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
@@ -43,6 +43,8 @@ def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, thresh
     min_negatives says otherwise; where the whole batch has no object both losses are 0.
     ValueError for outputs that are not finite (with the picture's name), for unknown labels, for shapes that
     do not fit. check=False looks at shapes only, and mines by rank: then a GPU never waits for the host.
+    total: where several processes share a batch, from this one's positives to those of all: what both losses
+    are divided by. Summed over the processes they are then those of the whole batch.
     """
     _check(outputs, anchors, targets, outputs.cls_logits.shape[-1] - 1, check)
     gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
@@ -54,14 +56,15 @@ def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, thresh
         loss_if_background = logits.logsumexp(-1) - logits[..., 0]                  # (B, A), -log c^0
         mine = hard_negative_mask if check else hard_negative_mask_by_rank
         mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
-    return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight)
+    return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight,
+                    total and total(positive.sum()))
 
 
 def retinanet_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, positive: float = 0.5,
                         negative: float = 0.4, force_best: bool = True, alpha: float | None = 0.25,
                         gamma: float = 2.0, beta: float = 1 / 9, per_image: bool = False,
                         variances: tuple[float, float] = NO_VARIANCES,
-                        check: bool = True) -> dict[str, Tensor]:
+                        check: bool = True, total: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
     """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}: sums over the batch by max(1,
     positives).
 
@@ -69,14 +72,16 @@ def retinanet_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, 
     positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image: `retinanet_loss`.
     gamma=0 with alpha=None is plain cross entropy of K sigmoids.  A picture without objects teaches its
     background.
-    ValueError and check as in `ssd_criterion`.
+    ValueError, check and total as in `ssd_criterion`; per_image is for one process.
     """
+    if per_image and total:
+        raise ValueError("per_image divides by each picture's positives: several processes need per_image=False.")
     _check(outputs, anchors, targets, outputs.cls_logits.shape[-1], check)
     gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
     match = match_retinanet(gt, anchors, positive, negative, force_best, valid=valid)
     labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
     return retinanet_loss(outputs.cls_logits, outputs.box_deltas, labels, box_targets, match.label,
-                          alpha, gamma, beta, per_image)
+                          alpha, gamma, beta, per_image, total and total((match.label == POSITIVE).sum()))
 
 
 def anchor_targets(match: Match, gt: Tensor, targets: Targets, anchors: Tensor,
