@@ -174,6 +174,14 @@ def test_cells_touch_and_overlap_as_in_bccd(statistics, row):
         assert statistics[row][0] > .03 and statistics[row][1] > .17
 
 
+def test_the_card_shows_these_numbers_side_by_side(statistics):
+    card = (Path(__file__).parent.parent / "data" / "cards" / "smears.md").read_text(encoding="utf-8")
+    for row, theirs in BCCD_TRAIN.items():
+        cells = next(line.split("|")[2:4] for line in card.splitlines() if line.startswith(f"| {row} |"))
+        assert [float(x) for x in cells[0].split()] == pytest.approx(theirs, abs=6e-4)
+        assert [float(x) for x in cells[1].split()] == pytest.approx(statistics[row], abs=6e-4)
+
+
 def test_the_numbers_of_bccd_are_bccds():
     if not bccd_folder():
         pytest.skip("BCCD is not at hand: set LESSON_DATASETS to the folder that holds bccd/.")
