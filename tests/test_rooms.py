@@ -10,7 +10,7 @@ ROOMS = {  # the first part of a module's name after lesson_lib -> its room
     "boxes": 0, "config": 0,
     "anchors": 1, "coding": 1, "matching": 1, "mining": 1, "losses": 1, "nms": 1, "evaluation": 1,
     "data": 2, "detectors": 3, "training": 4,
-    "plots": 5, "svg": 5, "cli": 5, "__main__": 5,
+    "plots": 5, "svg": 5, "diagrams": 5, "cli": 5, "__main__": 5,
     "widgets": 6, "checks": 6,
 }
 EVERYTHING, CORE = 6000, 1500  # lines at most: all but tests and notebooks; rooms 0 and 1
