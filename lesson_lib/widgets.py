@@ -93,7 +93,7 @@ class _Canvas(anywidget.AnyWidget):
     image = traitlets.Unicode().tag(sync=True)
     size = traitlets.List().tag(sync=True)             # [width, height] in pixels of the picture
     names = traitlets.List().tag(sync=True)
-    kinds = traitlets.List().tag(sync=True)
+    looks = traitlets.List().tag(sync=True)            # of svg.shape, one for each box
     request = traitlets.Dict().tag(sync=True)          # {"seq": int, "boxes": [[x1, y1, x2, y2], ...]}
     answer = traitlets.Dict().tag(sync=True)           # {"seq": int, "readout": str, "shapes": [...]}
 
@@ -115,12 +115,13 @@ class BoxPlayground(Panel):
         count = len(boxes)
         self.image, self.update = image, update
         self.controls = {name: control(name, spec) for name, spec in controls.items()}
+        self.kinds = list(kinds) or ["truth" if i == 0 and count > 1 else "prediction" for i in range(count)]
         self.canvas = _Canvas(
             image=svg.picture_uri(image), size=[image.shape[2], image.shape[1]],
             names=list(labels) or [f"box {i + 1}" for i in range(count)],
-            kinds=list(kinds) or ["truth" if i == 0 and count > 1 else "prediction" for i in range(count)],
+            looks=[svg.shape(kind, box) for kind, box in zip(self.kinds, boxes)],
             request={"seq": 0, "boxes": boxes.tolist()})
-        if len(self.canvas.names) != count or len(self.canvas.kinds) != count:
+        if len(self.canvas.names) != count or len(self.kinds) != count:
             raise ValueError(f"{count} boxes need {count} labels and kinds, or none.")
         self.canvas.observe(self._answer, names="request")
         for widget in self.controls.values():
@@ -143,7 +144,7 @@ class BoxPlayground(Panel):
     def still(self) -> str:
         """Picture, shapes, boxes and the readout, in words for screen readers too."""
         answer, canvas = self.canvas.answer, self.canvas
-        own = [svg.shape(kind, box) for kind, box in zip(canvas.kinds, self.boxes)]
+        own = [svg.shape(kind, box) for kind, box in zip(self.kinds, self.boxes)]
         labels = [(x1, max(y1 - 3, 12), name) for (x1, y1, _, _), name in zip(self.boxes.tolist(), canvas.names)]
         return svg.picture(self.image, [*answer["shapes"], *own], alt=answer["readout"], labels=labels,
                            caption=answer["readout"])

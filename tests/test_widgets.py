@@ -59,7 +59,8 @@ def readout(boxes, scale=1.0):
 
 def test_a_dragged_box_is_answered_with_its_number_and_sequence():
     play = BoxPlayground(IMAGE, BOXES, readout, labels=["truth", "proposal"], scale=(0.0, 2.0, 0.5, 1.0))
-    assert play.canvas.answer["readout"] == "IoU 0.333" and play.canvas.kinds == ["truth", "prediction"]
+    assert play.canvas.answer["readout"] == "IoU 0.333" and play.kinds == ["truth", "prediction"]
+    assert [look["stroke"] for look in play.canvas.looks] == [svg.COLOURS["truth"], svg.COLOURS["prediction"]]
     play.canvas.request = {"seq": 7, "boxes": [[0, 0, 10, 10], [0, 0, 10, 10]]}
     assert play.canvas.answer["seq"] == 7 and play.canvas.answer["readout"] == "IoU 1.000"
     assert play.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]

@@ -3,7 +3,6 @@
 
 const NS = "http://www.w3.org/2000/svg";
 const CORNERS = [[0, 1], [2, 1], [2, 3], [0, 3]];   // which of x1, y1, x2, y2 a corner moves
-const LOOK = { truth: "6 4", prediction: "" };
 
 function make(name, attributes, parent) {
   const node = document.createElementNS(NS, name);
@@ -62,16 +61,17 @@ function render({ model, el }) {
   const views = boxes.map((_, i) => {
     const name = model.get("names")[i];
     const group = make("g", { tabindex: 0, role: "application", "data-box": i, cursor: "move", style: "outline:none" }, svg);
-    const halo = outline("", "white", 5, "", group, { "stroke-opacity": 0.9 });
-    const line = outline("", "black", 2.5, LOOK[model.get("kinds")[i]] ?? "", group);
+    const look = model.get("looks")[i];
+    const halo = outline("", look.casing || "white", look.width + 2, "", group, { "stroke-opacity": 0.85 });
+    const line = outline("", look.stroke, look.width, look.dash, group);
     const area = make("path", { fill: "transparent" }, group);
     const label = make("text", { "font-size": 13 * scale, fill: "#111", stroke: "white", "stroke-width": 3 * scale,
       "paint-order": "stroke", "pointer-events": "none" }, group);
     label.textContent = name;
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
-    group.addEventListener("focus", () => halo.setAttribute("stroke", "#56B4E9"));
-    group.addEventListener("blur", () => halo.setAttribute("stroke", "white"));
+    group.addEventListener("focus", () => halo.setAttribute("stroke", "#E69F00"));
+    group.addEventListener("blur", () => halo.setAttribute("stroke", look.casing || "white"));
     grab(area, i, (start, dx, dy) => moved(start, dx, dy, size));
     handles.forEach((handle, corner) => grab(handle, i, (start, dx, dy) => resized(start, corner, dx, dy, size)));
     group.addEventListener("keydown", (event) => {
