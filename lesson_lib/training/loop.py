@@ -4,83 +4,129 @@
         print(record["step"], record["loss"])
     predictions = predict(model, samples, size=128)
 """
+import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
+from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.training import checkpoints
+from lesson_lib.training.distributed import joined, rank_and_world, shared, total
+from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.schedule import learning_rate, make_optimizer
+
+PARTS = ("cls", "box", "grad_norm")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: all that, beside the model and the data, decides the result.
-
-    epochs        times that every picture is seen
-    batch         pictures in a step; what is left over at the end of an epoch waits for another shuffle
-    size          pixels: pictures are brought to size x size, aspect not kept
-    lr            highest learning rate; it rises over the first 10 % of the steps, then falls along a cosine
-    weight_decay  AdamW's
-    clip          longest gradient: a longer one is shortened to it
-    flip          mirror each picture with probability 1/2
-    seed          of the order of pictures and of the flips; the same seed gives the same run
-    criterion     options for model.criterion, {"gamma": 0.0} for one
-    """
-    epochs: int = 10
-    batch: int = 8
-    size: int = 128
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    clip: float = 10.0
-    flip: bool = True
-    seed: int = 0
-    criterion: dict[str, Any] = field(default_factory=dict)
+class Diverged(ValueError):
+    """Training came to numbers that are not finite; the message names the pictures and the likely cause."""
 
 
-def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe,
-          val: Sequence[Sample] | None = None) -> Iterator[dict[str, float]]:
+def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe, val: Sequence[Sample] | None = None,
+          checkpoint: Path | None = None, save_every: int = 0, every: int = 0) -> Iterator[dict[str, float]]:
     """Train `model` in place on its device, one record a step.
 
-    Records: {"step", "epoch", "steps" (of all), "loss" = "cls" + "box", "lr", "grad_norm"}; the last one of an
-    epoch holds coco_evaluate's figures for `val` too ("AP", "AP50", ...). Steps and epochs count from 1.
+    val         is evaluated after every `recipe.evaluate` epochs, and at the end
+    checkpoint  a file: training goes on from it where it exists, and is saved there at the end of an epoch,
+                or after every `save_every` steps
+    every       steps in a record, the means of which it holds; 0: 1 on the CPU, 20 on a GPU, which would
+                have to wait for each
+    Records: {"step", "epoch" (both count from 1), "steps" (of all), "loss" = "cls" + "box", "lr", "grad_norm"};
+    where `val` was evaluated also coco_evaluate's figures ("AP", "AP50", ...).
+    Raises Diverged (a ValueError) before anything is saved that is not finite.
     """
-    device = next(model.parameters()).device
-    images, targets = load(samples, recipe.size)
-    anchors = model.anchors(recipe.size, device)
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    batch = min(recipe.batch, len(samples))
-    per_epoch = len(samples) // batch
-    steps = recipe.epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, pct_start=0.1)
-    for step in range(steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-            order = torch.randperm(len(samples), generator=generator)
-        chosen = order[place * batch:(place + 1) * batch]
-        pictures = images[chosen].to(device) / 255
-        truth = [{name: value.to(device) for name, value in targets[i].items()} for i in chosen]
-        if recipe.flip:
-            for i in (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten():
-                pictures[i], truth[i] = pictures[i].flip(-1), mirrored(truth[i], recipe.size)
+    device, (rank, world) = next(model.parameters()).device, rank_and_world()
+    feed = Feed(samples, recipe.size, recipe.batch, recipe.seed, recipe.augment, device, None, rank, world)
+    steps = recipe.steps or recipe.epochs * len(feed)
+    every, save_every = every or (20 if device.type == "cuda" else 1), save_every or len(feed)
+    model.to(memory_format=torch.channels_last)
+    optimizer, anchors = make_optimizer(model, recipe), model.anchors(recipe.size, device)
+    done = checkpoints.resume(checkpoint, model, optimizer, recipe) if checkpoint else 0
+    network, losses, ids, last = shared(model), [], [], None
+    for step, (images, targets) in zip(range(done + 1, steps + 1), batches(feed, done)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step - 1, steps, recipe)
+        losses.append(one_step(network, model, images, targets, anchors, optimizer, recipe))
+        ids.append([target["id"] for target in targets])
+        epoch_ends = step % len(feed) == 0 or step == steps
+        judge = val is not None and (step == steps or step % (recipe.evaluate * len(feed)) == 0)
+        save = checkpoint and (step % save_every == 0 or step == steps)
+        if step % every == 0 or epoch_ends or save:
+            values = total(torch.stack(losses)).tolist()                        # the GPU is waited for here
+            check_finite(values, ids, step, last)
+            means = dict(zip(PARTS, (sum(column) / len(values) for column in zip(*values))))
+            last = {"step": step, "steps": steps, "epoch": math.ceil(step / len(feed)),
+                    "loss": means["cls"] + means["box"], **means, "lr": optimizer.param_groups[0]["lr"]}
+            losses, ids = [], []
+            if save and rank == 0:
+                checkpoints.save(checkpoint, model, optimizer, recipe, step)
+            yield last | (evaluate(model, val, recipe) if judge else {})
 
-        model.train()
-        losses = model.criterion(model(pictures), anchors, truth, **recipe.criterion)
-        loss = losses["cls"] + losses["box"]
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
-        record = {"step": step + 1, "steps": steps, "epoch": epoch + 1, "loss": loss.item(),
-                  "cls": losses["cls"].item(), "box": losses["box"].item(),
-                  "lr": optimizer.param_groups[0]["lr"], "grad_norm": norm.item()}
-        schedule.step()
-        if val is not None and place == per_epoch - 1:
-            record |= evaluate(model, val, recipe.size)
-        yield record
+
+def batches(feed: Feed, done: int) -> Iterator[tuple[Tensor, list[dict]]]:
+    """All batches of all epochs without end, after the first `done`."""
+    for epoch in itertools.count(done // len(feed)):
+        yield from feed.epoch(epoch, done % len(feed) if epoch == done // len(feed) else 0)
+
+
+def one_step(network: nn.Module, model: nn.Module, images: Tensor, targets: list[dict], anchors: Tensor,
+             optimizer: torch.optim.Optimizer, recipe: Recipe) -> Tensor:
+    """Forward, loss, backward, update -> (3,): PARTS, each this process's summand of the whole batch's.
+
+    network is `model`, or what shares it with other processes.
+    """
+    model.train()
+    with torch.autocast(images.device.type, torch.bfloat16, in_bfloat16(recipe.precision, images.device)):
+        outputs = network(images.to(memory_format=torch.channels_last))
+    options, world = dict(recipe.criterion), rank_and_world()[1]
+    if images.is_cuda:
+        options["check"] = False                    # it would wait for the GPU; check_finite looks later
+    if world > 1:
+        options["total"] = total
+    try:
+        losses = model.criterion(outputs, anchors, targets, **options)
+    except ValueError:
+        if all(x.isfinite().all() for x in outputs):
+            raise                                   # a wrong label, a wrong option
+        losses = {"cls": outputs.cls_logits.sum(), "box": outputs.box_deltas.sum()}     # for check_finite
+    optimizer.zero_grad()
+    (world * (losses["cls"] + losses["box"])).backward()        # gradients are averaged over the processes
+    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
+    optimizer.step()
+    return torch.stack((losses["cls"].detach(), losses["box"].detach(), norm / world)).float()
+
+
+def check_finite(values: list[list[float]], ids: list[list[str]], step: int, last: dict[str, float] | None) -> None:
+    """Raises Diverged for the first step that holds NaN or infinity.
+
+    values: PARTS of the steps that end with `step`; ids: their pictures; last: the good record before.
+    """
+    for number, row, names in zip(itertools.count(step - len(values) + 1), values, ids):
+        if all(map(math.isfinite, row)):
+            continue
+        if last is None:
+            cause = "the weights that it began with, or a box of these pictures, are no finite numbers"
+        elif math.isfinite(row[0] + row[1]):
+            cause = "the loss is finite, its gradient is not: a gamma below 1, or a weight of the loss too high"
+        else:
+            cause = (f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was {last['loss']:.3g} and "
+                     f"its gradient {last['grad_norm']:.3g} long): halve it, or clip the gradient shorter")
+        raise Diverged(f"Training diverged in step {number}: cls, box and gradient are "
+                       f"{', '.join(f'{v:.3g}' for v in row)}. Its pictures: {', '.join(names)}. Likely cause: {cause}.")
+
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the network is to run in bfloat16: if asked for, or "auto" and this machine is faster in it."""
+    if precision == "auto" and device.type == "cpu":
+        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16"))
+    return precision == "bf16" or precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def predict(model: nn.Module, samples: Sequence[Sample], size: int = 128, batch: int = 8,
@@ -102,21 +148,19 @@ def predict(model: nn.Module, samples: Sequence[Sample], size: int = 128, batch:
     return found
 
 
-def evaluate(model: nn.Module, samples: Sequence[Sample], size: int) -> dict[str, float]:
-    """coco_evaluate's figures: AP, AP50, AP75, ..."""
-    predictions = predict(model, samples, size)
-    figures = coco_evaluate(predictions, [sample.target() for sample in samples], model.config.num_classes)
+def evaluate(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float]:
+    """coco_evaluate's figures, AP, AP50, AP75, ...; several processes share the pictures, and all know the end."""
+    figures = coco_evaluate(predict_all(model, samples, recipe), ground_truth(samples), model.config.num_classes)
     return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
-def load(samples: Sequence[Sample], size: int) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Pictures as uint8 (N, 3, size, size) and their targets: the whole set in memory, resized once."""
-    resized = [resize(sample, size) for sample in samples]
-    targets = [{"boxes": sample.boxes, "labels": sample.labels} for sample in resized]
-    return torch.stack([sample.image for sample in resized]), targets
+def predict_all(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> list[dict[str, Tensor]]:
+    """`predict` with the recipe's size and options, each process a share, each picture once."""
+    rank, world = rank_and_world()
+    mine = Subset(samples, range(rank, len(samples), world))
+    return joined(predict(model, mine, recipe.size, **recipe.inference))
 
 
-def mirrored(target: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    """The target of a picture that was flipped left to right."""
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    return target | {"boxes": torch.stack((width - x2, y1, width - x1, y2), dim=1)}
+def ground_truth(samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+    """The targets of all pictures, none of which is decoded for it where that can be avoided."""
+    return samples.targets() if hasattr(samples, "targets") else [sample.target() for sample in samples]

@@ -1,0 +1,77 @@
+"""Several processes, on one machine or many, that train one model: started by torchrun, joined here.
+
+    torchrun --nproc-per-node 4 -m lesson_lib train --data bccd --out RUN
+
+Each takes its share of every batch; gradients are averaged by torch's DistributedDataParallel. Without
+torchrun all functions here do what is right for one process, so that the loop needs no second path.
+"""
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def processes() -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, if it did; gives the device of this one."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """(number of this process, how many there are): (0, 1) without torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def shared(model: nn.Module) -> nn.Module:
+    """The model, or, with several processes, one that averages the gradients over them.
+
+    All begin with the first one's weights. Batch norm: on GPUs over the whole batch; on the CPU each process
+    sees only its share, so that "frozen" or "group" is the norm to choose there.
+    """
+    if rank_and_world()[1] == 1:
+        return model
+    cuda = next(model.parameters()).is_cuda
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(model) if cuda else model
+    return DistributedDataParallel(network)
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum of a tensor over the processes; no gradient goes through it."""
+    value = value.detach().clone()
+    if rank_and_world()[1] > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def from_first(value: Any) -> Any:
+    """The first process's value, in all of them."""
+    box = [value]
+    if rank_and_world()[1] > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def joined(mine: Sequence[Any]) -> list[Any]:
+    """Lists of items rank, rank + world, rank + 2 world, ... -> all items in order, in every process."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return list(mine)
+    parts: list[Any] = [None] * world
+    dist.all_gather_object(parts, list(mine))
+    return [parts[i % world][i // world] for i in range(sum(map(len, parts)))]

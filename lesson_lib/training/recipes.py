@@ -1,0 +1,158 @@
+"""Recipes: all that decides a training beside model and data, those of the papers and ours, by name.
+
+    model, recipe = NAMED["retinanet-r50-coco-1x"]
+    config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "criterion.gamma=1.5"])
+"""
+import ast
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_origin
+
+from torch import nn
+
+from lesson_lib.anchors import PyramidAnchors
+from lesson_lib.data.augment import find_augment
+from lesson_lib.detectors.criterion import retinanet_criterion, ssd_criterion
+from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
+from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, RetinaNet, RetinaNetConfig
+from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, SSDConfig
+
+CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("one-cycle", "cosine", "step", "constant"),
+           "precision": ("fp32", "bf16", "auto")}
+Config = SSDConfig | RetinaNetConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    epochs        times that every picture is seen; steps: if not 0, so many steps instead
+    batch         pictures in a step, over all processes together
+    size          pixels: pictures are brought to size x size, aspect not kept
+    lr            highest learning rate; schedule, warmup, drops: see `schedule.learning_rate`
+    momentum      SGD's; weight_decay: of weights, not of biases and norms
+    clip          longest gradient: a longer one is shortened to it; 0: never
+    augment       see `data.augment.AUGMENTS`
+    precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in float32 all the
+                  same; "auto": where the machine calculates in it
+    evaluate      epochs between two evaluations, where there are pictures for it
+    seed          of the pictures' order and augmentation; the same seed gives the same run
+    criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections
+    """
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 8
+    size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-2
+    schedule: str = "one-cycle"
+    warmup: float = 0.1
+    drops: tuple[float, ...] = ()
+    clip: float = 10.0
+    augment: str = "mirror"
+    precision: str = "fp32"
+    evaluate: int = 1
+    seed: int = 0
+    criterion: dict[str, Any] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, kind = getattr(self, f.name), get_origin(f.type) or f.type
+            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+                raise ValueError(f"{f.name} is {value!r}; give a value of type {kind.__name__}.")
+            if f.name in CHOICES and value not in CHOICES[f.name]:
+                raise ValueError(f"{f.name} is {value!r}; choose {', '.join(CHOICES[f.name])}.")
+            least = 1 if f.name in ("epochs", "batch", "size", "evaluate") else 0
+            if isinstance(value, (int, float)) and not least <= value < float("inf"):
+                raise ValueError(f"{f.name} is {value}; give {least} or more.")
+        if self.warmup >= 1 or any(not 0 < drop < 1 for drop in self.drops):
+            raise ValueError("warmup and drops are shares of all steps: give numbers below 1.")
+        find_augment(self.augment)
+
+
+MODELS: dict[str, Config] = {
+    "ssd300-vgg16": SSD_CONFIGS["paper-300"],
+    "ssd512-vgg16": SSD_CONFIGS["paper-512"],
+    "ssd-tiny": SSDConfig(backbone="tiny-24", norm="batch", extras=(), s_min=0.08, s_max=0.4),
+    "ssd-lite0": SSDConfig(backbone="lite0", norm="batch", pretrained=True, extras=(), s_min=0.08, s_max=0.4),
+    "ssd-r18": SSDConfig(backbone="resnet18"),
+    "retinanet-r50": RETINANET_CONFIGS["paper"],
+    "retinanet-r34": RetinaNetConfig(backbone="resnet34"),
+    "retinanet-r18": RetinaNetConfig(backbone="resnet18"),
+    "retinanet-lite0": RetinaNetConfig(backbone="lite0", norm="batch", pretrained=True, channels=128),
+    "retinanet-tiny": RetinaNetConfig(backbone="tiny", channels=64, spec=PyramidAnchors(sizes=(16, 32, 64, 128, 256))),
+}
+
+
+class Named(NamedTuple):
+    """A recipe and the model that it is for, unless another is asked for."""
+    model: str
+    recipe: Recipe
+
+
+_SSD = Recipe(steps=120_000, batch=32, size=300, optimizer="sgd", lr=1e-3, weight_decay=5e-4, schedule="step",
+              drops=(4 / 6, 5 / 6), warmup=0, clip=0, augment="ssd", evaluate=10)
+_OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="crops", precision="auto", evaluate=10)
+_CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
+NAMED = {
+    # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP on VOC07 test.
+    "ssd300-voc": Named("ssd300-vgg16", _SSD),
+    # Section 3.4: 160k + 40k + 40k, twice as many again: 25.1 AP.
+    "ssd300-coco": Named("ssd300-vgg16", replace(_SSD, steps=480_000)),
+    # FL section 4.1. Departs from it: pictures become squares instead of 600 px on the shorter side.
+    "retinanet-r50-coco-1x": Named("retinanet-r50", Recipe(
+        steps=90_000, batch=16, size=608, optimizer="sgd", lr=0.01, weight_decay=1e-4, schedule="step",
+        drops=(6 / 9, 8 / 9), warmup=0, clip=0)),
+    "smears-ci": Named("ssd-tiny", _CI), "bccd-ci": Named("ssd-tiny", _CI), "any-ci": Named("ssd-tiny", _CI),
+    "smears-laptop": Named("ssd-tiny", _OURS), "bccd-laptop": Named("ssd-tiny", _OURS),
+    "aquarium-laptop": Named("ssd-tiny", replace(_OURS, size=320)),
+    "any-laptop": Named("ssd-tiny", replace(_OURS, size=320)),
+}
+
+
+def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:
+    """Config and recipe after "field=value", ..., fields of either; "criterion.gamma=0" sets one option.
+
+    Values are written as in Python, words need no quotes. ValueError with the nearest name for an unknown one.
+    Default boxes made for one size bring the recipe to it, unless the size is set.
+    """
+    rules = (ssd_criterion, ssd_detections) if isinstance(config, SSDConfig) else (retinanet_criterion,
+                                                                                   retinanet_detections)
+    mine = {f.name for f in fields(recipe)} - {"criterion", "inference"}
+    theirs = {f.name for f in fields(config)} - {"num_classes", "image_size", "boxes", "extras", "spec"}
+    options = {f"{kind}.{p.name}" for kind, rule in zip(("criterion", "inference"), rules)
+               for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    options -= {"criterion.check", "criterion.total", "inference.counts"}
+    changes: dict[str, Any] = {"size": config.image_size} if getattr(config, "boxes", None) else {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        known = sorted(mine | theirs | options)
+        if name not in known or not equals:
+            near = get_close_matches(name, known, 1, 0.4)
+            raise ValueError(f"{setting!r} sets nothing" + (f"; did you mean {near[0]}=...?" if near else ";")
+                             + f" There are {', '.join(known)}.")
+        changes[name] = _value(text)
+    nested = {kind: getattr(recipe, kind) | {name.split(".")[1]: value for name, value in changes.items()
+                                             if name.startswith(f"{kind}.")} for kind in ("criterion", "inference")}
+    return (replace(config, **{name: value for name, value in changes.items() if name in theirs}),
+            replace(recipe, **{name: value for name, value in changes.items() if name in mine}, **nested))
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
+    """The detector for `num_classes` classes; default boxes that fit no size yet are laid out for `size`."""
+    if isinstance(config, RetinaNetConfig):
+        return RetinaNet(replace(config, num_classes=num_classes))
+    return SSD(replace(config, num_classes=num_classes, image_size=config.image_size if config.boxes else size))
