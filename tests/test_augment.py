@@ -120,8 +120,8 @@ def test_photometric_changes_colours_only_and_shuffles_only_when_asked():
 def test_the_key_decides_and_nothing_else(name):
     sample = painted()
     torch.manual_seed(1)
-    first = augmented(sample, name, 3, 2, 1)
     state = torch.get_rng_state()
+    first = augmented(sample, name, 3, 2, 1)
     again = augmented(sample, AUGMENTS[name], 3, 2, 1)
     assert torch.equal(torch.get_rng_state(), state)                        # the caller's chance is untouched
     assert torch.equal(first.image, again.image) and torch.equal(first.boxes, again.boxes)
@@ -156,6 +156,14 @@ def test_boxes_of_a_batch_move_with_the_pixels(name, stored, size):
         counts.append(int(kept.sum()))
     assert min(counts) >= 1 and (min(counts) < 4) == (name in ("crops", "all"))
     assert len({change.views for change in changes}) == (1 if name == "none" else 8)
+
+
+def test_an_object_whose_centre_is_outside_the_window_goes():
+    change = draw_change(Augment(), np.zeros((0, 4)), SIDE, 0)._replace(window=(0, 0, 48, 48))
+    boxes = torch.tensor([[0., 0, 90, 90], [0, 0, 98, 20], [30, 30, 65, 65], [40, 40, 54, 54]])
+    moved, kept = change_boxes(boxes, change, SIDE, 96)
+    assert kept.tolist() == [True, False, True, True]           # centres 45, 49 (of 48), 47.5, 47
+    assert moved[2].tolist() == [60, 60, 96, 96]                # twice as large, cut at the border
 
 
 def test_a_batch_without_change_is_the_stored_pictures():

@@ -114,7 +114,8 @@ def test_small_sets_and_no_cache_for_large_ones(monkeypatch):
 
 @pytest.mark.parametrize("change, words", [
     (dict(samples=[]), "no picture"), (dict(batch=0), "batch of 0"), (dict(batch=3, world=2), "multiple of 2"),
-    (dict(batch=16, world=2), "at most 10"), (dict(rank=2, world=2), "this is 2"), (dict(augment="mosaic"), "choose none")])
+    (dict(batch=16, world=2), "at most 10"), (dict(rank=2, world=2), "this is 2"),
+    (dict(augment="mosaic"), "choose none")])
 def test_nonsense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         Feed(**dict(samples=samples(), size=32, batch=4) | change)
