@@ -28,7 +28,8 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        eps = self.eps or 1e-45         # torch 2.11 refuses 0, which torchvision's detectors have; 1e-45 adds nothing
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=eps)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}"
