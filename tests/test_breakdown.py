@@ -162,3 +162,13 @@ def test_counting_by_hand():
     assert dog == {"class": "dog", "annotated": 1, "predicted": 2, "MAE": .5, "bias": .5}
     cat, dog = counting_table(found, targets, CLASSES, score=(.7, .3))
     assert cat["predicted"] == 1 and dog["predicted"] == 3 and cat["bias"] == -.5
+
+
+def test_objects_are_numbered_through_all_pictures():
+    targets = [target((0, 0, 10, 10, 0), (0, 0, 4, 4, 1), difficult=[False, True]), target(),
+               target((0, 0, 10, 10, 1), (20, 0, 30, 10, 0))]
+    found = [prediction((0, 0, 10, 10, 0, .3)), prediction(),
+             prediction((20, 0, 30, 10, 0, .9), (0, 0, 10, 4, 1, .8))]
+    judged = judge(found, targets)
+    assert judged.objects.tolist() == [0, 2, 1] and judged.truth.tolist() == [0, 1, 0]
+    assert judged.kinds.tolist() == ["correct", "correct", "localisation"]
