@@ -1,0 +1,141 @@
+"""The ladder: five checks that a detector of one's own climbs, each dearer and more telling than the one before.
+
+    ladder(MySSD, "ssd")                a class, called as MySSD(3, 128): number of classes, size of the picture
+    ladder(my_ssd, "ssd")               a module, my_ssd.py, that holds such a class called Detector
+    ladder(model, "retinanet")          a model; it is copied, and stays as it is
+
+Such a detector is an nn.Module and has, as the library's SSD and RetinaNet have,
+    model(images)                       (B, 3, H, W), float in 0..1 -> cls_logits (B, A, C), box_deltas (B, A, 4)
+    model.anchors(image_size, device)   (A, 4) xyxy pixels, in the order of the rows
+    model.criterion(outputs, anchors, targets)   {"cls", "box"}, two scalars; a target is {"boxes", "labels"}
+    model.detections(outputs, anchors, size)     one dict {"boxes", "scores", "labels"} for each picture
+C is K + 1 for "ssd", the background first, and K for "retinanet".
+"""
+import copy
+import traceback
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lesson_lib.checks import DONE, TODO, WRONG, difference
+from lesson_lib.data.smears import Smears
+from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
+from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.training.loop import Recipe, predict, train
+
+SIZE, CLASSES = 128, 3
+ORACLES = {"ssd": ssd_criterion, "retinanet": retinanet_criterion}
+GATES = {"ssd": 0.5, "retinanet": 0.3}      # AP50 that the short training must reach: below the worst of five seeds
+
+
+class Fall(Exception):
+    """What to look at, in a sentence."""
+
+
+def shapes(model: nn.Module, kind: str) -> str:
+    """Shapes; rows that read the picture where their anchors stand; RetinaNet's prior."""
+    pictures = (torch.stack([s.image for s in Smears("train", 2, SIZE)]) / 255).requires_grad_()
+    (cls, box), anchors = given(model.eval()(pictures)), given(model.anchors(SIZE, "cpu"))
+    count, outputs = len(anchors), CLASSES + (kind == "ssd")
+    for name, got, wanted in (("cls_logits", cls, (2, count, outputs)), ("box_deltas", box, (2, count, 4))):
+        if tuple(got.shape) != wanted:
+            raise Fall(f"{name}: expected shape {wanted} for {count} anchors, got {tuple(got.shape)}.")
+    middle, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
+    for spot in torch.tensor([[32, 96], [96, 32]]):
+        row = int(((middle - spot).norm(dim=1) + sides).argmin())                   # a small anchor near the spot
+        slope, = torch.autograd.grad(box[0, row].sum(), pictures, retain_graph=True)
+        weight, pixel = slope[0].square().sum(0), torch.arange(SIZE) + 0.5          # what its offsets react to
+        seen = torch.stack((weight.sum(0) @ pixel, weight.sum(1) @ pixel)) / weight.sum().clamp(min=1e-30)
+        if (seen - spot).norm() > SIZE / 4:
+            raise Fall(f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture around "
+                       f"{seen.long().tolist()}: the rows must stand in the anchors' order.")
+    if kind == "retinanet" and not 0.003 < cls.sigmoid().mean() < 0.03:
+        raise Fall(f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks the prior.")
+    return f"{count:,} anchors, {outputs} + 4 numbers each; every row reads the picture where its anchor stands"
+
+
+def known_batch(model: nn.Module, kind: str) -> str:
+    """The loss of outputs and objects that are always the same, beside the library's."""
+    anchors, seeded = model.anchors(SIZE, "cpu"), torch.Generator().manual_seed(0)
+    smears = [{"boxes": s.boxes, "labels": s.labels} for s in Smears("val", 2, SIZE)]
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    for why, targets in (("two smears and an empty picture", [*smears, empty]), ("no object at all", [empty] * 2)):
+        outputs = Outputs(*(torch.randn(len(targets), len(anchors), n, generator=seeded).requires_grad_()
+                            for n in (CLASSES + (kind == "ssd"), 4)))
+        got, wanted = given(model.criterion(outputs, anchors, targets)), ORACLES[kind](outputs, anchors, targets)
+        for name in wanted:
+            if fault := difference(torch.as_tensor(got[name]).detach(), wanted[name].item(), 1e-3):
+                raise Fall(f"{why}, {name!r}: {fault}")
+        slopes = torch.autograd.grad(got["cls"] + got["box"], list(outputs), allow_unused=True)
+        if not all(slope is None or slope.isfinite().all() for slope in slopes):
+            raise Fall(f"{why}: the loss is right, but its gradient is not finite.")
+    return "as the library's, with and without objects"
+
+
+def overfit(model: nn.Module, kind: str) -> str:
+    """One picture, learnt by heart."""
+    picture = [Smears("train", 3, SIZE)[2]]
+    words = fit(model, picture, Recipe(epochs=80, batch=1, size=SIZE, augment="none"), share=0.2)
+    return f"{words}; on itself {gate(model, kind, picture, 0.9)}"
+
+
+def short_training(model: nn.Module, kind: str) -> str:
+    """Sixty-four smears, ten times over."""
+    return fit(model, Smears("train", 64, SIZE), Recipe(epochs=10, batch=4, lr=3e-3, size=SIZE), share=0.5)
+
+
+def fit(model: nn.Module, pictures: Smears | list, recipe: Recipe, share: float) -> str:
+    """Train; the loss of the last tenth must be less than `share` of the first one."""
+    losses = [record["loss"] for record in train(model, pictures, recipe)]
+    tenth = losses[-(len(losses) // 10):]
+    words = f"loss {losses[0]:.2f} to {sum(tenth) / len(tenth):.2f} in {len(losses)} steps"
+    if not sum(tenth) / len(tenth) < share * losses[0]:
+        raise Fall(f"{words}; does the gradient reach every part, and does every row learn what its anchor must?")
+    return words
+
+
+def gate(model: nn.Module, kind: str, pictures: list | None = None, least: float | None = None) -> str:
+    """AP at IoU .5, by default on pictures that the short training has not seen."""
+    pictures, least = pictures or Smears("val", 32, SIZE), least or GATES[kind]
+    found = coco_evaluate(predict(model, pictures, SIZE), [s.target() for s in pictures], CLASSES)["AP50"]
+    if found < least:
+        raise Fall(f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's channel, NMS.")
+    return f"AP50 {found:.2f}, {least:.2f} asked"
+
+
+def given(value: Any) -> Any:
+    """The value itself, if a stub has not just returned nothing."""
+    if value is None or value is ...:
+        raise NotImplementedError
+    return value
+
+
+RUNGS = {"shapes": shapes, "known batch": known_batch, "overfit one picture": overfit,
+         "short training": short_training, "metric gate": gate}
+
+
+def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
+    """Climb as far as the detector gets, at most to the rung `until`: prints a line for each, and never raises."""
+    if kind not in ORACLES or until not in RUNGS:
+        print(f"{WRONG} choose kind from {', '.join(ORACLES)}; until from {', '.join(RUNGS)}.")
+        return
+    make = getattr(subject, "Detector", None) if isinstance(subject, ModuleType) else subject
+    for number, (name, rung) in enumerate(RUNGS.items(), start=1):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                if rung is not gate:
+                    model = copy.deepcopy(make) if isinstance(make, nn.Module) else given(given(make)(CLASSES, SIZE))
+                mark, words = DONE, rung(model, kind)
+        except NotImplementedError:
+            mark, words = TODO, "not attempted yet"
+        except Fall as fall:
+            mark, words = WRONG, str(fall)
+        except Exception as error:  # whatever a learner's code may raise
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            mark, words = WRONG, f"stopped with {type(error).__name__} in line {frame.lineno} of {frame.name}: {error}"
+        print(f"{mark} {number} {name}: {words}", flush=True)
+        if mark != DONE or name == until:
+            return
