@@ -1,16 +1,38 @@
 """The command line, `python -m lesson_lib COMMAND`; each command is one add_... function below."""
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from lesson_lib.breakdown import class_table, counting_table, error_costs, error_counts, judge
+from lesson_lib.config import BUDGETS, budget
 from lesson_lib.data import catalog
+from lesson_lib.data.annotated import read_picture
 from lesson_lib.data.inspect import inspect_dataset
+from lesson_lib.data.samples import Sample
+from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.training import runs
+from lesson_lib.training.checkpoints import write_whole
+from lesson_lib.training.distributed import processes, rank_and_world
+from lesson_lib.training.loop import ground_truth, predict, predict_all, train
+from lesson_lib.training.recipes import MODELS, NAMED, build_model, find_recipe, overridden
+
+COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#F0E442")     # as in plots
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status 0; 1 for problems found or an error, told in a sentence; 2 for misuse."""
     parser = argparse.ArgumentParser(prog="python -m lesson_lib", description="One-stage object detection.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_train(commands)
+    add_evaluate(commands)
+    add_predict(commands)
     add_data(commands)
     options = parser.parse_args(arguments)
     try:
@@ -19,8 +41,160 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on with a download from where it is.", file=sys.stderr)
+        print("Stopped; the same command goes on with a download or a training from where it is.", file=sys.stderr)
         return 130
+
+
+def add_train(commands) -> None:
+    """train --data DATA --out RUN [--model M] [--budget B | --recipe R] [--seed N] [--set FIELD=VALUE ...]"""
+    command = commands.add_parser("train", help="train a detector; the same command goes on with a stopped run")
+    command.add_argument("--data", required=True, help="a name of `data list`, voc:DIR or coco:ANNOTATIONS.json")
+    command.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("--model", choices=MODELS, help="default: the recipe's")
+    command.add_argument("--budget", choices=BUDGETS, help="default: LESSON_BUDGET, else gpu with CUDA, else laptop")
+    command.add_argument("--recipe", choices=NAMED, metavar="NAME", help=f"instead of a budget: {', '.join(NAMED)}")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--train-split", help="default: trainval where there is one, else train")
+    command.add_argument("--val-split", help="evaluated while training; default: val with --train-split train")
+    command.add_argument("--norm", choices=("frozen", "batch", "group"), help="short for --set norm=...")
+    command.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="settings",
+                         help="any field of the recipe or the model, as often as needed")
+    command.set_defaults(run=run_training)
+
+
+def run_training(options: argparse.Namespace) -> int:
+    name, recipe = NAMED[options.recipe or find_recipe(options.data, options.budget or budget())]
+    name = options.model or name
+    settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
+    config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+    samples, split = open_for_training(options.data, options.train_split)
+    val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
+    val = catalog.open_dataset(options.data, val_split) if val_split else None
+    about = runs.describe(options.data, split, samples.classes, name, settings, config, recipe)
+    with processes() as device:
+        runs.begin(options.out, about)
+        torch.manual_seed(recipe.seed)
+        model = build_model(config, len(samples.classes), recipe.size).to(device)
+        records = train(model, samples, recipe, val, options.out / runs.LAST)
+        if rank_and_world()[0] == 0:
+            print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
+            records = shown(runs.logged(records, options.out))
+        last = None
+        for last in records:
+            pass
+        if rank_and_world()[0] == 0:
+            print(f"{'Trained' if last else 'Was trained before'}; "
+                  f"python -m lesson_lib evaluate {options.out} --data {options.data} evaluates it.")
+    return 0
+
+
+def open_for_training(data: str, split: str | None) -> tuple[Sequence[Sample], str]:
+    """The split, or, where none is named, trainval if the data set has it, else train."""
+    if split is None:
+        try:
+            return catalog.open_dataset(data, "trainval"), "trainval"
+        except ValueError:
+            split = "train"
+    return catalog.open_dataset(data, split), split
+
+
+def shown(records: Iterable[dict]) -> Iterator[dict]:
+    """A bar with the time left; a line for each evaluation, and where nobody watches for each tenth too."""
+    bar, watched = None, sys.stderr.isatty()
+    for record in records:
+        bar = bar or tqdm(total=record["steps"], initial=record["step"] - 1, unit="step", disable=None)
+        bar.update(record["step"] - bar.n)
+        bar.set_postfix(loss=f"{record['loss']:.3f}", epoch=record["epoch"])
+        tenth = record["step"] * 10 // record["steps"] > (record["step"] - 1) * 10 // record["steps"]
+        if "AP" in record or (tenth and not watched):
+            figures = [f"{key} {record[key]:.3f}" for key in ("loss", "AP", "AP50", "AP75") if key in record]
+            bar.write(f"step {record['step']}/{record['steps']}, epoch {record['epoch']}, {record['seconds']:.0f} s: "
+                      + ", ".join(figures), file=sys.stdout)
+        yield record
+    if bar is not None:
+        bar.close()
+
+
+def add_evaluate(commands) -> None:
+    """evaluate RUN --data DATA [--split test] [--json]"""
+    command = commands.add_parser("evaluate", help="AP and its relatives of a run, and what went wrong")
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("--data", help="default: what it was trained on")
+    command.add_argument("--split", default="test")
+    command.add_argument("--json", action="store_true", help="one line with everything")
+    command.set_defaults(run=run_evaluation)
+
+
+def run_evaluation(options: argparse.Namespace) -> int:
+    with processes() as device:
+        model, recipe, about = runs.load(options.folder, device)
+        data, classes = options.data or about["data"], about["classes"]
+        samples = catalog.open_dataset(data, options.split)
+        if list(samples.classes) != classes:
+            raise ValueError(f"The run knows the classes {', '.join(classes)}, {data} has {', '.join(samples.classes)}: "
+                             "evaluate it on pictures with its own classes.")
+        predictions = predict_all(model, samples, recipe)
+    if rank_and_world()[0]:
+        return 0
+    targets = ground_truth(samples)
+    figures, judged = coco_evaluate(predictions, targets, len(classes)), judge(predictions, targets)
+    rows = class_table(figures, classes)
+    counts = counting_table(predictions, targets, classes)
+    report = {key: value for key, value in figures.items() if isinstance(value, float)} | {
+        "classes": rows, "counting": counts, "errors": error_counts(judged, classes),
+        "cost": error_costs(judged, len(classes)), "data": data, "split": options.split, "pictures": len(samples),
+        "step": about["step"]}
+    if options.json:
+        print(json.dumps(report))
+        return 0
+    print("  ".join(f"{key} {value:.3f}" for key, value in report.items() if isinstance(value, float)))
+    for row, count in zip(rows, counts):
+        print(f"{row['class']:16} AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  F1 {row['F1']:.3f} at score {row['score']:.2f}; "
+              f"{count['annotated']} annotated, {count['predicted']} counted at .5, off by {count['MAE']:.2f} a picture")
+    print("what AP50 would gain without:  " + "  ".join(f"{k} {v:.3f}" for k, v in report["cost"].items() if k != "AP"))
+    return 0
+
+
+def add_predict(commands) -> None:
+    """predict RUN PICTURES... --out DIR [--score S]"""
+    command = commands.add_parser("predict", help="find objects: pictures with boxes, and COCO JSON")
+    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    command.add_argument("--out", required=True, type=Path, metavar="DIR")
+    command.add_argument("--score", type=float, default=0.4, help="lowest score of a box, default .4")
+    command.set_defaults(run=run_prediction)
+
+
+def run_prediction(options: argparse.Namespace) -> int:
+    model, recipe, about = runs.load(options.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = {"images": [], "annotations": [], "categories": [{"id": k, "name": name}
+                                                             for k, name in enumerate(about["classes"])]}
+    for number, file in enumerate(options.pictures):
+        image = read_picture(file)
+        sample = Sample(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), id=file.name)
+        p = predict(model, [sample], recipe.size, **recipe.inference)[0]
+        kept = p["scores"] >= options.score
+        rows = list(zip(*(p[name][kept].tolist() for name in ("boxes", "scores", "labels"))))
+        found["images"].append({"id": number, "file_name": file.name, "height": image.shape[1], "width": image.shape[2]})
+        found["annotations"] += [{"id": len(found["annotations"]) + i, "image_id": number, "category_id": label,
+                                  "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
+                                  "score": score} for i, ((x1, y1, x2, y2), score, label) in enumerate(rows)]
+        options.out.mkdir(parents=True, exist_ok=True)
+        drawn(image, rows, about["classes"]).save(options.out / f"{number:04d}-{file.stem}.png")
+    write_whole(options.out / "predictions.json", json.dumps(found).encode())
+    print(f"{len(found['annotations'])} objects in {len(options.pictures)} pictures: {options.out}")
+    return 0
+
+
+def drawn(image: torch.Tensor, rows: list[tuple], classes: Sequence[str]) -> Image.Image:
+    """The picture with its boxes (box, score, label), each with its class above it, so that none is hidden."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    pen = ImageDraw.Draw(picture)
+    for (x1, y1, x2, y2), score, label in rows:
+        colour = COLOURS[label % len(COLOURS)]
+        pen.rectangle((x1, y1, x2, y2), outline=colour, width=2)
+        pen.text((x1, max(0, y1 - 11)), f"{classes[label]} {score:.2f}", fill=colour)
+    return picture
 
 
 def add_data(commands) -> None:

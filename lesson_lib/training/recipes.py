@@ -78,8 +78,8 @@ class Recipe:
 MODELS: dict[str, Config] = {
     "ssd300-vgg16": SSD_CONFIGS["paper-300"],
     "ssd512-vgg16": SSD_CONFIGS["paper-512"],
-    "ssd-tiny": SSDConfig(backbone="tiny-24", norm="batch", extras=(), s_min=0.08, s_max=0.4),
-    "ssd-lite0": SSDConfig(backbone="lite0", norm="batch", pretrained=True, extras=(), s_min=0.08, s_max=0.4),
+    "ssd-tiny": SSDConfig(backbone="tiny-24", norm="batch", extras=(), s_min=0.07, s_max=0.3),
+    "ssd-lite0": SSDConfig(backbone="lite0", norm="batch", pretrained=True, extras=(), s_min=0.07, s_max=0.3),
     "ssd-r18": SSDConfig(backbone="resnet18"),
     "retinanet-r50": RETINANET_CONFIGS["paper"],
     "retinanet-r34": RetinaNetConfig(backbone="resnet34"),
@@ -99,6 +99,7 @@ _SSD = Recipe(steps=120_000, batch=32, size=300, optimizer="sgd", lr=1e-3, weigh
               drops=(4 / 6, 5 / 6), warmup=0, clip=0, augment="ssd", evaluate=10)
 _OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="crops", precision="auto", evaluate=10)
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
+_GPU = replace(_OURS, epochs=150, size=512, lr=1e-3)       # with norm=group or pretrained=True; not yet tried
 NAMED = {
     # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP on VOC07 test.
     "ssd300-voc": Named("ssd300-vgg16", _SSD),
@@ -112,7 +113,14 @@ NAMED = {
     "smears-laptop": Named("ssd-tiny", _OURS), "bccd-laptop": Named("ssd-tiny", _OURS),
     "aquarium-laptop": Named("ssd-tiny", replace(_OURS, size=320)),
     "any-laptop": Named("ssd-tiny", replace(_OURS, size=320)),
+    "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)), "bccd-gpu": Named("ssd300-vgg16", _GPU),
+    "aquarium-gpu": Named("retinanet-r50", _GPU), "any-gpu": Named("retinanet-r50", _GPU),
 }
+
+
+def find_recipe(data: str, budget: str) -> str:
+    """The name of our recipe for a data set at a budget; "any-BUDGET" for one that has none of its own."""
+    return f"{data}-{budget}" if f"{data}-{budget}" in NAMED else f"any-{budget}"
 
 
 def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:

@@ -1,0 +1,88 @@
+"""The folder of a run: run.json says what it is, log.jsonl what happened, last.pt is where it stands."""
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lesson_lib.config import describe_machine
+from lesson_lib.training import checkpoints
+from lesson_lib.training.distributed import rank_and_world
+from lesson_lib.training.recipes import MODELS, Config, Recipe, build_model, overridden
+
+ABOUT, LOG, LAST = "run.json", "log.jsonl", "last.pt"
+
+
+def begin(folder: Path, about: dict[str, Any]) -> None:
+    """Writes run.json, or finds the same run there, begun before. ValueError where it is another one."""
+    about = json.loads(json.dumps(about))
+    if (folder / ABOUT).is_file():
+        old = _about(folder)
+        for name in about:
+            if old.get(name) != about[name]:
+                raise ValueError(f"{folder} holds a run with another {name} ({_short(old.get(name), about[name])}): give "
+                                 "the same command to go on with it, or another --out.")
+    elif rank_and_world()[0] == 0:
+        more = {"command": " ".join(sys.argv[1:]), "machine": describe_machine(),
+                "begun": time.strftime("%Y-%m-%d %H:%M:%S")}
+        checkpoints.write_whole(folder / ABOUT, json.dumps(about | more, indent=1).encode())
+
+
+def _short(old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        old, new = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in ((old, new), (new, old)))
+    return f"there {old}, now {new}"
+
+
+def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
+    """The records, each written to log.jsonl as it passes, with the seconds since the start as "seconds".
+
+    What the log holds of steps that a stopped run did after its last checkpoint, and now does again, goes.
+    """
+    file, start = folder / LOG, time.perf_counter()
+    old = [line for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
+    for record in records:
+        if old is not None:
+            kept = [line for line in old if json.loads(line)["step"] < record["step"]]
+            checkpoints.write_whole(file, "".join(f"{line}\n" for line in kept).encode())
+            start, old = start - (json.loads(kept[-1])["seconds"] if kept else 0), None
+        record = record | {"seconds": round(time.perf_counter() - start, 3)}
+        with file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        yield record
+
+
+def describe(data: str, split: str, classes: Sequence[str], model: str, settings: Sequence[str], config: Config,
+             recipe: Recipe) -> dict[str, Any]:
+    """What makes a run what it is, as run.json keeps it."""
+    return {"data": data, "split": split, "classes": list(classes), "model": model, "settings": list(settings),
+            "config": repr(config), "recipe": asdict(recipe)}
+
+
+def load(folder: Path, device: torch.device) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+    """A run's model with its last weights, ready to predict, its recipe, and run.json with the "step" reached."""
+    about, state = _about(folder), checkpoints.read(folder / LAST)
+    config = overridden(MODELS[about["model"]], Recipe(), about["settings"])[0] if about["model"] in MODELS else None
+    if repr(config) != about["config"]:
+        raise ValueError(f"The model {about['model']!r} of {folder} is another one in this version of lesson_lib: take "
+                         "the version that made the run, or train anew.")
+    recipe = Recipe(**about["recipe"] | {"drops": tuple(about["recipe"]["drops"])})
+    model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)
+    checkpoints.load_weights(model, state["model"], folder / LAST)
+    return model.to(device).eval(), recipe, about | {"step": state["step"]}
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError):
+        about = {}
+    if not {"model", "settings", "classes", "recipe", "config"} <= about.keys():
+        raise ValueError(f"{folder} is no run: it has no {ABOUT} that can be read; name the folder that "
+                         "`python -m lesson_lib train --out` was given.")
+    return about

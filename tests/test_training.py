@@ -1,0 +1,206 @@
+"""The loop, the schedules and the optimizers, against closed forms, torch's own and wrong turns."""
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from lesson_lib.data.samples import Sample
+from lesson_lib.data.smears import draw_smear
+from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
+from lesson_lib.detectors.ssd import SSD, SSDConfig
+from lesson_lib.training.loop import Diverged, evaluate, in_bfloat16, predict, train
+from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.schedule import learning_rate, make_optimizer
+
+SMEARS = [draw_smear(0, i, size=64) for i in range(6)]
+SMALL = Recipe(epochs=2, batch=3, size=64, lr=1e-3)
+
+
+def ssd(norm="group", seed=0):
+    torch.manual_seed(seed)
+    return SSD(SSDConfig(num_classes=3, backbone="tiny-8", norm=norm, image_size=64))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def rates(recipe, steps):
+    return [learning_rate(step, steps, recipe) for step in range(steps)]
+
+
+def torchs(make, steps, lr=0.1):
+    """The rates that a scheduler of torch gives to `steps` steps."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
+    scheduler, found = make(optimizer), [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+@pytest.mark.parametrize("recipe, steps, make", [
+    (Recipe(lr=0.1, schedule="one-cycle", warmup=0.25), 80,
+     lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 80, pct_start=0.25, cycle_momentum=False)),
+    (Recipe(lr=0.1, schedule="cosine", warmup=0), 20, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20)),
+    (Recipe(lr=0.1, schedule="step", drops=(2 / 3, 8 / 9), warmup=0), 90,
+     lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [60, 80])),
+    (Recipe(lr=0.1, schedule="constant", warmup=0), 5, lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
+    (Recipe(lr=0.1, schedule="constant", warmup=0.9), 10,
+     lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.1, 1, 9))])
+def test_schedules_equal_torchs(recipe, steps, make):
+    assert rates(recipe, steps) == pytest.approx(torchs(make, steps), rel=1e-9)
+
+
+def test_schedules_by_hand():
+    one = Recipe(lr=1.0, schedule="one-cycle", warmup=0.5)
+    assert rates(one, 10)[0] == pytest.approx(1 / 25)
+    assert rates(one, 10)[4] == pytest.approx(1)
+    assert rates(one, 10)[2] == pytest.approx((1 + 1 / 25) / 2)         # half way up a cosine
+    assert rates(one, 10)[9] == pytest.approx(1 / 250_000)
+    cosine = Recipe(lr=1.0, schedule="cosine", warmup=0.2)
+    assert rates(cosine, 10)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates(cosine, 10)[6] == pytest.approx(0.5)
+    for recipe in (one, cosine, Recipe(lr=1.0, schedule="step", drops=(0.5,))):
+        for steps in (1, 2, 3):                                            # short runs have rates, too
+            assert all(0 < rate <= 1 for rate in rates(recipe, steps))
+
+
+@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_optimizers(name, kind):
+    model = ssd()
+    model.backbone.body.stem.requires_grad_(False)
+    optimizer = make_optimizer(model, Recipe(optimizer=name, momentum=0.8, weight_decay=0.03))
+    assert type(optimizer) is kind and optimizer.defaults["fused"] and optimizer.defaults.get("momentum", 0.8) == 0.8
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.03 if p.ndim > 1 else 0.0 for p in model.parameters() if p.requires_grad}
+
+
+def test_records():
+    records = list(train(ssd(), SMEARS, replace(SMALL, evaluate=2), val=SMEARS[:2]))
+    assert [(r["step"], r["epoch"], r["steps"]) for r in records] == [(1, 1, 4), (2, 1, 4), (3, 2, 4), (4, 2, 4)]
+    assert all(r["loss"] == r["cls"] + r["box"] and r["grad_norm"] > 0 for r in records)
+    assert [r["lr"] for r in records] == rates(SMALL, 4)
+    assert ["AP" in r for r in records] == [False, False, False, True]
+    assert all(isinstance(value, (int, float)) for r in records for value in r.values())
+
+
+def test_steps_go_before_epochs_and_records_can_be_means():
+    each = list(train(ssd(), SMEARS, replace(SMALL, steps=5)))
+    pairs = list(train(ssd(), SMEARS, replace(SMALL, steps=5), every=2))
+    assert [r["step"] for r in each] == [1, 2, 3, 4, 5] and [r["step"] for r in pairs] == [2, 4, 5]
+    assert pairs[0]["loss"] == pytest.approx((each[0]["loss"] + each[1]["loss"]) / 2)
+
+
+@pytest.mark.parametrize("model", [ssd("batch"), RetinaNet(RetinaNetConfig(3, backbone="tiny-8", channels=32))])
+def test_a_batch_can_be_learned_by_heart(model):
+    recipe = Recipe(steps=30, batch=2, size=64, lr=4e-3, augment="none", warmup=0.2)
+    losses = [r["loss"] for r in train(model, SMEARS[:2], recipe)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_seed_decides_everything():
+    runs = []
+    for seed in (0, 0, 1):
+        runs.append(ssd())
+        list(train(runs[-1], SMEARS, replace(SMALL, augment="ssd", seed=seed)))
+        torch.rand(1)                                       # what others draw in between must not matter
+    assert torch.equal(weights(runs[0]), weights(runs[1])) and not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_gradients_are_clipped():
+    model = ssd()
+    record = next(train(model, SMEARS, replace(SMALL, clip=0.01)))
+    left = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
+    assert record["grad_norm"] > 0.1 and left == pytest.approx(0.01, rel=1e-3)
+    model = ssd()
+    record = next(train(model, SMEARS, replace(SMALL, clip=0)))
+    left = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters()))
+    assert left == pytest.approx(record["grad_norm"], rel=1e-4)
+
+
+def test_bfloat16_is_for_the_network_alone(monkeypatch):
+    model, seen = ssd(), []
+    original = model.criterion
+
+    def criterion(outputs, anchors, targets, **options):
+        losses = original(outputs, anchors, targets, **options)
+        seen.append((outputs.cls_logits.dtype, anchors.dtype, losses["cls"].dtype, losses["box"].dtype))
+        return losses
+    monkeypatch.setattr(model, "criterion", criterion)
+    list(train(model, SMEARS, replace(SMALL, steps=1, precision="bf16")))
+    assert seen == [(torch.bfloat16, torch.float32, torch.float32, torch.float32)]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert not in_bfloat16("fp32", torch.device("cpu")) and isinstance(in_bfloat16("auto", torch.device("cpu")), bool)
+
+
+def test_options_reach_the_criterion():
+    both = [next(train(ssd(), SMEARS, replace(SMALL, criterion=options))) for options in ({}, {"loc_weight": 2.0})]
+    assert both[1]["box"] == pytest.approx(2 * both[0]["box"]) and both[1]["cls"] == both[0]["cls"]
+
+
+def test_divergence_names_pictures_and_cause(tmp_path):
+    model, file = ssd(), tmp_path / "last.pt"
+    with pytest.raises(Diverged, match=r"in step [234]: .*smear-0-train-0000\d, .*learning rate, 1e\+20, is too high"):
+        list(train(model, SMEARS, replace(SMALL, lr=1e20, schedule="constant", warmup=0), checkpoint=file, save_every=1))
+    assert all(v.isfinite().all() for v in torch.load(file, weights_only=True)["model"].values())
+    model = ssd()
+    nn.init.constant_(model.heads.box[0].bias, math.nan)
+    with pytest.raises(Diverged, match="in step 1: .*weights that it began with"):
+        list(train(model, SMEARS, SMALL))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(monkeypatch, tmp_path):
+    model = ssd()
+    original = model.criterion
+
+    def criterion(outputs, *rest, **options):                   # the slope of sqrt at 0 is infinite, its value is 0
+        losses = original(outputs, *rest, **options)
+        return losses | {"cls": losses["cls"] + (outputs.cls_logits.sum() * 0).sqrt()}
+    records = train(model, SMEARS, SMALL, checkpoint=tmp_path / "last.pt", save_every=1)
+    next(records)
+    monkeypatch.setattr(model, "criterion", criterion)
+    with pytest.raises(Diverged, match="in step 2: .*the loss is finite, its gradient is not"):
+        next(records)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
+
+
+def test_a_wrong_label_is_told_as_such():
+    wrong = [replace(s, labels=s.labels + 3) for s in SMEARS]
+    with pytest.raises(ValueError, match="labels 0 to 2"):
+        list(train(ssd(), wrong, SMALL))
+
+
+def test_predictions_are_in_the_pictures_own_pixels(monkeypatch):
+    wide = Sample(torch.zeros(3, 32, 128, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    model, asked = ssd().train(), {}
+
+    def detections(outputs, anchors, size, **options):
+        asked.update(options, size=size, training=model.training)
+        return [{"boxes": torch.tensor([[16.0, 16, 32, 64]]), "scores": torch.ones(1), "labels": torch.ones(1).long()}
+                for _ in range(len(outputs.cls_logits))]
+    monkeypatch.setattr(model, "detections", detections)
+    found = predict(model, [wide] * 3, size=64, batch=2, score=0.3)
+    assert len(found) == 3 and found[2]["boxes"].tolist() == [[32, 8, 64, 32]]
+    assert asked == {"score": 0.3, "size": (64, 64), "training": False} and model.training
+    assert predict(model, [], size=64) == []
+
+
+def test_evaluate_asks_with_the_recipes_options():
+    model = ssd("batch")
+    list(train(model, SMEARS, replace(SMALL, epochs=6, lr=4e-3)))
+    everything, nothing = evaluate(model, SMEARS, SMALL), evaluate(model, SMEARS, replace(SMALL, inference={"score": 1.0}))
+    assert everything["AP50"] > 0 and nothing["AP50"] == 0
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"lr": -1}, "lr is -1"), ({"lr": "fast"}, "of type float"), ({"epochs": 1.5}, "of type int"),
+    ({"batch": 0}, "1 or more"), ({"schedule": "linear"}, "choose one-cycle, cosine"), ({"warmup": 1}, "shares"),
+    ({"drops": (0.5, 2)}, "shares"), ({"augment": "flip"}, "choose none, mirror"), ({"epochs": True}, "of type int"),
+    ({"optimizer": "adam"}, "choose adamw, sgd"), ({"lr": math.nan}, "lr is nan"), ({"precision": 16}, "of type str")])
+def test_nonsense_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(Recipe(), **change)
