@@ -14,7 +14,7 @@ def flatten_predictions(prediction: Tensor, values: int) -> Tensor:
     Channel a * values + v holds value v of a cell's anchor a. Row ((y * W) + x) * k + a of the result is the
     cell in row y, column x. For a channels_last tensor this is a view, otherwise a copy.
     """
-    return prediction.permute(0, 2, 3, 1).reshape(len(prediction), -1, values)  # (B, H, W, k v) first
+    return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values)  # (B, H, W, k v) first
 
 
 def join_levels(predictions: Sequence[Tensor], values: int) -> Tensor:
