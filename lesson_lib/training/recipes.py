@@ -144,7 +144,7 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
             near = get_close_matches(name, known, 1, 0.4)
             raise ValueError(f"{setting!r} sets nothing" + (f"; did you mean {near[0]}=...?" if near else ";")
                              + f" There are {', '.join(known)}.")
-        changes[name] = _value(text)
+        changes[name] = text if name in mine and isinstance(getattr(recipe, name), str) else _value(text)
     nested = {kind: getattr(recipe, kind) | {name.split(".")[1]: value for name, value in changes.items()
                                              if name.startswith(f"{kind}.")} for kind in ("criterion", "inference")}
     return (replace(config, **{name: value for name, value in changes.items() if name in theirs}),

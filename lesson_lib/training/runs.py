@@ -23,7 +23,7 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     about = json.loads(json.dumps(about))
     if (folder / ABOUT).is_file():
         old = _about(folder)
-        for name in about:
+        for name in (n for n in about if n != "settings"):         # these are in config and recipe
             if old.get(name) != about[name]:
                 raise ValueError(f"{folder} holds a run with another {name} ({_short(old.get(name), about[name])}): give "
                                  "the same command to go on with it, or another --out.")
