@@ -1,0 +1,52 @@
+"""Lesson 11's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+import math
+
+import pytest
+
+from lesson_lib.checks import DONE, WRONG, verdict
+from lesson_lib.checks.lesson11 import EXERCISES
+
+
+def first(pi, alpha, gamma, background):
+    return (alpha * (1 - pi) ** gamma * -math.log(pi) + background * (1 - alpha) * pi**gamma * -math.log(1 - pi))
+
+
+def gather(parts):
+    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+
+
+def own_losses(sums, positives):
+    return sum(s / max(1, n) for s, n in zip(sums, positives)) / len(sums)
+
+
+RIGHT = {"11.first_loss": first, "11.gather": gather, "11.shared_loss": lambda s, n: sum(s) / max(1, sum(n)),
+         "11.scaled": lambda lr, steps, b, new: (lr * new / b, round(steps * b / new))}
+MISTAKES = [
+    ("11.first_loss", lambda pi, a, g, r: first(pi, a, g, 0), "5,000 background"),
+    ("11.first_loss", lambda pi, a, g, r: first(pi, 1 - a, g, r), "background left out"),
+    ("11.first_loss", lambda pi, a, g, r: a * -math.log(pi) + r * (1 - a) * -math.log(1 - pi), "background left out"),
+    ("11.first_loss", lambda pi, a, g, r: first(0.01, a, g, r), "no prior"),
+    ("11.scaled", lambda lr, s, b, new: (lr, s), "eight times"),
+    ("11.scaled", lambda lr, s, b, new: (lr * new / b, s), "eight times"),
+    ("11.scaled", lambda lr, s, b, new: (lr * b / new, round(s * new / b)), "eight times"),
+    ("11.scaled", lambda lr, s, b, new: (lr * (new / b) ** 0.5, round(s * b / new)), "eight times"),
+    ("11.scaled", lambda lr, s, b, new: (lr * new / b, s * b / new), "rounded"),
+    ("11.shared_loss", own_losses, "nearly empty"),
+    ("11.shared_loss", lambda s, n: sum(s), "two processes alike"),
+    ("11.shared_loss", lambda s, n: sum(s) / sum(n) if sum(n) else 0.0, "no object at all"),
+    ("11.shared_loss", lambda s, n: sum(s) / sum(max(1, k) for k in n), "without any object"),
+    ("11.gather", lambda parts: [p for part in parts for p in part], "even number"),
+    ("11.gather", lambda parts: [p for row in zip(*parts) for p in row], "odd number"),
+    ("11.gather", lambda parts: parts[0], "even number"),
+]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_right_answer_passes(name):
+    assert verdict(name, RIGHT[name]).startswith(DONE)
+
+
+@pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)
+def test_a_wrong_answer_is_told_by_its_case(name, answer, case):
+    line = verdict(name, answer)
+    assert line.startswith(WRONG) and case in line, line

@@ -1,0 +1,154 @@
+"""Lesson 12's exercises, and its museum: each exhibit has the bug that its label says, and shows it."""
+import math
+import statistics
+
+import pytest
+import torch
+
+from lesson_lib.boxes import pairwise_iou
+from lesson_lib.checks import DONE, TODO, WRONG, museum, verdict
+from lesson_lib.checks.lesson12 import EXERCISES, LETTERS
+from lesson_lib.data.smears import Smears
+from lesson_lib.detectors.criterion import Outputs
+
+
+def in_noise(a, b):
+    spread = statistics.variance(a) / len(a) + statistics.variance(b) / len(b)
+    return (statistics.fmean(b) - statistics.fmean(a)) / math.sqrt(spread)
+
+
+def agreement(paper, here):
+    pairs = [(i, j) for i in range(len(paper)) for j in range(i)]
+    return sum((paper[i] < paper[j]) == (here[i] < here[j]) for i, j in pairs) / len(pairs)
+
+
+def boxes_follow(augment, shape=(3, 40, 64), box=(8, 6, 36, 18), share=0.75, slack=0.5):
+    image = torch.zeros(shape, dtype=torch.uint8)
+    image[:, box[1]:box[3], box[0]:box[2]] = 255
+    moved, boxes = augment(image, torch.tensor([box]).float())
+    rows, columns = (moved[0] > share * moved.max()).nonzero().unbind(1)
+    seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return bool(((boxes[0] - seen).abs() <= slack).all())
+
+
+KEY = dict(zip(LETTERS, (next(bug for bug in museum.BUGS if museum.is_right(letter, bug)) for letter in LETTERS)))
+RIGHT = {"12.in_noise": in_noise, "12.agreement": agreement, "12.boxes_follow": boxes_follow,
+         "12.museum": lambda letter: museum.is_right(letter, KEY[letter])}
+MISTAKES = [
+    ("12.in_noise", lambda a, b: -in_noise(a, b), "differ by one"),
+    ("12.in_noise", lambda a, b: abs(in_noise(a, b)), "second is worse"),
+    ("12.in_noise", lambda a, b: statistics.fmean(b) - statistics.fmean(a), "differ by one"),
+    ("12.in_noise", lambda a, b: in_noise(a, b) / math.sqrt(len(a)), "differ by one"),
+    ("12.in_noise", lambda a, b: (statistics.fmean(b) - statistics.fmean(a)) / math.sqrt(
+        statistics.pvariance(a) / len(a) + statistics.pvariance(b) / len(b)), "differ by one"),
+    ("12.agreement", lambda paper, here: float(paper.index(max(paper)) == here.index(max(here))), "one pair of three"),
+    ("12.agreement", lambda paper, here: 2 * agreement(paper, here) - 1, "opposite order"),
+    ("12.agreement", lambda paper, here: agreement(paper[:3], here[:3]), "four settings"),
+    ("12.boxes_follow", lambda augment: True, "forgets the boxes"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, box=(16, 6, 48, 18)), "forgets the boxes"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, shape=(3, 64, 64)), "height for the width"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, box=(8, 10, 36, 30)), "upside down"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=2.5), "W - 1 - x"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, share=0.0), "grey canvas around it"),
+    ("12.museum", lambda letter: museum.is_right(letter, KEY[letter]) if letter != "D" else False, "exhibit D"),
+]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_right_answer_passes(name):
+    assert verdict(name, RIGHT[name]).startswith(DONE)
+
+
+@pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)
+def test_a_wrong_answer_is_told_by_its_case(name, answer, case):
+    line = verdict(name, answer)
+    assert line.startswith(WRONG) and case in line, line
+
+
+def test_the_check_of_the_museum_never_says_the_bug():
+    assert sorted(KEY.values()) == sorted(museum.BUGS)
+    assert not any(bug in verdict("12.museum", lambda letter: False) for bug in museum.BUGS)
+    assert "exhibit A" in verdict("12.museum", lambda letter: False)
+    assert verdict("12.museum", lambda letter: ...).startswith(TODO)
+    with pytest.raises(ValueError, match="not one of the eight"):
+        museum.is_right("A", "bad luck")
+
+
+# ---- the exhibits, each by what its one line does; no training but a step ---------------------------------
+
+def outputs(kind, pictures=2):
+    torch.manual_seed(0)
+    model = kind(museum.RETINANET_CONFIG if issubclass(kind, museum.RetinaNet) else museum.SSD_CONFIG).eval()
+    anchors = model.anchors(museum.SIZE)
+    channels = 3 + issubclass(kind, museum.SSD)
+    return model, anchors, Outputs(torch.randn(pictures, len(anchors), channels), torch.randn(pictures, len(anchors), 4))
+
+
+def found(kind, **options):
+    model, anchors, out = outputs(kind)
+    return model.detections(out, anchors, (museum.SIZE, museum.SIZE), score=0.3, **options)[0]
+
+
+def losses(kind, plain, ids=("a", "b")):
+    samples = Smears("train", 2, museum.SIZE)
+    targets = [{"boxes": s.boxes, "labels": s.labels, "id": name} for s, name in zip(samples, ids)]
+    model, anchors, out = outputs(kind)
+    return model.criterion(out, anchors, targets), outputs(plain)[0].criterion(out, anchors, targets), anchors, targets
+
+
+def test_ratio_flipped_exchanges_width_and_height_of_the_anchors():
+    model = outputs(museum.RatioFlipped)[0]
+    wide, sure = torch.tensor([[20.0, 40.0, 60.0, 50.0]]), torch.tensor([[[0.0, 9.0, 0.0, 0.0]]])
+    box = model.detections(Outputs(sure, torch.zeros(1, 1, 4)), wide, (museum.SIZE,) * 2)[0]["boxes"]
+    assert torch.allclose(box[0], torch.tensor([35.0, 25.0, 45.0, 65.0]))
+
+
+def test_no_variances_moves_boxes_further_than_the_healthy_one():
+    model, anchors, out = outputs(museum.NoVariances)
+    healthy = outputs(museum.SSD)[0]
+    small = out._replace(box_deltas=0.3 * out.box_deltas)
+    options = dict(size=(museum.SIZE,) * 2, nms=1.0, keep=10**6)
+    a, b = (m.detections(small, anchors, **options)[0]["boxes"] for m in (model, healthy))
+    assert not torch.equal(a, b)
+    assert torch.equal(a, healthy.detections(small, anchors, variances=(1.0, 1.0), **options)[0]["boxes"])
+
+
+def test_off_by_one_calls_the_background_class_0():
+    model, anchors, out = outputs(museum.OffByOne)
+    sure = torch.full_like(out.cls_logits, -9.0)
+    sure[..., 0] = 9.0                                                   # background everywhere
+    found = model.detections(out._replace(cls_logits=sure), anchors, (museum.SIZE,) * 2)[0]
+    assert len(found["labels"]) and (found["labels"] == 0).all() and (found["scores"] > 0.9).all()
+
+
+def test_nms_across_classes_leaves_no_two_boxes_on_one_place():
+    def pairs(p):
+        overlap = pairwise_iou(p["boxes"], p["boxes"]) > 0.45
+        return int((overlap & (p["labels"][:, None] != p["labels"])).sum())
+    assert pairs(found(museum.SSD)) > 0 and pairs(found(museum.AcrossClasses)) == 0
+
+
+def test_normaliser_by_anchors_divides_by_all_anchors():
+    broken, healthy, anchors, targets = losses(museum.ByAnchors, museum.SSD)
+    ratio = healthy["cls"] / broken["cls"]
+    assert torch.isclose(ratio, healthy["box"] / broken["box"]) and ratio > 5
+
+
+def test_unclipped_log_strikes_at_one_picture_only():
+    broken, healthy, _, _ = losses(museum.UnclippedLog, museum.SSD)
+    assert torch.equal(broken["box"], healthy["box"])
+    broken, healthy, _, _ = losses(museum.UnclippedLog, museum.SSD, (museum.CLICKED, "b"))
+    assert broken["box"] > healthy["box"] + 1 and broken["box"].isfinite()
+
+
+def test_no_ignore_band_adds_to_the_background():
+    broken, healthy, _, _ = losses(museum.NoIgnoreBand, museum.RetinaNet)
+    assert broken["cls"] > healthy["cls"] and torch.equal(broken["box"], healthy["box"])
+
+
+def test_all_ten_can_be_shown():
+    shown = list(museum.exhibits(pictures=8, epochs=2))
+    assert [e.name for e in shown] == ["healthy SSD", "healthy RetinaNet", *LETTERS]
+    assert all(len(e.found) == 24 and e.records for e in shown)
+    ignored = {e.name: e.ignored for e in shown if e.kind == "RetinaNet"}
+    assert ignored["healthy RetinaNet"] > 0 and sorted(ignored.values())[0] == 0
