@@ -1,0 +1,76 @@
+"""The exercises of lesson 9: a right answer passes, and each wrong idea is told by the name of its case."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lesson_lib.checks import verdict
+from lesson_lib.checks.lesson09 import EXERCISES
+
+
+def first_loss(anchors, classes, pi, gamma, alpha):
+    return anchors * classes * (1 if alpha is None else 1 - alpha) * pi ** gamma * -math.log1p(-pi)
+
+
+def head_parameters(channels, per_cell, num_classes, towers=2, layers=4, bias=1, levels=1, background=0):
+    def conv(a, b):
+        return 9 * a * b + bias * b
+    ends = conv(channels, per_cell * (num_classes + background)) + conv(channels, per_cell * 4)
+    return levels * (towers * layers * conv(channels, channels) + ends)
+
+
+def retinanet_loss(cls_logits, box_deltas, labels, box_targets, state, alpha=0.25, gamma=2, beta=1 / 9, used=None, least=1,
+                   by=None, blank=True, naive=False):
+    positive = state == 1
+    yes = F.one_hot(labels, cls_logits.shape[-1]).bool() & positive[..., None]
+    signed = torch.where(yes, cls_logits, -cls_logits)
+    log_pt = torch.log(signed.sigmoid()) if naive else F.logsigmoid(signed)
+    focal = -torch.where(yes, alpha, 1 - alpha) * torch.sigmoid(-signed) ** gamma * log_pt
+    box = F.smooth_l1_loss(box_deltas, box_targets, reduction="none", beta=beta)
+    box = box[positive].sum() if blank else (box * positive[..., None]).sum()
+    n = by or positive.sum().clamp(min=least)
+    return focal[(state != -1) if used is None else used(state)].sum() / n, box / n
+
+
+RIGHT = {"first_loss": first_loss, "head_parameters": head_parameters, "retinanet_loss": retinanet_loss}
+WRONG = [
+    ("first_loss", lambda a, k, p, g, w: a * k * -math.log(p) * p ** g * (1 - (w or 0)), "with the prior 0.01"),
+    ("first_loss", lambda a, k, p, g, w: first_loss(a, k, p, 0, w), "focal loss without the prior"),
+    ("first_loss", lambda a, k, p, g, w: first_loss(a, k, p, g, None if w is None else 1 - w), "focal loss without the prior"),
+    ("first_loss", lambda a, k, p, g, w: first_loss(a, 1, p, g, w), "100,000 anchors, 80 classes"),
+    ("first_loss", lambda a, k, p, g, w: a * k * (1 if w is None else .75) * (1 - p) ** g * -math.log1p(-p), "with the prior"),
+    ("head_parameters", lambda *a: head_parameters(*a, bias=0), "one channel"),
+    ("head_parameters", lambda *a: head_parameters(*a, towers=1), "one channel"),
+    ("head_parameters", lambda *a: head_parameters(*a, levels=5), "one channel"),
+    ("head_parameters", lambda *a: head_parameters(*a, background=1), "one channel"),
+    ("head_parameters", lambda *a: head_parameters(a[0], 9, a[2]), "one channel"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, alpha=0.75), "one negative anchor"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, gamma=0), "one negative anchor"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, used=lambda state: state >= -1), "an ignored anchor"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, beta=1.0), "one positive, one negative"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, by=a[4].numel()), "one positive, one negative"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, by=1), "two positives"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, least=0), "one negative anchor"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a) if (a[4] == 1).any() else (0.0, 0.0), "one negative anchor"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, used=lambda state: (state != -1) & (state == 1).any(1, keepdim=True)
+                                                 if state.shape[0] > 1 else state != -1), "one without an object"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, blank=False), "infinite"),
+    ("retinanet_loss", lambda *a: retinanet_loss(*a, naive=True), "beyond 100"),
+]
+
+
+def test_every_exercise_is_tried():
+    assert {f"09.{name}" for name in RIGHT} == set(EXERCISES) == {f"09.{name}" for name, _, _ in WRONG}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_answer_passes_and_a_stub_is_not_attempted(name):
+    assert verdict(f"09.{name}", RIGHT[name]).startswith("✓")
+    assert "not attempted" in verdict(f"09.{name}", lambda *a: None)
+
+
+@pytest.mark.parametrize(("name", "answer", "case"), WRONG)
+def test_a_wrong_answer_is_told_by_its_case(name, answer, case):
+    said = verdict(f"09.{name}", answer)
+    assert said.startswith("✗") and case in said, said
