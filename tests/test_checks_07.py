@@ -1,0 +1,66 @@
+"""Lesson 7's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lesson_lib.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.checks.lesson07 import EXERCISES
+
+
+def receptive_field(layers, jump_after=True, use_dilation=True):
+    field, jump = 1, 1
+    for kernel, stride, dilation in layers:
+        jump = jump if jump_after else jump * stride
+        field += (kernel - 1) * (dilation if use_dilation else 1) * jump
+        jump = jump * stride if jump_after else jump
+    return field, jump
+
+
+def l2norm(x, scale, dim=1, eps=1e-12):
+    return x / x.norm(dim=dim, keepdim=True).clamp(min=eps) * scale[:, None, None]
+
+
+def top_down(maps, weights, mode="nearest", size=True, chain=True):
+    mixed = [torch.einsum("dc,bchw->bdhw", w, x) for x, w in zip(maps, weights)]
+    merged = mixed[-1:]
+    for i in range(len(maps) - 2, -1, -1):
+        above = merged[0] if chain else mixed[i + 1]
+        how = {"size": mixed[i].shape[-2:]} if size else {"scale_factor": 2}
+        merged.insert(0, mixed[i] + F.interpolate(above, mode=mode, **how))
+    return merged
+
+
+RIGHT = {"07.receptive_field": receptive_field, "07.l2norm": l2norm, "07.top_down": top_down}
+
+MISTAKES = [
+    ("07.receptive_field", lambda layers: receptive_field(layers, jump_after=False), "stride 2 first"),
+    ("07.receptive_field", lambda layers: receptive_field(layers, use_dilation=False), "dilation 6"),
+    ("07.receptive_field", lambda layers: (1 + sum(k - 1 for k, _, _ in layers), receptive_field(layers)[1]),
+     "stride 2 first"),
+    ("07.receptive_field", lambda layers: receptive_field(layers)[::-1], "one 3 x 3"),
+    ("07.l2norm", lambda x, scale: x / x.norm() * scale[:, None, None], "two cells"),
+    ("07.l2norm", lambda x, scale: l2norm(x, torch.ones_like(scale)), "the learned scale"),
+    ("07.l2norm", lambda x, scale: x / x.norm(dim=1, keepdim=True) * scale[:, None, None], "a cell of zeros"),
+    ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(2, 3)), "the values 3 and 4"),
+    ("07.top_down", lambda maps, weights: top_down(maps, weights, mode="bilinear"), "each value is copied"),
+    ("07.top_down", lambda maps, weights: top_down(maps, weights, chain=False), "passes on what it was given"),
+    ("07.top_down", lambda maps, weights: top_down(maps, weights, size=False), "odd pictures"),
+    ("07.top_down", lambda maps, weights: top_down(maps, weights)[::-1], "two maps"),
+    ("07.top_down", lambda maps, weights: top_down(maps, [w.flip(0) for w in weights]), "two channels from three"),
+]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_right_answer_passes(name):
+    assert verdict(name, RIGHT[name]).startswith(DONE)
+
+
+@pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)
+def test_a_mistake_is_named(name, answer, case):
+    said = verdict(name, answer)
+    assert said.startswith(WRONG) and case in said, said
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_stub_is_not_attempted(name):
+    assert verdict(name, lambda *args: ...).startswith(TODO)
