@@ -137,6 +137,40 @@ def test_topk_is_counted_by_level_in_retinanet_and_by_class_in_ssd():
 
 
 @both
+@pytest.mark.parametrize("spread, keep, topk", [(1.0, 5, 400), (0.02, 5, 400), (0.02, 20, 30), (0.2, 10**4, 10**4)])
+def test_the_best_by_the_long_way(detect, background, variances, spread, keep, topk):
+    """All classes and anchors one by one. Little spread puts all boxes on top of each other: of many candidates
+    one survives, and the first few are not enough."""
+    generator = torch.Generator().manual_seed(0)
+    out = Outputs(torch.randn(2, len(ANCHORS), 3 + background, generator=generator),
+                  torch.zeros(2, len(ANCHORS), 4))
+    out.cls_logits[:, :160, background] += 3                        # these come first, and are of one class
+    spread = tensor([spread] * 160 + [1.0] * (len(ANCHORS) - 160))[:, None]
+    middle = tensor([32., 40, 20, 16]) + spread * 20 * torch.randn(2, len(ANCHORS), 4, generator=generator).abs()
+    out.box_deltas[:] = encode(middle, xyxy_to_cxcywh(ANCHORS), variances)
+    options = dict(counts=COUNTS) if detect is retinanet_detections else {}
+    found = detect(out, ANCHORS, SIZE, score=0.3, keep=keep, topk=topk, nms=.5, variances=variances, **options)
+    for picture in range(2):
+        logits = out.cls_logits[picture]
+        scores = logits.softmax(-1)[:, 1:] if background else logits.sigmoid()
+        candidates = [(float(scores[row, label]), row, label) for row in range(len(ANCHORS)) for label in range(3)
+                      if scores[row, label] > 0.3]
+        group = (lambda c: c[2]) if background else (lambda c: c[1] >= COUNTS[0])
+        seen, kept, boxes = {}, [], middle[picture]
+        corners = torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), 1)
+        corners = corners.clamp(min=0).minimum(tensor([80., 64, 80, 64]))
+        iou, inside = pairwise_iou(corners, corners), (corners[:, 2:] > corners[:, :2]).all(1)
+        for score, row, label in sorted(candidates, reverse=True):
+            seen[group((score, row, label))] = seen.get(group((score, row, label)), 0) + 1
+            if seen[group((score, row, label))] <= topk and len(kept) < keep and inside[row]:
+                if all(label != other or iou[row, place] <= .5 for _, place, other in kept):
+                    kept.append((score, row, label))
+        assert len(kept) >= 3 and found[picture]["labels"].tolist() == [label for _, _, label in kept]
+        assert torch.allclose(found[picture]["scores"], tensor([score for score, _, _ in kept]))
+        assert torch.allclose(found[picture]["boxes"], corners[[row for _, row, _ in kept]], atol=1e-3)
+
+
+@both
 def test_bfloat16_outputs(detect, background, variances):
     out = Outputs(*(x.bfloat16() for x in tell_truth(TRUTH, background, variances)))
     found = detect(out, ANCHORS, SIZE)[0]

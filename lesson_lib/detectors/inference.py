@@ -4,12 +4,11 @@ Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N
 0..K-1}, best score first: what lesson_lib.evaluation reads. Scores and boxes are float32 or more.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from lesson_lib.anchors import level_slices
 from lesson_lib.boxes import at_least_float32, clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
 from lesson_lib.detectors.criterion import Outputs, check_outputs
@@ -32,13 +31,8 @@ def ssd_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, 
     """
     check_outputs(outputs, anchors)
     scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]              # (B, A, K)
-    best, rows = scores.topk(min(topk, len(anchors)), dim=1)                        # (B, topk, K), which anchors
-    found = []
-    for picture, over in enumerate(best > score):                                   # (topk, K)
-        labels = over.nonzero()[:, 1]
-        found.append(_finish(best[picture][over], labels, rows[picture][over], outputs.box_deltas[picture],
-                             anchors, size, variances, nms, keep))
-    return found
+    return [_best(picture, score, lambda row, label: label, topk, deltas, anchors, size, variances, nms, keep)
+            for picture, deltas in zip(scores, outputs.box_deltas)]
 
 
 @torch.no_grad()
@@ -56,33 +50,56 @@ def retinanet_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int
     check_outputs(outputs, anchors)
     if counts is not None and sum(counts) != len(anchors):
         raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
-    levels = level_slices(counts) if counts is not None else [slice(0, len(anchors))]
-    classes = outputs.cls_logits.shape[-1]
+    ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
     least = -math.inf if score <= 0 else math.log(score / (1 - score))              # sigmoid(least) = score
-    found = []
-    for logits, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas):
-        entries = []                                            # of the (A, K) logits, written as one row
-        for level in levels:
-            over = (logits[level].flatten() > least).nonzero().squeeze(1) + level.start * classes
-            entries.append(over[logits.flatten()[over].topk(min(topk, len(over))).indices])
-        chosen = torch.cat(entries)
-        found.append(_finish(logits.flatten()[chosen].sigmoid(), chosen % classes, chosen // classes, deltas,
-                             anchors, size, variances, nms, keep))
-    return found
+    found = [_best(picture, least, lambda row, label: torch.bucketize(row, ends, right=True), topk, deltas, anchors,
+                   size, variances, nms, keep)
+             for picture, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas)]
+    return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
 
 
-def _finish(scores: Tensor, labels: Tensor, rows: Tensor, deltas: Tensor, anchors: Tensor,
-            size: tuple[int, int], variances: tuple[float, float], nms: float, keep: int) -> dict[str, Tensor]:
-    """Candidates of one picture -> detections. scores, labels, rows (N,); deltas, anchors (A, 4).
+def _best(scores: Tensor, least: float, group: Callable[[Tensor, Tensor], Tensor], topk: int, deltas: Tensor,
+          anchors: Tensor, size: tuple[int, int], variances: tuple[float, float], nms: float,
+          keep: int) -> dict[str, Tensor]:
+    """The `keep` best detections of one picture.
 
-    Only the anchors in `rows` are decoded. A box that lies wholly outside the picture is dropped.
+    scores (A, K), of which those over `least` count; group: rows and labels (N,) -> (N,) group numbers, of each
+    of which only the best `topk` take part; deltas, anchors (A, 4). A box that lies wholly outside is dropped.
+    The best few candidates decide: what NMS leaves of them does not change when worse ones join. So a few go
+    first, and four times as many only where too little was left.
     """
-    boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)          # (N, 4)
-    boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
-    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    boxes, scores, labels = boxes[inside], scores[inside], labels[inside]
-    kept = class_aware_nms(boxes, scores, labels, nms)[:keep]
-    return {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
+    tried = 4 * keep
+    while True:
+        scored, rows, labels = _highest(scores, tried)                              # each (N,), falling
+        all_tried = tried >= scores.numel() or bool(scored[-1] <= least)
+        over = (scored > least) & (_rank_within(group(rows, labels)) < topk)
+        scored, rows, labels = scored[over], rows[over], labels[over]
+        boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)      # (N, 4)
+        boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
+        kept = class_aware_nms(boxes, scored, labels, nms)[:keep]
+        if len(kept) == keep or all_tried:
+            return {"boxes": boxes[kept], "scores": scored[kept], "labels": labels[kept]}
+        tried *= 4
+
+
+def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` highest of (A, K), falling, with their rows and columns.
+
+    They lie in the `count` rows of highest maximum, so that few are sorted.
+    """
+    rows = scores.amax(1).topk(min(count, len(scores))).indices
+    part = scores[rows].flatten()
+    values, place = part.topk(min(count, len(part)))
+    return values, rows[place // scores.shape[1]], place % scores.shape[1]
+
+
+def _rank_within(groups: Tensor) -> Tensor:
+    """How many of the same group stand before: (N,) -> (N,)."""
+    order = groups.argsort(stable=True)
+    first = torch.searchsorted(groups[order], groups)                               # where each one's group begins
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device)) - first
 
 
 def recall_at(predictions: Detections, targets: Sequence[dict], classes: Sequence[str], iou: float = 0.5,
