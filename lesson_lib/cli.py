@@ -2,8 +2,9 @@
 import argparse
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import runs
 from lesson_lib.training.checkpoints import write_whole
 from lesson_lib.training.distributed import processes, rank_and_world
-from lesson_lib.training.loop import ground_truth, predict, predict_all, train
+from lesson_lib.training.loop import ground_truth, predict, train
 from lesson_lib.training.recipes import MODELS, NAMED, build_model, find_recipe, overridden
 
 COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#F0E442")     # as in plots
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (OSError, ValueError) as error:         # what the package raises for its user is one sentence
+    except (OSError, ValueError, ImportError) as error:         # what the package raises for its user is one sentence
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,21 +71,19 @@ def run_training(options: argparse.Namespace) -> int:
     samples, split = open_for_training(options.data, options.train_split)
     val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
     val = catalog.open_dataset(options.data, val_split) if val_split else None
-    about = runs.describe(options.data, split, samples.classes, name, settings, config, recipe)
+    about = {"data": options.data, "split": split, "classes": samples.classes, "model": name, "settings": settings,
+             "config": repr(config), "recipe": asdict(recipe)}
     with processes() as device:
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
         model = build_model(config, len(samples.classes), recipe.size).to(device)
         records = train(model, samples, recipe, val, options.out / runs.LAST)
-        if rank_and_world()[0] == 0:
-            print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
-            records = shown(runs.logged(records, options.out))
-        last = None
-        for last in records:
-            pass
-        if rank_and_world()[0] == 0:
-            print(f"{'Trained' if last else 'Was trained before'}; "
-                  f"python -m lesson_lib evaluate {options.out} --data {options.data} evaluates it.")
+        if rank_and_world()[0] > 0:
+            deque(records, maxlen=0)                                # the first process speaks for all
+            return 0
+        print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
+        trained = deque(shown(runs.logged(records, options.out)), maxlen=1)
+    print(f"{'Trained' if trained else 'Was trained before'}: python -m lesson_lib evaluate {options.out}")
     return 0
 
 
@@ -100,16 +99,17 @@ def open_for_training(data: str, split: str | None) -> tuple[Sequence[Sample], s
 
 def shown(records: Iterable[dict]) -> Iterator[dict]:
     """A bar with the time left; a line for each evaluation, and where nobody watches for each tenth too."""
-    bar, watched = None, sys.stderr.isatty()
+    bar = None
     for record in records:
-        bar = bar or tqdm(total=record["steps"], initial=record["step"] - 1, unit="step", disable=None)
-        bar.update(record["step"] - bar.n)
+        step, steps = record["step"], record["steps"]
+        if bar is None:
+            bar, before = tqdm(total=steps, initial=step - 1, unit="step", disable=None), step - 1
+        bar.update(step - before)
         bar.set_postfix(loss=f"{record['loss']:.3f}", epoch=record["epoch"])
-        tenth = record["step"] * 10 // record["steps"] > (record["step"] - 1) * 10 // record["steps"]
-        if "AP" in record or (tenth and not watched):
-            figures = [f"{key} {record[key]:.3f}" for key in ("loss", "AP", "AP50", "AP75") if key in record]
-            bar.write(f"step {record['step']}/{record['steps']}, epoch {record['epoch']}, {record['seconds']:.0f} s: "
-                      + ", ".join(figures), file=sys.stdout)
+        if "AP" in record or (bar.disable and step * 10 // steps > before * 10 // steps):
+            figures = ", ".join(f"{key} {record[key]:.3f}" for key in ("loss", "AP", "AP50", "AP75") if key in record)
+            bar.write(f"step {step}/{steps}, {record['seconds']:.0f} s: {figures}", file=sys.stdout)
+        before = step
         yield record
     if bar is not None:
         bar.close()
@@ -117,7 +117,7 @@ def shown(records: Iterable[dict]) -> Iterator[dict]:
 
 def add_evaluate(commands) -> None:
     """evaluate RUN --data DATA [--split test] [--json]"""
-    command = commands.add_parser("evaluate", help="AP and its relatives of a run, and what went wrong")
+    command = commands.add_parser("evaluate", help="AP and the rest of a run, and what went wrong")
     command.add_argument("folder", type=Path, metavar="RUN")
     command.add_argument("--data", help="default: what it was trained on")
     command.add_argument("--split", default="test")
@@ -131,27 +131,25 @@ def run_evaluation(options: argparse.Namespace) -> int:
         data, classes = options.data or about["data"], about["classes"]
         samples = catalog.open_dataset(data, options.split)
         if list(samples.classes) != classes:
-            raise ValueError(f"The run knows the classes {', '.join(classes)}, {data} has {', '.join(samples.classes)}: "
+            raise ValueError(f"The run knows classes {', '.join(classes)}, {data} has {', '.join(samples.classes)}: "
                              "evaluate it on pictures with its own classes.")
-        predictions = predict_all(model, samples, recipe)
-    if rank_and_world()[0]:
-        return 0
-    targets = ground_truth(samples)
+        predictions, targets = predict(model, samples, recipe.size, **recipe.inference), ground_truth(samples)
+        if rank_and_world()[0] > 0:
+            return 0
     figures, judged = coco_evaluate(predictions, targets, len(classes)), judge(predictions, targets)
-    rows = class_table(figures, classes)
-    counts = counting_table(predictions, targets, classes)
-    report = {key: value for key, value in figures.items() if isinstance(value, float)} | {
-        "classes": rows, "counting": counts, "errors": error_counts(judged, classes),
-        "cost": error_costs(judged, len(classes)), "data": data, "split": options.split, "pictures": len(samples),
-        "step": about["step"]}
+    means = {key: value for key, value in figures.items() if isinstance(value, float)}
+    rows, counts = class_table(figures, classes), counting_table(predictions, targets, classes)
+    cost = error_costs(judged, len(classes))
     if options.json:
-        print(json.dumps(report))
+        report = means | {"classes": rows, "counting": counts, "errors": error_counts(judged, classes), "cost": cost,
+                          "data": data, "split": options.split, "pictures": len(samples), "step": about["step"]}
+        print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))       # JSON knows no NaN
         return 0
-    print("  ".join(f"{key} {value:.3f}" for key, value in report.items() if isinstance(value, float)))
+    print("  ".join(f"{key} {value:.3f}" for key, value in means.items()))
     for row, count in zip(rows, counts):
-        print(f"{row['class']:16} AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  F1 {row['F1']:.3f} at score {row['score']:.2f}; "
-              f"{count['annotated']} annotated, {count['predicted']} counted at .5, off by {count['MAE']:.2f} a picture")
-    print("what AP50 would gain without:  " + "  ".join(f"{k} {v:.3f}" for k, v in report["cost"].items() if k != "AP"))
+        print(f"{row['class']:14} AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  F1 {row['F1']:.3f} at {row['score']:.2f};"
+              f" at .5 {count['predicted']} counted of {count['annotated']}, off by {count['MAE']:.2f} a picture")
+    print("AP50 would gain without these errors:  " + "  ".join(f"{k} {v:.3f}" for k, v in cost.items() if k != "AP"))
     return 0
 
 
@@ -167,28 +165,27 @@ def add_predict(commands) -> None:
 
 def run_prediction(options: argparse.Namespace) -> int:
     model, recipe, about = runs.load(options.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    found = {"images": [], "annotations": [], "categories": [{"id": k, "name": name}
-                                                             for k, name in enumerate(about["classes"])]}
+    images, annotations = [], []
+    options.out.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(options.pictures):
-        image = read_picture(file)
-        sample = Sample(image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), id=file.name)
-        p = predict(model, [sample], recipe.size, **recipe.inference)[0]
-        kept = p["scores"] >= options.score
-        rows = list(zip(*(p[name][kept].tolist() for name in ("boxes", "scores", "labels"))))
-        found["images"].append({"id": number, "file_name": file.name, "height": image.shape[1], "width": image.shape[2]})
-        found["annotations"] += [{"id": len(found["annotations"]) + i, "image_id": number, "category_id": label,
-                                  "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
-                                  "score": score} for i, ((x1, y1, x2, y2), score, label) in enumerate(rows)]
-        options.out.mkdir(parents=True, exist_ok=True)
-        drawn(image, rows, about["classes"]).save(options.out / f"{number:04d}-{file.stem}.png")
-    write_whole(options.out / "predictions.json", json.dumps(found).encode())
-    print(f"{len(found['annotations'])} objects in {len(options.pictures)} pictures: {options.out}")
+        sample = Sample(read_picture(file), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        p = predict(model, [sample], recipe.size, **recipe.inference | {"score": options.score})[0]
+        rows = list(zip(*(p[name].tolist() for name in ("boxes", "scores", "labels"))))
+        images.append({"id": number, "file_name": file.name, "height": sample.size[0], "width": sample.size[1]})
+        for (x1, y1, x2, y2), score, label in rows:
+            annotations.append({"id": len(annotations), "image_id": number, "category_id": label, "score": score,
+                                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
+        drawn(sample, rows, about["classes"]).save(options.out / f"{number:04d}-{file.stem}.png")
+    categories = [{"id": label, "name": name} for label, name in enumerate(about["classes"])]
+    write_whole(options.out / "predictions.json", json.dumps(
+        {"images": images, "annotations": annotations, "categories": categories}).encode())
+    print(f"{len(annotations)} objects in {len(images)} pictures: {options.out}")
     return 0
 
 
-def drawn(image: torch.Tensor, rows: list[tuple], classes: Sequence[str]) -> Image.Image:
-    """The picture with its boxes (box, score, label), each with its class above it, so that none is hidden."""
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+def drawn(sample: Sample, rows: list[tuple], classes: Sequence[str]) -> Image.Image:
+    """The picture with its (box, score, label), each with its class above it, so that no object is hidden."""
+    picture = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
     pen = ImageDraw.Draw(picture)
     for (x1, y1, x2, y2), score, label in rows:
         colour = COLOURS[label % len(COLOURS)]

@@ -31,7 +31,7 @@ def test_two_processes_make_the_run_of_one(tmp_path, capsys):
     counts = (5, 0, 1, 3, 0, 2, 4)                                       # an odd number of pictures to evaluate
     file = coco_file(tmp_path, pictures=len(counts), annotations=[
         a | {"id": i} for i, a in enumerate(a for p, n in enumerate(counts) for a in objects(p, n))])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "lesson_lib"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "lesson_lib"]
     process = subprocess.Popen([*torchrun, *command(file, tmp_path / "two")], env=os.environ | {"OMP_NUM_THREADS": "1"},
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -40,7 +40,7 @@ def test_two_processes_make_the_run_of_one(tmp_path, capsys):
     finally:
         process.kill()
     assert process.returncode == 0, err[-3000:]
-    assert out.count("Trained;") == 1                                                    # one of them speaks
+    assert out.count("Trained:") == 1                                                    # one of them speaks
     one, two = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
                 for name in ("one", "two"))
     assert len(one) == len(two) == 4 and "AP" in one[-1] and one[-1]["AR100"] > 0

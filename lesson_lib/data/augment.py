@@ -51,6 +51,7 @@ AUGMENTS = {
     "crops": Augment(crop=.5, mirror=.5, upside=.5, transpose=.5),
     "ssd": Augment(colour=1, zoom=.5, crop=1, mirror=.5),                           # SSD's paper
     "smears": Augment(colour=.5, zoom=.2, crop=.5, mirror=.5, upside=.5, transpose=.5),
+    "photos": Augment(colour=.5, zoom=.2, crop=.5, mirror=.5),                      # an upper side, few pictures
 }
 
 

@@ -129,7 +129,7 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
                    freeze: Sequence[str] = ()) -> Backbone:
     """A backbone by its name.
 
-    name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.WIDTHS` (three maps), or a network of
+    name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.SIZES` (three maps), or a network of
                 torchvision.models that classifies ("resnet50", "mobilenet_v3_large", ...)
     norm        "frozen", "batch", "group"; None leaves torchvision's networks as they are, VGG16 without
     pretrained  True or "DEFAULT": ImageNet weights, for lite0 from its pip package, otherwise downloaded
@@ -138,8 +138,8 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
     freeze      parts whose parameters stay as they are, by the beginnings of their names: ("conv1", "layer1")
     ValueError for what does not go together, RuntimeError where the weights cannot be had.
     """
-    if pretrained and (name in tiny.WIDTHS or norm == "group" or (name == "vgg16" and norm is not None)):
-        other = "" if name in tiny.WIDTHS else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
+    if pretrained and (name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)):
+        other = "" if name in tiny.SIZES else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
         raise ValueError(f"There are no pretrained weights of {name} with norm={norm!r}: give "
                          f"pretrained=False{other}.")
     if name == "vgg16":
@@ -154,8 +154,8 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
             lite0.load_released_weights(body)
         backbone = Backbone(body, lite0.CHANNELS, lite0.STRIDES, lite0.MEAN, lite0.STD,
                             trainable=bool(pretrained) or norm != "frozen")
-    elif name in tiny.WIDTHS:
-        body = tiny.Tiny(tiny.WIDTHS[name], norm)
+    elif name in tiny.SIZES:
+        body = tiny.Tiny(name, norm)
         backbone = Backbone(body, body.channels, tiny.STRIDES, IMAGENET_MEAN, IMAGENET_STD, trainable=True)
     else:
         default = RESNET_NODES if name.startswith("resnet") else ()

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
@@ -133,34 +132,31 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
 
 def predict(model: nn.Module, samples: Sequence[Sample], size: int = 128, batch: int = 8,
             **options: Any) -> list[dict[str, Tensor]]:
-    """Detections of every picture: {"boxes" (N, 4) xyxy in the picture's own pixels, "scores", "labels"}, on the
-    CPU. options go to model.detections. The model is left in the mode it was in."""
-    device, training = next(model.parameters()).device, model.training
-    anchors, found = model.anchors(size, device), []
+    """Detections of every picture: {"boxes" (N, 4) xyxy in the picture's own pixels, "scores", "labels"}, on the CPU.
+
+    options go to model.detections. The model is left in the mode it was in. Of several processes each does a
+    share of the pictures, each picture once, and all get all.
+    """
+    device, training, (rank, world) = next(model.parameters()).device, model.training, rank_and_world()
+    anchors, found, mine = model.anchors(size, device), [], range(rank, len(samples), world)
     model.eval()
     with torch.inference_mode():
-        for start in range(0, len(samples), batch):
-            part = [samples[i] for i in range(start, min(start + batch, len(samples)))]
+        for start in range(0, len(mine), batch):
+            part = [samples[i] for i in mine[start:start + batch]]
             pictures = torch.stack([resize(s, size).image for s in part]).to(device) / 255
             for sample, p in zip(part, model.detections(model(pictures), anchors, (size, size), **options)):
                 height, width = sample.size
                 boxes = p["boxes"].cpu() * (torch.tensor([width, height, width, height]) / size)
                 found.append({"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()})
     model.train(training)
-    return found
+    return joined(found)
 
 
 def evaluate(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float]:
-    """coco_evaluate's figures, AP, AP50, AP75, ...; several processes share the pictures, and all know the end."""
-    figures = coco_evaluate(predict_all(model, samples, recipe), ground_truth(samples), model.config.num_classes)
+    """coco_evaluate's figures, AP, AP50, AP75, ..., with the recipe's size and options of inference."""
+    predictions = predict(model, samples, recipe.size, **recipe.inference)
+    figures = coco_evaluate(predictions, ground_truth(samples), model.config.num_classes)
     return {name: value for name, value in figures.items() if isinstance(value, float)}
-
-
-def predict_all(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> list[dict[str, Tensor]]:
-    """`predict` with the recipe's size and options, each process a share, each picture once."""
-    rank, world = rank_and_world()
-    mine = Subset(samples, range(rank, len(samples), world))
-    return joined(predict(model, mine, recipe.size, **recipe.inference))
 
 
 def ground_truth(samples: Sequence[Sample]) -> list[dict[str, Tensor]]:

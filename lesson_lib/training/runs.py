@@ -2,8 +2,8 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from lesson_lib.config import describe_machine
 from lesson_lib.training import checkpoints
 from lesson_lib.training.distributed import rank_and_world
-from lesson_lib.training.recipes import MODELS, Config, Recipe, build_model, overridden
+from lesson_lib.training.recipes import MODELS, Recipe, build_model, overridden
 
 ABOUT, LOG, LAST = "run.json", "log.jsonl", "last.pt"
 
@@ -25,18 +25,11 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
         old = _about(folder)
         for name in (n for n in about if n != "settings"):         # these are in config and recipe
             if old.get(name) != about[name]:
-                raise ValueError(f"{folder} holds a run with another {name} ({_short(old.get(name), about[name])}): give "
-                                 "the same command to go on with it, or another --out.")
+                raise ValueError(f"{folder} holds a run of another {name} (there {old.get(name)}, now {about[name]}): "
+                                 "give the same command to go on with it, or another --out.")
     elif rank_and_world()[0] == 0:
-        more = {"command": " ".join(sys.argv[1:]), "machine": describe_machine(),
-                "begun": time.strftime("%Y-%m-%d %H:%M:%S")}
-        checkpoints.write_whole(folder / ABOUT, json.dumps(about | more, indent=1).encode())
-
-
-def _short(old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        old, new = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in ((old, new), (new, old)))
-    return f"there {old}, now {new}"
+        about |= {"command": " ".join(sys.argv[1:]), "machine": describe_machine(), "begun": time.strftime("%F %T")}
+        checkpoints.write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
 
 
 def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
@@ -55,13 +48,6 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
         with file.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         yield record
-
-
-def describe(data: str, split: str, classes: Sequence[str], model: str, settings: Sequence[str], config: Config,
-             recipe: Recipe) -> dict[str, Any]:
-    """What makes a run what it is, as run.json keeps it."""
-    return {"data": data, "split": split, "classes": list(classes), "model": model, "settings": list(settings),
-            "config": repr(config), "recipe": asdict(recipe)}
 
 
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, Recipe, dict[str, Any]]:
