@@ -68,10 +68,9 @@ def balanced_cross_entropy(logits: Tensor, targets: Tensor, alpha: float) -> Ten
     Shapes as in `binary_cross_entropy`.  ValueError for alpha outside [0, 1].
     One factor for both sides, as summaries of the paper often print it, would balance nothing.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it weights the positives, and 1 - alpha the rest: give 0 to 1.")
+    objects, background = _sides(alpha)
     targets = targets.to(logits.dtype)
-    alpha_t = alpha * targets + (1 - alpha) * (1 - targets)
+    alpha_t = objects * targets + background * (1 - targets)
     return alpha_t * binary_cross_entropy(logits, targets)
 
 
@@ -148,12 +147,15 @@ def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_target
     n: N of all processes that share a batch; this one's losses are then summands of the whole batch's.
     "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
     """
-    cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
+    used, classes = positive | negative, torch.where(positive, classes, 0)
+    if cls_logits.is_cpu:           # the few that are used; a GPU would have to tell the host how many: all of them
+        cls = softmax_cross_entropy(at_least_float32(cls_logits[used]), classes[used]).sum()
+    else:
+        cls = torch.where(used, softmax_cross_entropy(at_least_float32(cls_logits), classes), 0).sum()
     box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
     n = positive.sum() if n is None else n
     scale = (n > 0) / n.clamp(min=1)                                    # 1 / N, or 0 where there is no object
-    return {"cls": torch.where(positive | negative, cls, 0).sum() * scale,
-            "box": loc_weight * box.sum() * scale}
+    return {"cls": cls * scale, "box": loc_weight * box.sum() * scale}
 
 
 def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor,
@@ -170,15 +172,62 @@ def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_
     Half precision is summed in float32, also under autocast.
     """
     positive, used = label == POSITIVE, label != IGNORE
-    every_class = torch.arange(cls_logits.shape[-1], device=cls_logits.device)
-    is_class = (classes.unsqueeze(-1) == every_class) & positive.unsqueeze(-1)          # (B, A, K)
-    cls = sigmoid_focal_loss(at_least_float32(cls_logits), is_class, alpha, gamma)
-    sums = {"cls": torch.where(used.unsqueeze(-1), cls, 0).sum((1, 2)),                 # (B,)
-            "box": _box_sum(box_deltas, box_targets, positive, beta)}
+    _check_gamma(gamma)
+    cls = _FocalSum.apply(at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma)
+    sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}       # (B,) each
     if per_image:
         return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
     n = positive.sum() if n is None else n
     return {name: value.sum() / n.clamp(min=1) for name, value in sums.items()}
+
+
+class _FocalSum(torch.autograd.Function):
+    """`sigmoid_focal_loss` against one class or none an anchor, summed by picture: (B, A, K) -> (B,).
+
+    The same numbers, but neither the K targets of each anchor nor what autograd would keep of each step are
+    ever in memory: all entries are taken as background, those of the positives' classes are put right after,
+    and the gradient is made along with the loss, a few rows at a time, while they are in the processor's cache.
+    """
+    ROWS = 2048
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, classes: Tensor, positive: Tensor, used: Tensor, object_side: float,
+                background_side: float, gamma: float) -> Tensor:
+        one_go = logits.is_cuda or torch.compiler.is_compiling()
+        flat, weight = logits.flatten(0, 1), (background_side * used.flatten()).to(logits.dtype)[:, None]
+        parts = [flat] if one_go else flat.split(_FocalSum.ROWS)
+        slopes, sums = [], []
+        for z, w in zip(parts, [weight] if one_go else weight.split(_FocalSum.ROWS)):
+            loss, slope = _wrong_answer(z, gamma)
+            sums.append((loss * w).sum(1))
+            slopes.append(slope.mul_(w))
+        at = torch.where(positive, classes, 0)[..., None]                                   # (B, A, 1)
+        z = logits.gather(-1, at)
+        (missed, missed_slope), (raised, raised_slope) = _wrong_answer(-z, gamma), _wrong_answer(z, gamma)
+        change = (object_side * missed - background_side * raised) * positive[..., None]
+        slope = (object_side * missed_slope + background_side * raised_slope) * positive[..., None]
+        gradient = torch.cat(slopes).view_as(logits).scatter_add_(-1, at, -slope)
+        ctx.save_for_backward(gradient)
+        return torch.cat(sums).view(logits.shape[:2]).sum(1) + change.sum((1, 2))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream: Tensor):
+        return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 6
+
+
+def _wrong_answer(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """Focal loss where a logit of z is wrong, and its slope: p^gamma softplus(z), p = sigmoid(z) = 1 - p_t."""
+    loss, p = F.softplus(z), z.sigmoid()
+    fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))                            # z - loss = log p
+    return fade * loss, (((1 - p) * gamma).mul_(loss).add_(p)).mul_(fade)
+
+
+def _sides(alpha: float | None) -> tuple[float, float]:
+    """Weights of objects and of background."""
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it weights the positives, and 1 - alpha the rest: give 0 to 1.")
+    return (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
 
 
 def _residual(pred: Tensor, target: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, thresh
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     with torch.no_grad():
         logits = at_least_float32(outputs.cls_logits)
-        loss_if_background = logits.logsumexp(-1) - logits[..., 0]                  # (B, A), -log c^0
+        parts = logits.split(1) if logits.is_cpu else [logits]      # picture by picture it stays in the cache
+        loss_if_background = torch.cat([x.logsumexp(-1) - x[..., 0] for x in parts])    # (B, A), -log c^0
         mine = hard_negative_mask if check else hard_negative_mask_by_rank
         mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
     return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight,
