@@ -64,7 +64,7 @@ def add_train(commands) -> None:
 
 
 def run_training(options: argparse.Namespace) -> int:
-    name, recipe = NAMED[options.recipe or find_recipe(options.data, options.budget or budget())]
+    name, recipe = NAMED[options.recipe or find_recipe(options.data, options.budget or budget(), options.model)]
     name = options.model or name
     settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
     config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)

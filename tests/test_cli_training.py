@@ -151,6 +151,8 @@ def test_the_papers_recipes():
 
 def test_every_budget_has_a_recipe_for_every_data_set():
     assert find_recipe("bccd", "laptop") == "bccd-laptop" and find_recipe("voc:somewhere", "gpu") == "any-gpu"
+    assert find_recipe("aquarium", "laptop", "ssd-lite0") == "any-laptop-ssd-lite0"
+    assert find_recipe("bccd", "laptop", "retinanet-tiny") == "bccd-laptop"
     for data in ("smears", "bccd", "aquarium", "coco:x"):
         for budget in ("ci", "laptop", "gpu"):
             assert NAMED[find_recipe(data, budget)].model in MODELS

@@ -116,14 +116,18 @@ NAMED = {
     "smears-ci": Named("ssd-tiny", _CI), "bccd-ci": Named("ssd-tiny", _CI), "any-ci": Named("ssd-tiny", _CI),
     "smears-laptop": Named("ssd-tiny", _OURS), "bccd-laptop": Named("ssd-tiny", _OURS),
     "aquarium-laptop": Named("ssd-tiny", _UPRIGHT), "any-laptop": Named("ssd-tiny", _UPRIGHT),
+    "bccd-laptop-ssd-lite0": Named("ssd-lite0", replace(_OURS, epochs=15, lr=2e-3)),
+    "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=10, lr=2e-3)),
     "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)), "bccd-gpu": Named("ssd300-vgg16", _GPU),
     "aquarium-gpu": Named("retinanet-r50", _GPU), "any-gpu": Named("retinanet-r50", _GPU),
 }
 
 
-def find_recipe(data: str, budget: str) -> str:
-    """The name of our recipe for a data set at a budget; "any-BUDGET" for one that has none of its own."""
-    return f"{data}-{budget}" if f"{data}-{budget}" in NAMED else f"any-{budget}"
+def find_recipe(data: str, budget: str, model: str | None = None) -> str:
+    """The name of our recipe for a data set at a budget, for this model if it has one of its own; "any-..." where
+    the data set has none."""
+    names = [f"{where}-{budget}{which}" for which in (f"-{model}", "") for where in (data, "any")]
+    return next(name for name in names if name in NAMED)
 
 
 def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:
