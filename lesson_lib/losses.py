@@ -147,15 +147,15 @@ def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_target
     n: N of all processes that share a batch; this one's losses are then summands of the whole batch's.
     "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
     """
-    used, classes = positive | negative, torch.where(positive, classes, 0)
-    if cls_logits.is_cpu:           # the few that are used; a GPU would have to tell the host how many: all of them
-        cls = softmax_cross_entropy(at_least_float32(cls_logits[used]), classes[used]).sum()
-    else:
-        cls = torch.where(used, softmax_cross_entropy(at_least_float32(cls_logits), classes), 0).sum()
+    used = positive | negative
+    if cls_logits.is_cpu:           # look at these alone, (1, n, ...); a GPU would have to tell the host how many
+        cls_logits, box_deltas, classes, box_targets, positive, used = (
+            x[used][None] for x in (cls_logits, box_deltas, classes, box_targets, positive, used))
+    cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
     box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
     n = positive.sum() if n is None else n
     scale = (n > 0) / n.clamp(min=1)                                    # 1 / N, or 0 where there is no object
-    return {"cls": cls * scale, "box": loc_weight * box.sum() * scale}
+    return {"cls": torch.where(used, cls, 0).sum() * scale, "box": loc_weight * box.sum() * scale}
 
 
 def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor,

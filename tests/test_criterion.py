@@ -265,3 +265,12 @@ def test_gamma_0_without_alpha_is_torchs_cross_entropy():
                 loss += F.binary_cross_entropy_with_logits(row, wanted, reduction="sum")
     ours = retinanet_criterion(out, anchors, targets, alpha=None, gamma=0)["cls"]
     torch.testing.assert_close(ours, loss / positives)
+
+
+def test_what_mining_ranks_by_is_cross_entropy_with_the_background():
+    from lesson_lib.detectors.criterion import _background_loss
+
+    for scale in (1, 30, 300):                                      # the last overflows exp
+        logits = torch.randn(2, 50, 5, generator=torch.Generator().manual_seed(0)) * scale
+        expected = torch.nn.functional.cross_entropy(logits.mT.double(), torch.zeros(2, 50).long(), reduction="none")
+        assert torch.allclose(_background_loss(logits).double(), expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale)

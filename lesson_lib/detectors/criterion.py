@@ -52,9 +52,7 @@ def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, thresh
     labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     with torch.no_grad():
-        logits = at_least_float32(outputs.cls_logits)
-        parts = logits.split(1) if logits.is_cpu else [logits]      # picture by picture it stays in the cache
-        loss_if_background = torch.cat([x.logsumexp(-1) - x[..., 0] for x in parts])    # (B, A), -log c^0
+        loss_if_background = _background_loss(at_least_float32(outputs.cls_logits))     # (B, A), -log c^0
         mine = hard_negative_mask if check else hard_negative_mask_by_rank
         mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
     return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight,
@@ -92,6 +90,18 @@ def anchor_targets(match: Match, gt: Tensor, targets: Targets, anchors: Tensor,
     boxes = take_matched(gt, match.gt_index, default=anchors)                           # (B, A, 4)
     offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
     return take_matched(labels, match.gt_index, default=0), offsets
+
+
+def _background_loss(logits: Tensor) -> Tensor:
+    """-log softmax(logits)[0] = log sum exp(x - x_0): (B, A, C) -> (B, A).
+
+    On a CPU picture by picture, which stays in the cache, and as the formula says, unless that overflows.
+    """
+    if logits.is_cpu:
+        loss = torch.cat([(x - x[..., :1]).exp_().sum(-1).log_() for x in logits.split(1)])
+        if loss.isfinite().all():
+            return loss
+    return logits.logsumexp(-1) - logits[..., 0]
 
 
 def check_outputs(outputs: Outputs, anchors: Tensor, targets: Targets = (), values: bool = True) -> None:
