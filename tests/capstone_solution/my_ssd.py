@@ -80,7 +80,8 @@ class Detector(nn.Module):
     def anchors(self, image_size: int, device="cpu") -> Tensor:
         levels = []
         for stride, scale, larger in zip((8, 16, 32), self.SCALES, self.SCALES[1:]):
-            sides = [(scale * math.sqrt(r), scale / math.sqrt(r)) for r in self.RATIOS] + [(math.sqrt(scale * larger),) * 2]
+            sides = [(scale * math.sqrt(r), scale / math.sqrt(r)) for r in self.RATIOS]
+            sides.append((math.sqrt(scale * larger),) * 2)
             cells = math.ceil(image_size / stride)
             levels.append(grid(cells, cells, stride, [(w * image_size, h * image_size) for w, h in sides]))
         return torch.cat(levels).to(device)
@@ -107,7 +108,8 @@ class Detector(nn.Module):
             wanted = torch.zeros_like(owner)
             wanted[positive] = target["labels"][owner[positive]] + 1
             losses = F.cross_entropy(logits, wanted, reduction="none")              # (A,)
-            hardest = losses.detach().masked_fill(positive, -1).topk(min(3 * int(positive.sum()), int((~positive).sum())))
+            count = min(3 * int(positive.sum()), int((~positive).sum()))
+            hardest = losses.detach().masked_fill(positive, -1).topk(count)
             cls = cls + losses[positive].sum() + losses[hardest.indices].sum()
             if positive.any():
                 offsets = encode(target["boxes"][owner[positive]], anchors[positive], self.V)
