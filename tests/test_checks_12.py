@@ -81,7 +81,8 @@ def outputs(kind, pictures=2):
     model = kind(museum.RETINANET_CONFIG if issubclass(kind, museum.RetinaNet) else museum.SSD_CONFIG).eval()
     anchors = model.anchors(museum.SIZE)
     channels = 3 + issubclass(kind, museum.SSD)
-    return model, anchors, Outputs(torch.randn(pictures, len(anchors), channels), torch.randn(pictures, len(anchors), 4))
+    shape = (pictures, len(anchors))
+    return model, anchors, Outputs(torch.randn(*shape, channels), torch.randn(*shape, 4))
 
 
 def found(kind, **options):

@@ -10,7 +10,8 @@ from lesson_lib.checks import Case, Exercise
 
 def _rate(why: str, step: int, steps: int, lr: float, warmup: int, drops: list[int]) -> Case:
     expected = lr * (step + 1) / (warmup + 1) if step < warmup else lr * 0.1 ** len([d for d in drops if d <= step])
-    return Case(f"{why}: step {step} of {steps}, warm-up {warmup}, drops at {drops}", (step, lr, warmup, drops), expected)
+    name = f"{why}: step {step} of {steps}, warm-up {warmup}, drops at {drops}"
+    return Case(name, (step, lr, warmup, drops), expected)
 
 
 def _crop(why: str, boxes: list[list[float]], labels: list[int], patch: list[float]) -> Case:
@@ -26,7 +27,8 @@ def _random_crop(seed: int) -> Case:
     rng = random.Random(seed)
     corners = [(rng.uniform(0, 90), rng.uniform(0, 90)) for _ in range(30)]
     boxes = [[x, y, x + rng.uniform(4, 50), y + rng.uniform(4, 50)] for x, y in corners]
-    return _crop("thirty boxes, a patch in the middle", boxes, [rng.randrange(3) for _ in boxes], [31.0, 22.0, 97.0, 84.0])
+    labels = [rng.randrange(3) for _ in boxes]
+    return _crop("thirty boxes, a patch in the middle", boxes, labels, [31.0, 22.0, 97.0, 84.0])
 
 
 EXERCISES = {
@@ -43,7 +45,8 @@ EXERCISES = {
         Case("on a canvas twice as large, in its top left corner",
              (torch.tensor([[10.0, 20.0, 30.0, 60.0]]), 100, 2.0, 0.0, 0.0), torch.tensor([[5.0, 10.0, 15.0, 30.0]])),
         Case("in its bottom right corner",
-             (torch.tensor([[10.0, 20.0, 30.0, 60.0]]), 100, 2.0, 100.0, 100.0), torch.tensor([[55.0, 60.0, 65.0, 80.0]])),
+             (torch.tensor([[10.0, 20.0, 30.0, 60.0]]), 100, 2.0, 100.0, 100.0),
+             torch.tensor([[55.0, 60.0, 65.0, 80.0]])),
         Case("four times as large, moved by 40 and 8 px of the canvas",
              (torch.tensor([[0.0, 0.0, 100.0, 100.0], [50.0, 0.0, 70.0, 12.0]]), 100, 4.0, 40.0, 8.0),
              torch.tensor([[10.0, 2.0, 35.0, 27.0], [22.5, 2.0, 27.5, 5.0]])),
@@ -53,10 +56,12 @@ EXERCISES = {
     ], "a cell on the largest canvas has a sixteenth of its area."),
     "10.crop": Exercise([
         _crop("a box inside the patch moves", [[30.0, 30.0, 50.0, 60.0]], [1], [20.0, 10.0, 90.0, 90.0]),
-        _crop("a box whose centre is outside goes, though it reaches in", [[0.0, 30.0, 30.0, 60.0]], [0], [20.0, 10.0, 90.0, 90.0]),
-        _crop("a box whose centre is inside is cut at the border", [[10.0, 30.0, 50.0, 60.0]], [2], [20.0, 10.0, 90.0, 90.0]),
-        _crop("labels go with their boxes", [[0.0, 0.0, 8.0, 8.0], [40.0, 40.0, 60.0, 60.0], [85.0, 85.0, 99.0, 99.0]], [0, 1, 2],
-              [20.0, 20.0, 95.0, 95.0]),
+        _crop("a box whose centre is outside goes, though it reaches in", [[0.0, 30.0, 30.0, 60.0]], [0],
+              [20.0, 10.0, 90.0, 90.0]),
+        _crop("a box whose centre is inside is cut at the border", [[10.0, 30.0, 50.0, 60.0]], [2],
+              [20.0, 10.0, 90.0, 90.0]),
+        _crop("labels go with their boxes", [[0.0, 0.0, 8.0, 8.0], [40.0, 40.0, 60.0, 60.0], [85.0, 85.0, 99.0, 99.0]],
+              [0, 1, 2], [20.0, 20.0, 95.0, 95.0]),
         _crop("a box larger than the patch", [[0.0, 0.0, 100.0, 100.0]], [1], [30.0, 30.0, 70.0, 80.0]),
         _crop("no box is left", [[0.0, 0.0, 10.0, 10.0]], [0], [50.0, 50.0, 90.0, 90.0]),
         _crop("no box to begin with", [], [], [50.0, 50.0, 90.0, 90.0]),

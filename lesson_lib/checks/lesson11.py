@@ -36,7 +36,8 @@ EXERCISES = {
         Case("steps that do not divide evenly are rounded", (0.02, 1000, 16, 48), (0.06, 333)),
     ], "the same pictures are seen, in fewer and longer steps."),
     "11.shared_loss": Exercise([
-        _whole("two processes alike", [6.0, 6.0], [3, 3]), _whole("one full picture, one nearly empty", [30.0, 4.0], [60, 1]),
+        _whole("two processes alike", [6.0, 6.0], [3, 3]),
+        _whole("one full picture, one nearly empty", [30.0, 4.0], [60, 1]),
         _whole("a process without any object", [12.0, 0.5], [10, 0]), _whole("no object at all", [0.2, 0.3], [0, 0]),
         _whole("four processes", [1.0, 2.0, 3.0, 4.0], [5, 1, 9, 2]),
     ], "the same number that one process with the whole batch would have."),

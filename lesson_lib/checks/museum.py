@@ -21,7 +21,8 @@ from lesson_lib.nms import nms
 from lesson_lib.training.loop import Recipe, predict, train
 
 SIZE = 96
-SSD_CONFIG = SSDConfig(num_classes=3, backbone="tiny-8", norm="batch", extras=(), s_min=0.08, s_max=0.4, image_size=SIZE)
+SSD_CONFIG = SSDConfig(num_classes=3, backbone="tiny-8", norm="batch", extras=(), s_min=0.08, s_max=0.4,
+                       image_size=SIZE)
 RETINANET_CONFIG = RetinaNetConfig(num_classes=3, backbone="tiny-8", channels=24,
                                    spec=PyramidAnchors(sizes=(12, 24, 48, 96, 192)))
 CLICKED = "smear-0-train-00007"                                          # the picture with a careless click
@@ -116,7 +117,8 @@ def exhibits(pictures: int = 48, epochs: int = 20) -> Iterator[Exhibit]:
         yield Exhibit(name, kind, curve, predict(model, val, SIZE, score=0.02), ignored)
 
 
-def _trained(kind: type[SSD] | type[RetinaNet], samples: list[Sample], epochs: int) -> tuple[SSD | RetinaNet, list[dict]]:
+def _trained(kind: type[SSD] | type[RetinaNet], samples: list[Sample],
+             epochs: int) -> tuple[SSD | RetinaNet, list[dict]]:
     torch.manual_seed(0)
     model = kind(RETINANET_CONFIG if issubclass(kind, RetinaNet) else SSD_CONFIG)
     return model, list(train(model, samples, Recipe(epochs=epochs, batch=8, size=SIZE, lr=5e-3)))
