@@ -17,6 +17,7 @@ from lesson_lib.data import catalog
 from lesson_lib.data.annotated import read_picture
 from lesson_lib.data.inspect import inspect_dataset
 from lesson_lib.data.samples import Sample
+from lesson_lib.data.voc import ENDINGS
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import runs
 from lesson_lib.training.checkpoints import write_whole
@@ -157,7 +158,7 @@ def add_predict(commands) -> None:
     """predict RUN PICTURES... --out DIR [--score S]"""
     command = commands.add_parser("predict", help="find objects: pictures with boxes, and COCO JSON")
     command.add_argument("folder", type=Path, metavar="RUN")
-    command.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    command.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
     command.add_argument("--out", required=True, type=Path, metavar="DIR")
     command.add_argument("--score", type=float, default=0.4, help="lowest score of a box, default .4")
     command.set_defaults(run=run_prediction)
@@ -167,7 +168,9 @@ def run_prediction(options: argparse.Namespace) -> int:
     model, recipe, about = runs.load(options.folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     images, annotations = [], []
     options.out.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(options.pictures):
+    files = [file for path in options.pictures for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+             if file == path or file.suffix in ENDINGS]
+    for number, file in enumerate(files):
         sample = Sample(read_picture(file), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
         p = predict(model, [sample], recipe.size, **recipe.inference | {"score": options.score})[0]
         rows = list(zip(*(p[name].tolist() for name in ("boxes", "scores", "labels"))))
