@@ -1,5 +1,6 @@
 """Exercise checks: one line, never an exception, the failing case named and the answer never printed."""
 import math
+import re
 
 import pytest
 import torch
@@ -28,6 +29,12 @@ def no_clamp(a, b):
     return shared / (area - shared)
 
 
+def clamped_too_late(a, b):
+    shared = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).prod(-1).clamp(min=0)
+    area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
+    return torch.where(area > shared, shared / (area - shared).clamp(min=1e-12), 0.0)
+
+
 def nan_for_nothing(a, b):
     sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
     shared = sides.prod(-1)
@@ -37,13 +44,19 @@ def nan_for_nothing(a, b):
 WRONG = [  # name, answer, words of the line that helps
     ("00.ssd300", lambda: 8731, "8731"), ("00.broadcasting", (3, 1, 4), "shape of a + b"),
     ("00.convolution", 9, "cells on a side"), ("00.softmax_sigmoid", (0.5, 0.5, 0.99, 0.99), "softmax"),
-    ("00.cross_entropy", (0.105, 0.105), "0.9"), ("00.loss_curves", ("C", "B", "D"), "B"),
+    ("00.broadcasting", "(3, 5, 4)", "a tuple with one size"), ("00.convolution", (10, 10), "one number"),
+    ("00.softmax_sigmoid", (0.5, 0.5, 0.5, 1.0), "place 4: 1 / (1 + exp(-logit))"),
+    ("00.softmax_sigmoid", (0.5, ..., 0.5, 0.99), "four numbers"), ("00.softmax_sigmoid", (0.5, 0.99), "four numbers"),
+    ("00.cross_entropy", (0.105, 0.105), "place 2"), ("00.cross_entropy", (0.046, 1.0), "natural logarithm"),
+    ("00.loss_curves", ("C", "B", "D"), "overshoot"), ("00.loss_curves", ("B", "C", "A"), "place 3"),
+    ("00.loss_curves", 7, "three letters"),
     ("01.to_cxcywh", lambda b: b, "one box"), ("01.to_cxcywh", lambda b: xyxy_to_cxcywh(b[0]), "one box"),
     ("01.largest_slip", lambda s, j: s * (1 - j) / (1 + j), "side 100"),
     ("01.decode", lambda t, d: decode(t, d, (1.0, 1.0)), "a shift of 1 to the right"),
     ("01.decode", lambda t, d: torch.cat((d[:, :2] + .1 * t[:, :2] * d[:, 2:3], d[:, 2:] * (.2 * t[:, 2:]).exp()), 1),
      "a shift of 1 down"),
-    ("01.pairwise_iou", no_clamp, "far apart"), ("01.pairwise_iou", nan_for_nothing, "zero area"),
+    ("01.pairwise_iou", no_clamp, "apart in both"),
+    ("01.pairwise_iou", clamped_too_late, "apart in both"), ("01.pairwise_iou", nan_for_nothing, "zero area"),
     ("01.pairwise_iou", lambda a, b: pairwise_iou(a, b).T, "no boxes on the left"),
 ]
 
@@ -61,6 +74,22 @@ def test_every_exercise_of_lessons_0_and_1_has_a_right_answer_here():
 def test_a_wrong_answer_is_told_in_one_line_that_names_the_case(name, answer, words):
     line = verdict(name, answer)
     assert line.startswith(f"✗ {name}, ") and words in line and "\n" not in line
+
+
+@pytest.mark.parametrize("name, answer, secret", [
+    ("00.broadcasting", (0, 0, 0), "3|5|4"), ("00.convolution", 9, "10"),
+    ("00.softmax_sigmoid", (0, 0, 0, 0), r"\.5|\.99"),
+    ("00.cross_entropy", (0, 0), r"\.105|2\.3"), ("00.loss_curves", ("A", "A", "A"), "'[BCD]'")])
+def test_the_self_test_tells_what_to_look_at_and_never_the_value(name, answer, secret):
+    for right in range(len(answer) if isinstance(answer, tuple) else 1):  # the first places right, the rest wrong
+        tried = RIGHT[name][:right] + answer[right:] if right else answer
+        advice = verdict(name, tried).partition("expected ")[2].rpartition(", got ")[0].partition(": ")
+        assert advice[0] and not re.search(secret, advice[2] or advice[0])
+
+
+def test_letters_may_be_small_and_a_sigmoid_may_have_three_decimals():
+    assert verdict("00.loss_curves", ["b", "c", "d"]).startswith("✓")
+    assert verdict("00.softmax_sigmoid", torch.tensor([.5, .5, .5, .993])).startswith("✓")
 
 
 @pytest.mark.parametrize("stub", [..., None, NotImplemented, lambda *_: None, lambda *_: ...])

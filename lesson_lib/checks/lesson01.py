@@ -63,7 +63,7 @@ EXERCISES = {
     "01.pairwise_iou": Exercise([
         _pairs("a box with itself", [[0.0, 0.0, 10.0, 10.0]], [[0.0, 0.0, 10.0, 10.0]]),
         _pairs("slipped by half", [[0.0, 0.0, 10.0, 10.0]], [[5.0, 0.0, 15.0, 10.0]]),
-        _pairs("boxes far apart in both directions", [[0.0, 0.0, 10.0, 10.0]], [[40.0, 40.0, 50.0, 50.0]]),
+        _pairs("boxes that lie apart in both directions", [[0.0, 0.0, 10.0, 10.0]], [[13.0, 13.0, 23.0, 23.0]]),
         _pairs("boxes that only touch", [[0.0, 0.0, 10.0, 10.0]], [[10.0, 0.0, 20.0, 10.0]]),
         _pairs("a box inside another", [[0.0, 0.0, 10.0, 10.0]], [[2.0, 2.0, 7.0, 7.0]]),
         _pairs("two boxes of zero area in the same place", [[5.0, 5.0, 5.0, 5.0]], [[5.0, 5.0, 5.0, 5.0]]),
