@@ -41,6 +41,7 @@ WRONG = [
     ("scales_needed", lambda a, b, j: round(scales_needed(a, b, j) - .5), "23 to 45"),
     ("scales_needed", lambda a, b, j: math.ceil(math.log(b / a) / math.log(1 / j)), "all objects of one size"),
     ("scales_needed", lambda a, b, j: max(1, math.floor(math.log(b / a) / math.log(1 / j))), "18 to 130 px"),
+    ("scales_needed", lambda a, b, j: math.floor(math.log(b / a) / math.log(1 / j)) + 1, "two octaves"),
     ("count_outputs", lambda g, k, c: (count_outputs(g, k, c)[0], count_outputs(g, k, c + 1)[1]), "conv4_3"),
     ("count_outputs", lambda g, k, c: count_outputs([(m, m) for m, _ in g], k, c), "not square"),
     ("count_outputs", lambda g, k, c: count_outputs(g, k[:1] * len(g), c), "SSD300"),

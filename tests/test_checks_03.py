@@ -64,6 +64,11 @@ def last_over_the_bar(objects, anchors, threshold):
     return result
 
 
+def threshold_has_the_last_word(objects, anchors, threshold):
+    over = match(objects, anchors, threshold, force=False)
+    return torch.where(over >= 0, over, match(objects, anchors, 2.0))
+
+
 def claimed_only_if_over(objects, anchors, threshold):
     return match(objects, anchors, threshold, force=False)
 
@@ -91,6 +96,7 @@ WRONG = [
     ("match", last_over_the_bar, "goes to the one that overlaps it more"),
     ("match", lambda g, a, t: match(g, a, .5), "goes to the one that overlaps it more"),
     ("match", lambda g, a, t: match(g, a, 2.0), "two anchors"),
+    ("match", threshold_has_the_last_word, "stays with the first"),
 ]
 
 

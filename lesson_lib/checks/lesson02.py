@@ -67,6 +67,7 @@ EXERCISES = {
     "02.scales_needed": Exercise([
         Case("objects of 23 to 45 px, overlap 0.5: less than an octave", (23.0, 45.0, 0.5), 1),
         Case("objects of 18 to 130 px, overlap 0.5", (18.0, 130.0, 0.5), 3),
+        Case("objects of 20 to 80 px, overlap 0.5: two octaves to the pixel", (20.0, 80.0, 0.5), 2),
         Case("the same objects, overlap 0.7", (18.0, 130.0, 0.7), 6),
         Case("objects of 16 to 300 px, overlap 0.5", (16.0, 300.0, 0.5), 5),
         Case("all objects of one size", (40.0, 40.0, 0.5), 1),

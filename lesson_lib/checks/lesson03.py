@@ -60,6 +60,9 @@ EXERCISES = {
         # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are their best ones
         _matched("an anchor over the threshold for two objects goes to the one that overlaps it more",
                  [[0, 0, 18, 10], [13, 0, 30, 10]], 0.3, [0, 0, 1, -1]),
+        # Anchor 1 has 80/200 with the first object, over the threshold, and 20/100 with the second, whose best it is
+        _matched("an anchor that is one object's best and over the threshold for another stays with the first",
+                 [[12, 0, 16, 5], [0, 0, 18, 10]], 0.3, [1, 0, -1, -1]),
         _matched("threshold 0.8: only the best anchor is left", [[0, 0, 14, 10]], 0.8, [0, -1, -1, -1]),
     ], "this is SSD's matching, and no object is ever lost."),
 }
