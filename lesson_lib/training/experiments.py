@@ -35,7 +35,7 @@ from lesson_lib.training.loop import Recipe, predict, train
 
 RESULTS = REPOSITORY / "results" / "experiments.json"
 #: Pixels a side, pictures to train RetinaNet on, and SSD, steps of 8 pictures, pictures to judge by.
-SIZES = {"ci": (96, 48, 24, 72, 24), "laptop": (96, 96, 24, 240, 96), "gpu": (256, 512, 64, 4096, 256)}
+SIZES = {"ci": (96, 48, 24, 48, 24), "laptop": (96, 96, 24, 240, 96), "gpu": (256, 512, 64, 4096, 256)}
 
 
 @dataclass(frozen=True)
