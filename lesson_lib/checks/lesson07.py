@@ -95,9 +95,9 @@ EXERCISES = {
         _pyramid("two maps, one channel", [[[[1.0, 2.0], [3.0, 4.0]]], [[[10.0]]]], [[[1.0]], [[1.0]]]),
         _pyramid("a coarse map of 1 x 2 under 2 x 4: each value is copied, none is averaged",
                  [[[[0.0] * 4] * 2], [[[1.0, 5.0]]]], [[[1.0]], [[1.0]]]),
-        _random_pyramid("two channels from three: the 1 x 1 convolution mixes them", [(2, 2), (1, 1)], [3, 3], 2, seed=3),
-        _random_pyramid("three maps: the middle one passes on what it was given", [(4, 4), (2, 2), (1, 1)], [2, 3, 4], 2,
-                        seed=5),
-        _random_pyramid("5 rows over 3 over 2, as odd pictures give", [(5, 7), (3, 4), (2, 2)], [2, 2, 3], 3, seed=7),
+        _random_pyramid("two channels from three: the 1 x 1 convolution mixes them", [(2, 2), (1, 1)], [3, 3], 2, 3),
+        _random_pyramid("three maps: the middle one passes on what it was given", [(4, 4), (2, 2), (1, 1)], [2, 3, 4],
+                        2, 5),
+        _random_pyramid("5 rows over 3 over 2, as odd pictures give", [(5, 7), (3, 4), (2, 2)], [2, 2, 3], 3, 7),
     ], "P5 to P3, from an empty function."),
 }
