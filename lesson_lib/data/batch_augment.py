@@ -31,6 +31,8 @@ class Change(NamedTuple):
 
 def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -> Change:
     """The change of the picture side x side, with boxes (G, 4) xyxy, that `numbers` (seed, ...) stand for."""
+    if augment == Augment():
+        return Change((0, 0, side, side), (False, False, False), np.eye(3, 4))
     rng = np.random.default_rng(key(*numbers))
     colour, zoom, crop, *views = rng.random(6) < (augment.colour, augment.zoom, augment.crop, augment.mirror,
                                                   augment.upside, augment.transpose)
@@ -123,7 +125,7 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
         (x1, y1, x2, y2), (tx1, ty1, tx2, ty2) = placement(change.window, stored.shape[-1], size)
         mirror, upside, transpose = change.views
         part = _resized(stored[row, :, y1:y2, x1:x2], (ty2 - ty1, tx2 - tx1))
-        part = part.flip([axis for axis, wanted in ((2, mirror), (1, upside)) if wanted])
+        part = part.flip([axis for axis, wanted in ((2, mirror), (1, upside)) if wanted]) if mirror or upside else part
         if mirror:
             tx1, tx2 = size - tx2, size - tx1
         if upside:

@@ -1,0 +1,1 @@
+"""Speed: this package against torchvision in one process, on this machine. See run.py and gpu_run.py."""
