@@ -56,8 +56,8 @@ def train_part(name: str, model: str, data: str, seed: int, out: Path, small: bo
     figures = coco_evaluate(found, [sample.target() for sample in test], len(pictures.classes))
     _write(out / f"{name}.json", {
         "model": model, "norm": "group", "data": data, "seed": seed, "recipe": vars(recipe),
-        "loss": last and last["loss"], "seconds_of_last_part": round(time.perf_counter() - start, 1), "test": {k: v for k, v in figures.items()
-                                                                                if isinstance(v, float)}})
+        "loss": last and last["loss"], "seconds_of_last_part": round(time.perf_counter() - start, 1),
+        "test": {name: value for name, value in figures.items() if isinstance(value, float)}})
     return True
 
 
