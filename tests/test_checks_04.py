@@ -66,6 +66,7 @@ MISTAKES = [
     ("04.class_loss", naive_class_loss, "+-100"),
     ("04.class_loss", lambda *args: naive_class_loss(*args, floor=1e-7), "+-100"),
     ("04.class_loss", lambda *args: naive_class_loss(*args) / (args[2] == 1).sum(), "divide by 1"),
+    ("04.class_loss_slope", slope_of(lambda *args: class_loss(*args) / (args[2] == 1).sum()), "without objects"),
     ("04.class_loss_slope", slope_of(naive_class_loss), "+-100"),
     ("04.class_loss_slope", slope_of(lambda *args: naive_class_loss(*args, floor=1e-7)), "+-100"),
     ("04.class_loss_slope", slope_of(lambda x, *rest: class_loss(x.clamp(-50, 50), *rest)), "+-100"),

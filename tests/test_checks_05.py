@@ -40,7 +40,8 @@ MISTAKES = [
     ("05.ranks", one_sort(ranks_twice), "sorted 2 times"),
     ("05.ranks", lambda x: (x[:, None] > x[..., None]).sum(2), "equal losses"),
     ("05.implied_ratio", lambda pull, pos, neg, share: implied_ratio(pull, pos, ~pos, share), "ignored"),
-    ("05.implied_ratio", lambda pull, pos, neg, share: implied_ratio(pull, pos, neg, share) * int(pos.sum()), "two objects"),
+    ("05.implied_ratio", lambda pull, pos, neg, share: implied_ratio(pull, pos, neg, share) * int(pos.sum()),
+     "two objects"),
     ("05.implied_ratio", lambda pull, pos, neg, share: implied_ratio(-pull, pos, neg, share), "equal background"),
     ("05.implied_ratio", lambda pull, pos, neg, share: share * int(neg.sum()) / int(pos.sum()), "one hard"),
     ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, ~p, r, m), "ignored"),
@@ -49,11 +50,13 @@ MISTAKES = [
     ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r + 0.5, m), "rounded down"),
     ("05.mine", lambda x, p, n, r, m: hard_negative_mask(
         *(t.reshape(1, -1) for t in (x, p, n)), r, m).reshape(x.shape), "each picture by itself"),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x.flip(1), p.flip(1), n.flip(1), r, m).flip(1), "equal losses"),
+    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x.flip(1), p.flip(1), n.flip(1), r, m).flip(1),
+     "equal losses"),
     ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r, max(m, 1)), "without objects"),
     ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r, m) | p, "three to one"),
     ("05.mine", lambda x, p, n, r, m: ranks_twice(x.masked_fill(~n, -1)) < r * p.sum(1, keepdim=True), "rounded down"),
-    ("05.mine", lambda x, p, n, r, m: ranks_twice(x.masked_fill(~n, -1)) < (r * p.sum(1, keepdim=True)).long(), "more wanted"),
+    ("05.mine", lambda x, p, n, r, m: ranks_twice(x.masked_fill(~n, -1)) < (r * p.sum(1, keepdim=True)).long(),
+     "more wanted"),
 ]
 
 

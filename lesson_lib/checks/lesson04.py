@@ -125,8 +125,9 @@ EXERCISES = {
     ], "this is RetinaNet's classification loss."),
     "04.class_loss_slope": Exercise([
         _slope_case("gamma 2", *_FEW, 0.25, 2.0),
+        _slope_case("a picture without objects: divide by 1", [[0.4, -1.0]], [0], [0], 0.25, 2.0),
         _slope_case("gamma 2, logits of +-100", [[-100.0, 100.0], [-100.0, 60.0]], [0, 0], [1, 0], 0.25, 2.0),
         _slope_case("gamma .5, a sure answer (logit 18)", [[18.0, -18.0], [-18.0, 0.0]], [0, 0], [1, 0], 0.25, 0.5),
         _slope_case("gamma .5, logits of +-100", [[100.0, -100.0], [-100.0, 0.0]], [0, 0], [1, 0], 0.25, 0.5),
-    ], "its slope is finite and right at every logit, also where code from the net gives NaN.", tolerance=1e-3),
+    ], "its slope is finite and right at every logit, also where the formula as it stands gives NaN.", tolerance=1e-3),
 }

@@ -79,7 +79,8 @@ EXERCISES = {
         _ranks("falling already", [[3.0, 2.0, 1.0]]), _ranks("rising", [[1.0, 2.0, 3.0]]),
         _ranks("a list that is not its own inverse", [[0.2, 0.9, 0.1, 0.5]]),
         _ranks("equal losses: the first anchor first", [[1.0, 2.0, 1.0, 2.0]]),
-        _ranks("three pictures of 40 anchors", [[float(_rng.randrange(9)) for _ in range(40)] for _ in range(3)]),
+        _ranks("many equal losses: the first anchor first", [[float(_rng.randrange(9)) for _ in range(40)]
+                                                             for _ in range(3)]),
     ], "the second sort was only the inverse of a list."),
     "05.implied_ratio": Exercise([
         _implied("one object, equal background", [9.0, 1.0, 1.0, 1.0, 1.0], [1, 0, 0, 0, 0], 0.5),
