@@ -10,7 +10,7 @@ from lesson_lib.detectors.norms import Norm, conv_block
 #: Channels at strides 2, 4, 8, 16, 32, and how many residual blocks follow at the last three.
 SIZES = {"tiny-8": ((8, 16, 32, 48, 64), (1, 1, 1)),
          "tiny": ((16, 32, 64, 96, 128), (1, 1, 1)),            # for lessons
-         "tiny-24": ((24, 32, 96, 144, 192), (1, 2, 1))}        # for small data sets
+         "tiny-24": ((24, 48, 96, 144, 192), (1, 1, 1))}        # for small data sets
 STRIDES = (8, 16, 32)
 
 

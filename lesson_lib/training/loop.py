@@ -53,7 +53,7 @@ def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe, val: Sequ
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, steps, recipe)
         losses.append(one_step(network, model, images, targets, anchors, optimizer, recipe))
-        ids.append([target["id"] for target in targets])
+        ids.append([target["id"] or "?" for target in targets])
         epoch_ends = step % len(feed) == 0 or step == steps
         judge = val is not None and (step == steps or step % (recipe.evaluate * len(feed)) == 0)
         save = checkpoint and (step % save_every == 0 or step == steps)
