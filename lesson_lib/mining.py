@@ -84,7 +84,10 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
     highest = loss.topk(most, dim=1).values                         # (B, most), falling, NaN first
     if highest.isnan().any():
         raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
-    last = highest.gather(1, quota.clamp(min=1) - 1)                # (B, 1)
+    last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)      # (B, 1)
+    chosen = loss >= last
+    if (chosen.sum(1, keepdim=True) == quota).all():                # no tie at the border: the usual case
+        return chosen
     above, equal = loss > last, loss == last
     room = quota - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
