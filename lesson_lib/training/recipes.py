@@ -99,7 +99,7 @@ class Named(NamedTuple):
 
 _SSD = Recipe(steps=120_000, batch=32, size=300, optimizer="sgd", lr=1e-3, weight_decay=5e-4, schedule="step",
               drops=(4 / 6, 5 / 6), warmup=0, clip=0, augment="ssd", evaluate=10)
-_OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="crops", precision="auto", evaluate=10,
+_OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="flips", precision="auto", evaluate=10,
                inference={"nms": 0.5})
 _UPRIGHT = replace(_OURS, epochs=50, size=320, augment="photos")
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
