@@ -3,7 +3,7 @@ import re
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-NUMBER = r"-?\d+(?:\.\d+)?"
+NUMBER, TICK = r"-?\d+(?:\.\d+)?", r"-?[\d,]+(?:\.\d+)?(?:e-?\d+)?"
 
 
 class Chart(NamedTuple):
@@ -20,17 +20,20 @@ class Chart(NamedTuple):
 
 
 def chart(svg: str) -> Chart:
-    """Reads the SVG of a chart with linear axes; the ticks' numbers say what a pixel is worth."""
+    """Reads the SVG of a chart; the ticks' numbers say what a pixel is worth, on logarithmic axes too."""
     root = ElementTree.fromstring(re.sub(r' xmlns="[^"]+"', "", svg))
     plot = root.find("g")
-    ticks = {anchor: [(float(text.get(axis)) + shift, float(text.text)) for text in plot.findall("text")
+    ticks = {anchor: [(float(text.get(axis)) + shift, float(text.text.replace(",", "")))
+                      for text in plot.findall("text")
                       if text.get("text-anchor") == anchor and text.get("font-size") == "12"
-                      and re.fullmatch(NUMBER, text.text or "")]
+                      and re.fullmatch(TICK, text.text or "")]
              for anchor, axis, shift in (("middle", "x", 0), ("end", "y", -4))}
 
     def value(anchor: str, place: float) -> float:
-        (p1, v1), (p2, v2) = ticks[anchor][0], ticks[anchor][-1]
-        return v1 + (place - p1) * (v2 - v1) / (p2 - p1)
+        (p1, v1), (p, v), *_, (p2, v2) = ticks[anchor]
+        share = (place - p1) / (p2 - p1)
+        evenly = abs(v - (v1 + (p - p1) / (p2 - p1) * (v2 - v1))) < 1e-2 * abs(v2 - v1)
+        return v1 + share * (v2 - v1) if evenly else v1 * (v2 / v1) ** share
 
     def both(x: str, y: str) -> tuple[float, float]:
         return value("middle", float(x)), value("end", float(y))
