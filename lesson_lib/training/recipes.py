@@ -103,7 +103,7 @@ _OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="fli
                inference={"nms": 0.5})
 _UPRIGHT = replace(_OURS, epochs=50, size=320, augment="photos")
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
-_GPU = replace(_OURS, epochs=150, size=512, lr=1e-3, augment="photos")     # with norm=group or pretrained=True; not yet tried
+_GPU = replace(_OURS, epochs=150, size=512, lr=1e-3, augment="photos")  # norm=group or pretrained=True; not tried yet
 NAMED = {
     # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP on VOC07 test.
     "ssd300-voc": Named("ssd300-vgg16", _SSD),
