@@ -126,6 +126,8 @@ def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
     wrong = ~torch.isclose(got.detach().double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
     if not wrong.any():
         return ""
+    if not got.dim():
+        return f"expected {_short(expected.item())}, got {_short(got.item())}"
     place = tuple(wrong.nonzero()[0].tolist())
     return (f"{int(wrong.sum())} of {wrong.numel()} values differ; at {list(place)} expected "
             f"{_short(expected[place].item())}, got {_short(got[place].item())}")
