@@ -13,7 +13,7 @@ ROOMS = {  # the first part of a module's name after lesson_lib -> its room
     "plots": 5, "svg": 5, "diagrams": 5, "cli": 5, "__main__": 5,
     "widgets": 6, "checks": 6,
 }
-PACKAGE, CORE = 6000, 1500  # lines at most: lesson_lib without the exercises' cases; rooms 0 and 1
+PACKAGE, CORE = 7000, 1500  # lines at most: lesson_lib without the exercises' cases; rooms 0 and 1
 
 
 def module_name(path: Path, root: Path) -> str:

@@ -60,8 +60,8 @@ def _weights_arrived(backbone: Backbone, incompatible) -> None:
 class L2Norm(nn.Module):
     """Scales the feature vector of each cell to length 1, then each channel by a learned number.
 
-    conv4_3's values are far larger than those of the deeper maps (SSD section 3.1, after ParseNet,
-    arXiv:1506.04579); the scale starts at 20.
+    conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after ParseNet,
+    arXiv:1506.04579); the learned one starts at 20.
     """
     def __init__(self, channels: int, scale: float = 20.0):
         super().__init__()

@@ -101,6 +101,8 @@ _SSD = Recipe(steps=120_000, batch=32, size=300, optimizer="sgd", lr=1e-3, weigh
               drops=(4 / 6, 5 / 6), warmup=0, clip=0, augment="ssd", evaluate=10)
 _OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="flips", precision="auto", evaluate=10,
                inference={"nms": 0.5})
+#: Chosen on BCCD's train -> val (AP .541, AP50 .90): at equal time 288 px find more platelets than 256.
+_CELLS = replace(_OURS, epochs=28, size=288, weight_decay=0.05)
 _UPRIGHT = replace(_OURS, epochs=50, size=320, augment="photos")
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
 _GPU = replace(_OURS, epochs=150, size=512, lr=1e-3, augment="photos")  # norm=group or pretrained=True; not tried yet
@@ -114,7 +116,7 @@ NAMED = {
         steps=90_000, batch=16, size=608, optimizer="sgd", lr=0.01, weight_decay=1e-4, schedule="step",
         drops=(6 / 9, 8 / 9), warmup=0, clip=0)),
     "smears-ci": Named("ssd-tiny", _CI), "bccd-ci": Named("ssd-tiny", _CI), "any-ci": Named("ssd-tiny", _CI),
-    "smears-laptop": Named("ssd-tiny", _OURS), "bccd-laptop": Named("ssd-tiny", _OURS),
+    "smears-laptop": Named("ssd-tiny", _CELLS), "bccd-laptop": Named("ssd-tiny", _CELLS),
     "aquarium-laptop": Named("ssd-tiny", _UPRIGHT), "any-laptop": Named("ssd-tiny", _UPRIGHT),
     "bccd-laptop-ssd-lite0": Named("ssd-lite0", replace(_OURS, epochs=15, lr=2e-3)),
     "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=10, lr=2e-3)),

@@ -1,0 +1,52 @@
+"""The README is always true: its map names what exists and all that exists, its table is that of results/."""
+import re
+from pathlib import Path
+
+import pytest
+
+import lab
+from tools import record
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("*.md"))]
+MAP = README.partition("lesson_lib/\n")[2].partition("```")[0]
+
+
+def lesson_rows() -> list[list[str]]:
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if line.startswith("| [")]
+    return [row for row in rows if "(notebooks/" in row[0]]
+
+
+def test_every_lesson_has_one_row_in_order():
+    named = [re.search(r"\(notebooks/([^)]+)\)", row[0])[1] for row in lesson_rows()]
+    assert named == [path.name for path in lab.lessons()]
+
+
+def test_a_lessons_row_names_modules_that_exist_and_minutes():
+    for row in lesson_rows():
+        lesson, modules, _, minutes = row
+        found = re.findall(r"`([\w/]+)`", modules)
+        assert found, lesson
+        for module in found:
+            assert (ROOT / "lesson_lib" / module.rstrip("/")).exists() or \
+                (ROOT / "lesson_lib" / f"{module}.py").exists(), f"{lesson}: {module}"
+        assert re.fullmatch(r"\d+", minutes), lesson
+
+
+def test_the_map_names_every_module():
+    missing = [path.relative_to(ROOT) for path in sorted((ROOT / "lesson_lib").rglob("*.py"))
+               if not path.stem.startswith(("__", "lesson")) and path.parent.name != "checks"
+               and not re.search(rf"\b{path.stem}\b", MAP)]
+    assert not missing
+
+
+def test_the_results_are_those_of_the_recorded_runs():
+    assert record.readme(README) == README, "run tools/record.py readme"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target

@@ -1,0 +1,116 @@
+"""Runs that the README reports: train, evaluate once on the test split, write down what came out.
+
+    .venv/bin/python tools/record.py run NAME [NAME ...]   the seeds that results/detectors.json still lacks
+    .venv/bin/python tools/record.py readme                put the table into README.md
+
+A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is looked at once
+for each seed. Commands are the ones that anybody would type; NAME is a key of RUNS.
+"""
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, README = ROOT / "results" / "detectors.json", ROOT / "README.md"
+MARKS = "<!-- results -->", "<!-- end of results -->"
+SEEDS = (0, 1, 2)
+RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
+    "bccd": ("BCCD, from scratch", "--data bccd --model ssd-tiny --budget laptop", "--data bccd --split test"),
+    "bccd-lite0": ("BCCD, from Lite0's ImageNet weights", "--data bccd --model ssd-lite0 --budget laptop",
+                   "--data bccd --split test"),
+    "smears": ("smears, from scratch", "--data smears --model ssd-tiny --budget laptop", "--data smears --split test"),
+    "smears-to-bccd": ("trained on smears alone, tested on BCCD", "--data smears --model ssd-tiny --budget laptop",
+                       "--data bccd --split test"),
+    "aquarium": ("aquarium, from scratch", "--data aquarium --model ssd-tiny --budget laptop",
+                 "--data aquarium --split test"),
+    "aquarium-lite0": ("aquarium, from Lite0's ImageNet weights", "--data aquarium --model ssd-lite0 --budget laptop",
+                       "--data aquarium --split test"),
+}
+
+
+def call(arguments: list[str]) -> str:
+    """What `python -m lesson_lib ARGUMENTS` prints; a failure ends this program with what it said."""
+    done = subprocess.run([sys.executable, "-m", "lesson_lib", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"lesson_lib {' '.join(arguments)}: {done.stderr.strip()[-600:]}")
+    return done.stdout
+
+
+def machine() -> str:
+    """This machine in a few words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(": ")[2] for line in (info.read_text() if info.exists() else "").splitlines()
+             if line.startswith("model name")]
+    return f"{os.cpu_count()} CPU cores, {names[0] if names else platform.processor()}"
+
+
+def run(names: list[str]) -> None:
+    """Makes every missing (name, seed) and appends it to the results at once, so that nothing is lost."""
+    for name in names:
+        _, train, evaluate = RUNS[name]
+        for seed in SEEDS:
+            known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+            if any((r["name"], r["seed"]) == (name, seed) for r in known):
+                continue
+            folder = f"runs/{train.split()[1]}-{train.split()[3]}-{seed}"
+            command = f"train {train} --seed {seed} --out {folder}"
+            call(command.split())
+            seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])["seconds"]
+            figures = json.loads(call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1])
+            known.append({"name": name, "seed": seed, "train": f"python -m lesson_lib {command}",
+                          "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
+                          "seconds": round(seconds), "machine": machine(), "torch": torch.__version__.split("+")[0],
+                          "date": date.today().isoformat(),
+                          "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)}})
+            RESULTS.parent.mkdir(exist_ok=True)
+            part = RESULTS.with_suffix(".part")
+            part.write_text(json.dumps(known, indent=1) + "\n")
+            part.replace(RESULTS)
+            print(name, seed, f"{seconds:.0f} s", known[-1]["figures"]["AP"], known[-1]["figures"]["AP50"], flush=True)
+
+
+def table() -> str:
+    """Markdown: a row a name, means over seeds with the standard deviation, and where it was measured."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows = []
+    for name, (told, train, _) in RUNS.items():
+        runs = [r for r in known if r["name"] == name]
+        if runs:
+            cells = [told, f"`train {train}`", str(len(runs))]
+            for figure in ("AP", "AP50", "AP75"):
+                values = [r["figures"][figure] for r in runs]
+                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.3f}{spread}")
+            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s")
+            rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return "No run has been recorded yet."
+    places = sorted({f"{r['machine']}, torch {r['torch']}, {r['date']}" for r in known})
+    return "\n".join(["| test split | command | seeds | AP | AP50 | AP75 | training |", "|---|---|---|---|---|---|---|",
+                      *rows, "", "AP is COCO's, mean over seeds ± standard deviation. Measured on "
+                      + "; ".join(places) + ". Every single run stands in [results/](results/)."])
+
+
+def readme(text: str) -> str:
+    """The text of README.md with today's table between its marks."""
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    return f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"] and set(sys.argv[2:]) <= set(RUNS) and sys.argv[2:]:
+        run(sys.argv[2:])
+    elif sys.argv[1:] == ["readme"]:
+        README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        sys.exit(f"{__doc__}\nNames: {', '.join(RUNS)}")
