@@ -12,7 +12,7 @@ from lesson_lib import cli
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
 from lesson_lib.training.distributed import from_first, joined, processes, rank_and_world, shared, total
 
-FIGURES = ("loss", "cls", "box", "grad_norm", "lr", "AP", "AP50", "AR100")
+FIGURES = ("loss", "cls", "box", "lr", "AP", "AP50", "AR100")
 
 
 def objects(picture, count):
@@ -44,6 +44,10 @@ def test_two_processes_make_the_run_of_one(tmp_path, capsys):
     one, two = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
                 for name in ("one", "two"))
     assert len(one) == len(two) == 4 and "AP" in one[-1] and one[-1]["AR100"] > 0
+    # Gradients are compared while the weights are equal to the last digits: AdamW divides a gradient by its size, and
+    # so turns the rounding of those near 0 into steps of the weights.
+    for a, b in zip(one[:2], two):
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
     for a, b in zip(one, two):
         assert [b[k] for k in FIGURES if k in b] == pytest.approx([a[k] for k in FIGURES if k in a], rel=1e-4, abs=1e-6)
 
