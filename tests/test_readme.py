@@ -1,4 +1,5 @@
 """The README is always true: its map names what exists and all that exists, its table is that of results/."""
+import json
 import re
 from pathlib import Path
 
@@ -23,15 +24,17 @@ def test_every_lesson_has_one_row_in_order():
     assert named == [path.name for path in lab.lessons()]
 
 
-def test_a_lessons_row_names_modules_that_exist_and_minutes():
-    for row in lesson_rows():
+def test_a_lessons_row_says_what_the_lesson_says_and_names_modules_that_exist():
+    for row, path in zip(lesson_rows(), lab.lessons()):
         lesson, modules, _, minutes = row
+        opening = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        assert re.match(r"\[([^\]]+)\]", lesson)[1] == opening.splitlines()[0].removeprefix("# "), lesson
+        assert minutes == re.search(r"(?i)about (\d+) minutes", opening)[1], lesson
         found = re.findall(r"`([\w/]+)`", modules)
         assert found, lesson
         for module in found:
             assert (ROOT / "lesson_lib" / module.rstrip("/")).exists() or \
                 (ROOT / "lesson_lib" / f"{module}.py").exists(), f"{lesson}: {module}"
-        assert re.fullmatch(r"\d+", minutes), lesson
 
 
 def test_the_map_names_every_module():
