@@ -39,6 +39,7 @@ MISTAKES = [
     ("10.learning_rate", lambda s, lr, w, d: lr * s / w if s < w else rate(s, lr, 0, d), "not 0"),
     ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, 0, d), "first step of a warm-up"),
     ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, w, d[:1]), "both drops"),
+    ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, w, [drop + w for drop in d]), "does not move the drops"),
     ("10.zoom_out", lambda b, size, f, x, y: b / f + torch.tensor([x, y, x, y]), "bottom right"),
     ("10.zoom_out", lambda b, size, f, x, y: b / f, "bottom right"),
     ("10.zoom_out", lambda b, size, f, x, y: (b + torch.tensor([y, x, y, x])) / f, "40 and 8"),

@@ -1,4 +1,4 @@
-"""Cases for lesson 10: epochs and steps, a schedule with warm-up and drops, boxes on a larger canvas, SSD's crop.
+"""Cases for lesson 10: a schedule with warm-up and drops, boxes on a larger canvas, SSD's crop.
 
 Expected values are worked out here in plain Python numbers."""
 import random
@@ -39,6 +39,7 @@ EXERCISES = {
         _rate("the first step of a warm-up is not 0", 0, 120, 0.01, 9, [80]),
         _rate("the last step of a warm-up", 8, 120, 0.01, 9, [80]),
         _rate("right after the warm-up", 9, 120, 0.01, 9, [80]),
+        _rate("a warm-up does not move the drops", 80, 120, 0.01, 9, [80]),
         _rate("no drops at all", 70, 120, 0.02, 4, []),
     ], "both papers' schedules are this function.", tolerance=1e-9),
     "10.zoom_out": Exercise([
