@@ -6,10 +6,11 @@ import math
 from lesson_lib.checks import Case, Exercise
 
 
-def _first(why: str, pi: float, alpha: float, gamma: float, background: float) -> Case:
-    positive = alpha * (1 - pi) ** gamma * math.log(1 / pi)
-    negative = (1 - alpha) * pi**gamma * math.log(1 / (1 - pi))
-    return Case(why, (pi, alpha, gamma, background), positive + background * negative)
+def _first(why: str, anchors: int, ignored: int, matched: int, classes: int, pi: float, alpha: float,
+           gamma: float) -> Case:
+    ones, zeros = matched, matched * (classes - 1) + (anchors - ignored - matched) * classes
+    loss = ones * alpha * (1 - pi) ** gamma * math.log(1 / pi) + zeros * (1 - alpha) * pi**gamma * math.log(1 / (1 - pi))
+    return Case(why, (anchors, ignored, matched, classes, pi, alpha, gamma), loss / max(1, matched))
 
 
 def _whole(why: str, sums: list[float], positives: list[int]) -> Case:
@@ -17,23 +18,25 @@ def _whole(why: str, sums: list[float], positives: list[int]) -> Case:
 
 
 def _gather(why: str, items: int, world: int) -> Case:
-    parts = [[f"p{i}" for i in range(items) if i % world == rank] for rank in range(world)]
-    return Case(why, (parts,), [f"p{i}" for i in range(items)])
+    names = "hen cat owl ant fox bee dog".split()[:items]            # in no order that a sort could find
+    return Case(why, ([[name for i, name in enumerate(names) if i % world == rank] for rank in range(world)],), names)
 
 
 EXERCISES = {
     "11.first_loss": Exercise([
-        _first("RetinaNet's settings, background left out", 0.01, 0.25, 2.0, 0.0),
-        _first("plain cross entropy, both sides weighted by a half", 0.01, 0.5, 0.0, 0.0),
-        _first("with 5,000 background sigmoids for each matched anchor", 0.01, 0.25, 2.0, 5000.0),
-        _first("cross entropy and no prior: the background is everything", 0.5, 0.5, 0.0, 5000.0),
-        _first("another prior", 0.1, 0.25, 1.0, 300.0),
+        _first("one class and every anchor matched: no background", 6, 0, 6, 1, 0.01, 0.25, 2.0),
+        _first("a matched anchor, three classes: two of its sigmoids are background", 1, 0, 1, 3, 0.5, 0.5, 0.0),
+        _first("cross entropy without the prior: the background is everything", 100_000, 0, 60, 80, 0.5, 0.5, 0.0),
+        _first("ignored anchors cost nothing", 20_000, 10_000, 40, 80, 0.3, 0.25, 2.0),
+        _first("another prior", 5_000, 300, 25, 3, 0.1, 0.25, 1.0),
+        _first("no matched anchor: divided by 1", 100_000, 0, 0, 80, 0.01, 0.25, 2.0),
     ], "the number to compare the first record with, before you pay for the second."),
     "11.scaled": Exercise([
         Case("eight times the batch", (0.01, 90_000, 16, 128), (0.08, 11_250)),
         Case("a quarter of the batch", (0.01, 90_000, 16, 4), (0.0025, 360_000)),
         Case("the same batch", (0.001, 120_000, 32, 32), (0.001, 120_000)),
         Case("steps that do not divide evenly are rounded", (0.02, 1000, 16, 48), (0.06, 333)),
+        Case("rounded to the nearest, up too", (0.02, 1000, 16, 24), (0.03, 667)),
     ], "the same pictures are seen, in fewer and longer steps."),
     "11.shared_loss": Exercise([
         _whole("two processes alike", [6.0, 6.0], [3, 3]),
