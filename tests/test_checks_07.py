@@ -20,7 +20,8 @@ def l2norm(x, scale, dim=1, eps=1e-12):
     return x / x.norm(dim=dim, keepdim=True).clamp(min=eps) * scale[:, None, None]
 
 
-def top_down(maps, weights, mode="nearest", size=True, chain=True):
+def top_down(maps, weights, mode="nearest", size=True, chain=True, pictures=None):
+    maps = [x[:pictures] for x in maps]
     mixed = [torch.einsum("dc,bchw->bdhw", w, x) for x, w in zip(maps, weights)]
     merged = mixed[-1:]
     for i in range(len(maps) - 2, -1, -1):
@@ -42,6 +43,8 @@ MISTAKES = [
     ("07.l2norm", lambda x, scale: l2norm(x, torch.ones_like(scale)), "the learned scale"),
     ("07.l2norm", lambda x, scale: x / x.norm(dim=1, keepdim=True) * scale[:, None, None], "a cell of zeros"),
     ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(2, 3)), "the values 3 and 4"),
+    ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(0, 1)), "two pictures"),
+    ("07.top_down", lambda maps, weights: top_down(maps, weights, pictures=1), "two pictures"),
     ("07.top_down", lambda maps, weights: top_down(maps, weights, mode="bilinear"), "each value is copied"),
     ("07.top_down", lambda maps, weights: top_down(maps, weights, chain=False), "passes on what it was given"),
     ("07.top_down", lambda maps, weights: top_down(maps, weights, size=False), "odd pictures"),

@@ -40,6 +40,14 @@ def _norm_case(why: str, x: Map, scale: list[float], expected: Map | None = None
     return Case(why, (torch.tensor([x]), torch.tensor(scale)), torch.tensor([expected or _normed(x, scale)]))
 
 
+def _two_pictures(why: str, first: Case, second: Case) -> Case:
+    """Two cases with the same last argument as one batch of two pictures."""
+    def join(a, b):
+        return torch.cat([a, b]) if isinstance(a, torch.Tensor) else [torch.cat(pair) for pair in zip(a, b)]
+
+    return Case(why, (join(first.args[0], second.args[0]), first.args[1]), join(first.expected, second.expected))
+
+
 def _random_map(channels: int, rows: int, columns: int, seed: int) -> Map:
     rng = random.Random(seed)
     return [[[rng.uniform(-1, 1) for _ in range(columns)] for _ in range(rows)] for _ in range(channels)]
@@ -69,6 +77,12 @@ def _random_pyramid(why: str, sizes: list[tuple[int, int]], channels: list[int],
     return _pyramid(why, maps, weights)
 
 
+def _two_maps(seed: int) -> Case:
+    """Maps by `seed`, mixed by weights that are always the same."""
+    maps = [_random_map(2, 2, 4, seed), _random_map(3, 1, 2, seed + 1)]
+    return _pyramid("", maps, [_random_map(1, 2, c, c)[0] for c in (2, 3)])
+
+
 EXERCISES = {
     "07.receptive_field": Exercise([
         _field("one 3 x 3 convolution", [(3, 1, 1)], (3, 1)),
@@ -89,15 +103,18 @@ EXERCISES = {
         _norm_case("a cell of zeros stays zero", [[[0.0, 2.0]], [[0.0, 0.0]]], [20.0, 20.0],
                    [[[0.0, 20.0]], [[0.0, 0.0]]]),
         _norm_case("six channels, 4 x 3 cells", _random_map(6, 4, 3, seed=1), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        _two_pictures("two pictures: each cell of each has its own length",
+                      *(_norm_case("", _random_map(2, 2, 2, seed), [1.0, 2.0]) for seed in (2, 3))),
     ], "every cell speaks with the same loudness."),
     "07.top_down": Exercise([
         _pyramid("one map only: mixed, nothing to add", [[[[1.0, 2.0]]]], [[[3.0]]]),
         _pyramid("two maps, one channel", [[[[1.0, 2.0], [3.0, 4.0]]], [[[10.0]]]], [[[1.0]], [[1.0]]]),
-        _pyramid("a coarse map of 1 x 2 under 2 x 4: each value is copied, none is averaged",
+        _pyramid("a coarse map of 1 x 2 above one of 2 x 4: each value is copied, none is averaged",
                  [[[[0.0] * 4] * 2], [[[1.0, 5.0]]]], [[[1.0]], [[1.0]]]),
         _random_pyramid("two channels from three: the 1 x 1 convolution mixes them", [(2, 2), (1, 1)], [3, 3], 2, 3),
         _random_pyramid("three maps: the middle one passes on what it was given", [(4, 4), (2, 2), (1, 1)], [2, 3, 4],
                         2, 5),
-        _random_pyramid("5 rows over 3 over 2, as odd pictures give", [(5, 7), (3, 4), (2, 2)], [2, 2, 3], 3, 7),
+        _random_pyramid("5 rows, then 3, then 2, as odd pictures give", [(5, 7), (3, 4), (2, 2)], [2, 2, 3], 3, 7),
+        _two_pictures("two pictures", _two_maps(11), _two_maps(13)),
     ], "P5 to P3, from an empty function."),
 }
