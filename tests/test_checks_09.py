@@ -9,8 +9,11 @@ from lesson_lib.checks import verdict
 from lesson_lib.checks.lesson09 import EXERCISES
 
 
-def first_loss(anchors, classes, pi, gamma, alpha):
-    return anchors * classes * (1 if alpha is None else 1 - alpha) * pi ** gamma * -math.log1p(-pi)
+def first_loss(anchors, classes, positives, pi, gamma, alpha, alpha_yes=None, noes=None, least=1):
+    no = (1 if alpha is None else 1 - alpha) * pi ** gamma * -math.log1p(-pi)
+    yes = (1 if alpha is None else alpha_yes or alpha) * (1 - pi) ** gamma * -math.log(pi)
+    noes = anchors * classes - positives if noes is None else noes
+    return (noes * no + positives * yes) / max(least, positives)
 
 
 def head_parameters(channels, per_cell, num_classes, towers=2, layers=4, bias=1, levels=1, background=0):
@@ -35,11 +38,19 @@ def retinanet_loss(cls_logits, box_deltas, labels, box_targets, state, alpha=0.2
 
 RIGHT = {"first_loss": first_loss, "head_parameters": head_parameters, "retinanet_loss": retinanet_loss}
 WRONG = [
-    ("first_loss", lambda a, k, p, g, w: a * k * -math.log(p) * p ** g * (1 - (w or 0)), "with the prior 0.01"),
-    ("first_loss", lambda a, k, p, g, w: first_loss(a, k, p, 0, w), "focal loss without the prior"),
-    ("first_loss", lambda a, k, p, g, w: first_loss(a, k, p, g, None if w is None else 1 - w), "focal loss without the prior"),
-    ("first_loss", lambda a, k, p, g, w: first_loss(a, 1, p, g, w), "100,000 anchors, 80 classes"),
-    ("first_loss", lambda a, k, p, g, w: a * k * (1 if w is None else .75) * (1 - p) ** g * -math.log1p(-p), "with the prior"),
+    ("first_loss", lambda a, k, n, p, g, w: a * k * -math.log(p) * p ** g * (1 - (w or 0)), "with the prior 0.01"),
+    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, k, n, p, 0, w), "focal loss without the prior"),
+    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, k, n, p, g, w and 1 - w), "focal loss without the prior"),
+    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, 1, n, p, g, w), "100,000 anchors, 80 classes"),
+    ("first_loss", lambda a, k, n, p, g, w: a * k * (1 if w is None else .75) * (1 - p) ** g * -math.log1p(-p),
+     "with the prior"),
+    ("first_loss", lambda a, k, n, *o: first_loss(a, k, 0, *o), "one anchor with an object"),
+    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o, noes=a * k), "one anchor with an object"),
+    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o, noes=(a - n) * k), "one anchor with an object"),
+    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o) * max(1, n), "four of ten"),
+    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o) * max(1, n) / a, "100,000 anchors"),
+    ("first_loss", lambda *a: first_loss(*a, least=0), "one anchor of background"),
+    ("first_loss", lambda *a: first_loss(*a, alpha_yes=0.75), "objects under focal loss"),
     ("head_parameters", lambda *a: head_parameters(*a, bias=0), "one channel"),
     ("head_parameters", lambda *a: head_parameters(*a, towers=1), "one channel"),
     ("head_parameters", lambda *a: head_parameters(*a, levels=5), "one channel"),

@@ -8,8 +8,13 @@ import torch
 from lesson_lib.checks import Case, Exercise
 
 
-def _first(why: str, anchors: int, classes: int, pi: float, gamma: float, alpha: float | None, expected: float) -> Case:
-    return Case(why, (anchors, classes, pi, gamma, alpha), expected)
+def _first(why: str, anchors: tuple[int, int, int], pi: float, gamma: float, alpha: float | None,
+           expected: float) -> Case:
+    """anchors: how many, of how many classes, and how many of them are positive."""
+    return Case(why, (*anchors, pi, gamma, alpha), expected)
+
+
+NO_AT_1_PERCENT, NO_AT_10_PERCENT = 0.01005033585, 0.10536051566        # -log(.99), -log(.9)
 
 
 def retinanet_loss_by_loops(logits: list, deltas: list, labels: list, targets: list, state: list) -> tuple[float, float]:
@@ -47,12 +52,19 @@ def _batch(why: str, state: list[list[int]], seed: int = 0, spread: float = 1.0,
 
 EXERCISES = {
     "09.first_loss": Exercise([
-        _first("one anchor, one class, p = 0.5, cross entropy", 1, 1, 0.5, 0.0, None, math.log(2)),
-        _first("100,000 anchors, 80 classes, p = 0.5, cross entropy", 100_000, 80, 0.5, 0.0, None, 8e6 * math.log(2)),
-        _first("the same with the prior 0.01", 100_000, 80, 0.01, 0.0, None, 8e6 * 0.01005033585),
-        _first("focal loss without the prior", 100_000, 80, 0.5, 2.0, 0.25, 8e6 * 0.75 * 0.25 * math.log(2)),
-        _first("focal loss with the prior", 100_000, 80, 0.01, 2.0, 0.25, 8e6 * 0.75 * 1e-4 * 0.01005033585),
-    ], "from five and a half million to six, before a single step."),
+        _first("one anchor of background, one class, p = 0.5, cross entropy", (1, 1, 0), 0.5, 0.0, None, math.log(2)),
+        _first("100,000 anchors, 80 classes, p = 0.5, cross entropy", (100_000, 80, 0), 0.5, 0.0, None,
+               8e6 * math.log(2)),
+        _first("the same with the prior 0.01", (100_000, 80, 0), 0.01, 0.0, None, 8e6 * NO_AT_1_PERCENT),
+        _first("focal loss without the prior", (100_000, 80, 0), 0.5, 2.0, 0.25, 8e6 * 0.75 * 0.25 * math.log(2)),
+        _first("focal loss with the prior", (100_000, 80, 0), 0.01, 2.0, 0.25, 8e6 * 0.75 * 1e-4 * NO_AT_1_PERCENT),
+        _first("one anchor with an object, three classes, p = 0.1, cross entropy", (1, 3, 1), 0.1, 0.0, None,
+               math.log(10) + 2 * NO_AT_10_PERCENT),
+        _first("four of ten anchors with an object", (10, 2, 4), 0.1, 0.0, None,
+               (4 * math.log(10) + 16 * NO_AT_10_PERCENT) / 4),
+        _first("objects under focal loss", (100_000, 80, 100), 0.01, 2.0, 0.25,
+               0.25 * 0.9801 * math.log(100) + 7_999_900 * 0.75 * 1e-4 * NO_AT_1_PERCENT / 100),
+    ], "from five and a half million to six, and what the objects add, before a single step."),
     "09.head_parameters": Exercise([
         Case("one channel, one anchor a cell, one class", (1, 1, 1), 4 * 10 * 2 + 10 + 40),
         Case("the paper's: 256 channels, 9 anchors a cell, 80 classes", (256, 9, 80), 6_463_220),
