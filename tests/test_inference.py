@@ -171,6 +171,28 @@ def test_the_best_by_the_long_way(detect, background, variances, spread, keep, t
 
 
 @both
+def test_the_vote_by_hand(detect, background, variances):
+    """Three boxes of one class: the second overlaps the first by 18 / 22, the third by 10 / 30; one of another
+    class lies where the second does, and has no say."""
+    boxes = tensor([[10., 10, 30, 30], [12., 10, 32, 30], [20., 10, 40, 30], [12., 10, 32, 30]])
+    scores, labels = (.8, .4, .6, .7), (1, 1, 1, 2)
+    out, rows = silent(1, background), [40, 50, 60, 70]
+    for row, score, label in zip(rows, scores, labels):
+        speak(out, 0, row, label, background, logit=math.log(score / (1 - score)))
+    out.box_deltas[0, rows] = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(ANCHORS[rows]), variances)
+    plain = detect(out, ANCHORS, SIZE, nms=.45, variances=variances)[0]
+    moved = detect(out, ANCHORS, SIZE, nms=.45, variances=variances, vote=.7)[0]
+    assert plain["scores"].tolist() == moved["scores"].tolist() == pytest.approx([.8, .7, .6])
+    assert moved["labels"].tolist() == [1, 2, 1]
+    torch.testing.assert_close(plain["boxes"], boxes[[0, 3, 2]], atol=1e-4, rtol=0)
+    by_hand = (.8 * 10 + .4 * 12) / 1.2                                                 # the left edge
+    expected = tensor([[by_hand, 10, by_hand + 20, 30], [12, 10, 32, 30], [20, 10, 40, 30]])
+    torch.testing.assert_close(moved["boxes"], expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="vote is 1.5; give an IoU"):
+        detect(out, ANCHORS, SIZE, variances=variances, vote=1.5)
+
+
+@both
 def test_bfloat16_outputs(detect, background, variances):
     out = Outputs(*(x.bfloat16() for x in tell_truth(TRUTH, background, variances)))
     found = detect(out, ANCHORS, SIZE)[0]

@@ -75,6 +75,22 @@ def test_other_backbones_by_one_line(config, channels):
     assert model(torch.empty(1, 3, size, size, device="meta")).box_deltas.shape == (1, *model.anchors().shape)
 
 
+def test_l2norm_makes_the_heads_independent_of_the_backbones_scale():
+    """Pretrained maps may be many times larger than heads expect: then the first loss is over 100."""
+    torch.manual_seed(0)
+    model = SSD(SSDConfig(3, backbone="tiny", norm="batch", image_size=64, l2norm=True)).eval()
+    pictures = torch.rand(2, 3, 64, 64)
+    maps = model.features(pictures)
+    for x in maps[:3]:                                          # as long as L2Norm's first scale, 20, in each cell
+        assert torch.allclose(x.norm(dim=1), torch.full_like(x[:, 0], 20.0), rtol=1e-4)
+    usual = model.backbone.body.forward
+    model.backbone.body.forward = lambda x: [50 * m for m in usual(x)]
+    louder = model.features(pictures)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(maps[:3], louder[:3]))
+    assert {"scales.0.scale", "scales.1.scale", "scales.2.scale"} <= {name for name, _ in model.named_parameters()}
+    assert SSD(SSDConfig(3, backbone="tiny", norm="batch", image_size=64)).scales is None
+
+
 @pytest.mark.parametrize("size", [(64, 64), (48, 80), (70, 33)])
 def test_other_picture_sizes(small, size):
     with torch.no_grad():

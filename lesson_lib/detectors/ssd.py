@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, default_boxes, ssd_scales
-from lesson_lib.detectors.backbones import build_backbone
+from lesson_lib.detectors.backbones import L2Norm, build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, ssd_criterion
 from lesson_lib.detectors.heads import SSDHeads
 from lesson_lib.detectors.inference import Detections, ssd_detections
@@ -49,6 +49,8 @@ class SSDConfig:
     num_classes         K, without the background: the model has K + 1 outputs for classes
     backbone, nodes, norm, pretrained, freeze   see `build_backbone`; a norm that learns is in the extras too
     image_size          pixels, (height, width) or one number; the default boxes are laid out for it
+    l2norm              each of the backbone's maps is scaled by an L2Norm, as VGG16's conv4_3 is in the paper: for
+                        pretrained networks whose maps differ in scale
     extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one cell
     boxes               default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
     Of the matching, for `criterion`; see `match_ssd`:
@@ -62,6 +64,7 @@ class SSDConfig:
     pretrained: bool | str = False
     freeze: tuple[str, ...] = ()
     image_size: Size = 300
+    l2norm: bool = False
     extras: tuple[Extra, ...] | None = None
     boxes: DefaultBoxes | None = None
     s_min: float = 0.1
@@ -99,6 +102,7 @@ class SSD(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone, config.norm, config.pretrained, config.nodes,
                                        config.freeze)
+        self.scales = nn.ModuleList(L2Norm(c) for c in self.backbone.channels) if config.l2norm else None
         norm = config.norm if config.norm in ("batch", "group") else None  # what is new has nothing to freeze
         last = map_grids(config.image_size, self.backbone.strides)[-1]
         self.layout = (_down_to_one_cell(last, self.backbone.channels[-1]) if config.extras is None
@@ -125,6 +129,8 @@ class SSD(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """The maps that the heads read, finest first."""
         maps = self.backbone(images)
+        if self.scales is not None:
+            maps = [scale(x) for scale, x in zip(self.scales, maps)]
         for extra in self.extras:
             maps.append(extra(maps[-1]))
         return maps

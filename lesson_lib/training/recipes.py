@@ -81,7 +81,7 @@ MODELS: dict[str, Config] = {
     "ssd300-vgg16": SSD_CONFIGS["paper-300"],
     "ssd512-vgg16": SSD_CONFIGS["paper-512"],
     "ssd-tiny": SSDConfig(backbone="tiny-24", **_SMALL),
-    "ssd-lite0": SSDConfig(backbone="lite0", pretrained=True, **_SMALL),
+    "ssd-lite0": SSDConfig(backbone="lite0", pretrained=True, l2norm=True, **_SMALL),
     "ssd-r18": SSDConfig(backbone="resnet18"),
     "retinanet-r50": RETINANET_CONFIGS["paper"],
     "retinanet-r34": RetinaNetConfig(backbone="resnet34"),
