@@ -18,6 +18,11 @@ def in_noise(a, b):
 
 
 def agreement(paper, here):
+    pairs = [(i, j) for i in range(len(paper)) for j in range(i) if paper[i] != paper[j]]
+    return sum((paper[i] < paper[j]) == (here[i] < here[j]) for i, j in pairs) / len(pairs)
+
+
+def agreement_with_ties(paper, here):
     pairs = [(i, j) for i in range(len(paper)) for j in range(i)]
     return sum((paper[i] < paper[j]) == (here[i] < here[j]) for i, j in pairs) / len(pairs)
 
@@ -29,6 +34,15 @@ def boxes_follow(augment, shape=(3, 40, 64), box=(8, 6, 36, 18), share=0.75, sla
     rows, columns = (moved[0] > share * moved.max()).nonzero().unbind(1)
     seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     return bool(((boxes[0] - seen).abs() <= slack).all())
+
+
+def box_is_white(augment):
+    image = torch.zeros(3, 40, 64, dtype=torch.uint8)
+    image[:, 6:18, 8:36] = 255
+    moved, boxes = augment(image, torch.tensor([[8.0, 6.0, 36.0, 18.0]]))
+    x1, y1, x2, y2 = boxes[0].int().tolist()
+    inside = moved[0, y1:y2, x1:x2]
+    return bool(inside.numel() and (inside > 0.75 * moved.max()).all())
 
 
 KEY = dict(zip(LETTERS, (next(bug for bug in museum.BUGS if museum.is_right(letter, bug)) for letter in LETTERS)))
@@ -44,6 +58,8 @@ MISTAKES = [
     ("12.agreement", lambda paper, here: float(paper.index(max(paper)) == here.index(max(here))), "one pair of three"),
     ("12.agreement", lambda paper, here: 2 * agreement(paper, here) - 1, "opposite order"),
     ("12.agreement", lambda paper, here: agreement(paper[:3], here[:3]), "four settings"),
+    ("12.agreement", agreement_with_ties, "equal in the paper"),
+    ("12.boxes_follow", box_is_white, "middle of their objects"),
     ("12.boxes_follow", lambda augment: True, "forgets the boxes"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, box=(16, 6, 48, 18)), "forgets the boxes"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, shape=(3, 64, 64)), "height for the width"),

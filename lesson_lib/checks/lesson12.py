@@ -18,9 +18,8 @@ def _in_noise(why: str, a: list[float], b: list[float]) -> Case:
 
 
 def _agreement(why: str, paper: list[float], here: list[float]) -> Case:
-    pairs = [(i, j) for i in range(len(paper)) for j in range(i)]
-    same = [pair for pair in pairs if (paper[pair[0]] < paper[pair[1]]) == (here[pair[0]] < here[pair[1]])]
-    return Case(why, (paper, here), len(same) / len(pairs))
+    ordered = [(a, b) for a in zip(paper, here) for b in zip(paper, here) if a[0] < b[0]]
+    return Case(why, (paper, here), len([1 for a, b in ordered if a[1] < b[1]]) / len(ordered))
 
 
 # ---- augmentations, right and wrong: image (3, H, W) uint8, boxes (N, 4) xyxy -> both, changed -----------
@@ -75,6 +74,11 @@ def _darker(image: Tensor, boxes: Tensor) -> Pair:
     return image // 2, boxes
 
 
+def _boxes_shrunk(image: Tensor, boxes: Tensor) -> Pair:
+    middle = (boxes + boxes[:, [2, 3, 0, 1]]) / 2
+    return image, (boxes + middle) / 2
+
+
 def _canvas(image: Tensor, boxes: Tensor) -> Pair:
     canvas = torch.full((3, image.shape[1] + 20, image.shape[2] + 30), 117, dtype=torch.uint8)
     canvas[:, 12:12 + image.shape[1], 7:7 + image.shape[2]] = image
@@ -98,6 +102,7 @@ EXERCISES = {
         _agreement("the opposite order", [30.2, 31.1, 34.0], [9.0, 6.0, 5.0]),
         _agreement("one pair of three exchanged", [65.5, 71.6, 74.3], [40.0, 52.0, 51.0]),
         _agreement("four settings", [31.1, 32.9, 34.0, 32.2], [20.0, 25.0, 28.0, 19.0]),
+        _agreement("two equal in the paper: five pairs count", [31.1, 32.8, 31.1, 36.0], [23.0, 22.0, 19.0, 21.0]),
     ], "1 is the paper's order, one half is what chance gives."),
     "12.museum": Exercise([Case(f"exhibit {letter}: is your diagnosis right?", (letter,), True) for letter in LETTERS],
                           "all eight. You would have found them at work, too."),
@@ -111,6 +116,7 @@ EXERCISES = {
         Case("a mirror that leaves x1 > x2", (_corners_crossed,), False),
         Case("a correct transposition", (_transpose,), True), Case("half the size, correct", (_half,), True),
         Case("half the size, boxes forgotten", (_half_forgotten,), False),
+        Case("boxes of half the size, in the middle of their objects", (_boxes_shrunk,), False),
         Case("only darker", (_darker,), True), Case("a grey canvas around it, correct", (_canvas,), True),
         Case("a grey canvas, x and y exchanged", (_canvas_swapped,), False),
     ], "this test, six lines long, would have caught exhibits that cost people weeks."),
