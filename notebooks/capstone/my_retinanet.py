@@ -1,4 +1,4 @@
-"""Your RetinaNet, from an empty file. Climb the ladder with it, one rung at a time:
+"""Your RetinaNet, from an empty file. Climb the ladder with it, one rung at a time, from this folder:
 
     python -c "import my_retinanet as r; from lesson_lib.checks.ladder import ladder; ladder(r, kind='retinanet')"
 
@@ -33,7 +33,8 @@ class Detector(nn.Module):
 
         outputs (cls_logits, box_deltas); a target is {"boxes" (G, 4) xyxy, "labels" (G,) 0..K-1}.
         IoU >= .5 positive, < .4 background, between ignored; an object's best anchors are positive at any IoU
-        over 0, each for the object that it overlaps most. Focal loss .25, 2; smooth L1 with beta 1/9.
+        over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma 2; smooth L1, beta 1/9, of
+        offsets that no variance divides.
         """
         raise NotImplementedError                   # rung 2
 

@@ -1,4 +1,4 @@
-"""Your SSD, from an empty file. Climb the ladder with it, one rung at a time:
+"""Your SSD, from an empty file. Climb the ladder with it, one rung at a time, from this folder:
 
     python -c "import my_ssd; from lesson_lib.checks.ladder import ladder; ladder(my_ssd, kind='ssd')"
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class Detector(nn.Module):
     """SSD (arXiv:1512.02325) for `num_classes` classes, without the background, and square pictures.
 
-    A network of your own that halves the picture to strides 8, 16 and 32 is backbone enough.
+    A network of your own that halves the picture to strides 8, 16 and 32 is backbone enough. Cells are about 10 to
+    60 px wide in pictures of 128 px: default boxes of .1, .2 and .4 of the picture's side are a good start.
     """
 
     def __init__(self, num_classes: int, image_size: int):
@@ -31,7 +32,7 @@ class Detector(nn.Module):
 
         outputs (cls_logits, box_deltas); a target is {"boxes" (G, 4) xyxy, "labels" (G,) 0..K-1}.
         Matching: each object's best box, bipartite, then all with IoU >= .5. Mining 3:1, picture by picture.
-        Offsets divided by .1, .1, .2, .2.
+        Softmax cross entropy; smooth L1 (beta 1) of offsets divided by .1, .1, .2, .2.
         """
         raise NotImplementedError                   # rung 2
 
