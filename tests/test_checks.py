@@ -126,7 +126,8 @@ def test_whatever_the_learner_does_check_never_raises(capsys):
 @pytest.mark.parametrize("got, expected, words", [
     (1.0, torch.zeros(2), "expected a tensor"), (torch.zeros(3), torch.zeros(2), "expected shape (2,), got (3,)"),
     (torch.zeros(2), torch.tensor([True, False]), "dtype bool"), (torch.tensor([0.0, 1.0]), torch.zeros(2), "1 of 2"),
-    (torch.tensor([math.nan]), torch.zeros(1), "differ"), ((1, 2), (1, 2, 3), "expected 3 values"), ("a", 1.0, "number"),
+    (torch.tensor([math.nan]), torch.zeros(1), "differ"), ((1, 2), (1, 2, 3), "expected 3 values"),
+    ((1, [2, 4]), (1, [2, 3]), "value 2 of 2: value 2 of 2: expected 3, got 4"), ("a", 1.0, "number"),
     (True, False, "expected False"), (1.2, 1.0, "expected 1"),
     (torch.tensor(2.0), torch.tensor(1.0), "expected 1, got 2")])
 def test_differences_are_put_into_words(got, expected, words):

@@ -105,7 +105,8 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
     if isinstance(expected, tuple | list):
         if not isinstance(got, tuple | list | torch.Size) or len(got) != len(expected):
             return f"expected {len(expected)} values, got {_short(got)}"
-        return next((fault for fault in map(difference, got, expected, [tolerance] * len(got)) if fault), "")
+        faults = (difference(mine, theirs, tolerance) for mine, theirs in zip(got, expected))
+        return next((f"value {n} of {len(got)}: {fault}" for n, fault in enumerate(faults, start=1) if fault), "")
     if isinstance(expected, bool | str) or not isinstance(expected, int | float):
         return "" if got == expected else f"expected {_short(expected)}, got {_short(got)}"
     try:
