@@ -13,6 +13,7 @@ C is K + 1 for "ssd", the background first, and K for "retinanet".
 """
 import copy
 import traceback
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.loop import Recipe, predict, train
 
 SIZE, CLASSES = 128, 3
+PACKAGE = Path(__file__).resolve().parent.parent
 ORACLES = {"ssd": ssd_criterion, "retinanet": retinanet_criterion}
 GATES = {"ssd": 0.5, "retinanet": 0.3}      # AP50 asked after the short training; the worst of six seeds had .70 and .50
 
@@ -42,6 +44,9 @@ def shapes(model: nn.Module, kind: str) -> str:
     for name, got, wanted in (("cls_logits", cls, (2, count, outputs)), ("box_deltas", box, (2, count, 4))):
         if tuple(got.shape) != wanted:
             raise Fall(f"{name}: expected shape {wanted} for {count} anchors, got {tuple(got.shape)}.")
+    if not (anchors[:, 2:] > anchors[:, :2]).all() or anchors.max() < SIZE / 2:
+        raise Fall(f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values from "
+                   f"{anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}.")
     middle, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
     for spot in torch.tensor([[32, 96], [96, 32]]):
         row = int(((middle - spot).norm(dim=1) + sides).argmin())                   # a small anchor near the spot
@@ -65,6 +70,8 @@ def known_batch(model: nn.Module, kind: str) -> str:
         outputs = Outputs(*(torch.randn(len(targets), len(anchors), n, generator=seeded).requires_grad_()
                             for n in (CLASSES + (kind == "ssd"), 4)))
         got, wanted = given(model.criterion(outputs, anchors, targets)), ORACLES[kind](outputs, anchors, targets)
+        if not isinstance(got, dict) or not wanted.keys() <= got.keys():
+            raise Fall(f'criterion: expected a dict with "cls" and "box", got {got!r:.80}.')
         for name in wanted:
             if fault := difference(torch.as_tensor(got[name]).detach(), wanted[name].item(), 1e-3):
                 raise Fall(f"{why}, {name!r}: {fault}")
@@ -112,6 +119,13 @@ def given(value: Any) -> Any:
     return value
 
 
+def place(error: Exception) -> str:
+    """The innermost line of the learner's own code, or nothing: where torch or this package gave up helps nobody."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+              if not Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename]
+    return f" in line {frames[-1].lineno} of {frames[-1].name}" if frames else ""
+
+
 RUNGS = {"shapes": shapes, "known batch": known_batch, "overfit one picture": overfit,
          "short training": short_training, "metric gate": gate}
 
@@ -134,8 +148,7 @@ def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
         except Fall as fall:
             mark, words = WRONG, str(fall)
         except Exception as error:  # whatever a learner's code may raise
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            mark, words = WRONG, f"stopped with {type(error).__name__} in line {frame.lineno} of {frame.name}: {error}"
+            mark, words = WRONG, f"stopped with {type(error).__name__}{place(error)}: {error}"
         print(f"{mark} {number} {name}: {words}", flush=True)
         if mark != DONE or name == until:
             return
