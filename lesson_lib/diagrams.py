@@ -47,7 +47,7 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone, fpn, own = getattr(model, "backbone", model), isinstance(model, RetinaNet), len(maps)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    axes.set(xlim=(0, 10 if anchors else 4), ylim=(-1.45, len(levels) - 0.6))
+    axes.set(xlim=(0, 10 if anchors else 4), ylim=(-1.05 if fpn or not anchors else -1.45, len(levels) - 0.6))
     axes.axis("off")
     column = maps if fpn else levels                            # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * own + [NECK] * (len(column) - own)

@@ -95,14 +95,14 @@ def picture(image: Tensor, shapes: Sequence[dict], alt: str, labels: Sequence[tu
     """A uint8 picture (3, H, W) `width` px wide, boxes made by `shape` over it, words at (x, y) px of the
     picture, and a caption under it."""
     rows, columns = image.shape[1:]
-    scale, lines = width / columns, textwrap.wrap(caption, int(width / 7))
+    scale, lines = width / columns, textwrap.wrap(caption, int((width - 16) / 7.2))
     body = f'<image href="{picture_uri(image)}" width="{columns}" height="{rows}"/>'
     body += "".join(map(_path, shapes))
     clipped = (f'<svg width="{number(width)}" height="{number(rows * scale)}" viewBox="0 0 {columns} {rows}">'
                f'{body}</svg>')
     words = "".join(text(x * scale, y * scale, word, 13, colour="#111111", halo="#ffffff") for x, y, word in labels)
-    under = "".join(text(0, rows * scale + 20 + 18 * i, line) for i, line in enumerate(lines))
-    return document(clipped + words + under, width, rows * scale + (8 + 18 * len(lines) if lines else 0), alt)
+    under = "".join(text(8, rows * scale + 21 + 18 * i, line) for i, line in enumerate(lines))
+    return document(clipped + words + under, width, rows * scale + (13 + 18 * len(lines) if lines else 0), alt)
 
 
 def _path(item: dict) -> str:
@@ -159,24 +159,28 @@ class Chart:
         svg = chart.svg()
 
     x, y: ranges of the axes; what lies outside is cut off. Labels look for a free place when `svg` is called.
+    key: the curves' labels stand in a list, each behind a piece of its line; for curves that lie close together.
     """
 
     def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float], x_label: str = "",
                  y_label: str = "", x_log: bool = False, y_log: bool = False, width: int = 640,
-                 height: int = 360, alt: str = ""):
+                 height: int = 360, alt: str = "", key: bool = False):
         for name, (low, high), log in (("x", x, x_log), ("y", y, y_log)):
             if not low < high or (log and low <= 0):
                 raise ValueError(f"{name}=({low}, {high}) is no range of an axis: give (low, high) with low < "
                                  "high" + (", and low > 0 on a logarithmic axis." if log else "."))
         self.title, self.alt, self.width, self.height = title, alt, width, height
         self.x, self.y, self.x_log, self.y_log, self.x_label, self.y_label = x, y, x_log, y_log, x_label, y_label
-        self.lines = textwrap.wrap(title, int(width / 8.4))
-        self.left, self.top = 58, 22 * len(self.lines) + (26 if y_label else 10)
-        self.inner = (width - self.left - 16, height - self.top - (50 if x_label else 28))
+        self.lines = textwrap.wrap(title, int((width - 16) / 8.6))
+        self.top, bottom = 22 * len(self.lines) + (26 if y_label else 10), 50 if x_label else 28
+        self.rungs = [(value, _short(value)) for value in ticks(*y, y_log, int((height - self.top - bottom) / 40))]
+        self.left = max(58, 20 + 7 * max((len(words) for _, words in self.rungs), default=0))
+        self.inner = (width - self.left - 16, height - self.top - bottom)
+        self.key: list[tuple[str, str, float, str]] | None = [] if key else None         # words and look of each line
         self.marks: list[str] = []
-        self.wishes: list[tuple[str, str, list[tuple[float, float]]]] = []  # words, colour, places, best first
-        self.busy: list[tuple[float, float]] = []                           # what a label should not cover
-        self.names: list[str] = []
+        self.names: list[str] = []                                  # of all that is drawn; its place here is its number
+        self.wishes: list[tuple[int, str, str, list[tuple[float, float]]]] = []   # number, words, colour, places
+        self.busy: list[tuple[float, float, int]] = []              # what a label should not cover, and its number
         self.curves = 0
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -198,30 +202,37 @@ class Chart:
         path = "".join(f"{'L' if i and whole[i - 1] else 'M'}{number(a)} {number(b)}"
                        for i, (a, b) in enumerate(points) if whole[i])
         self._stroke(path, colour, width, dash)
-        seen = [p for p, good in zip(points, whole) if good and self._inside(*p)]
-        self.busy += seen[::max(1, len(seen) // 80)]
-        shares = (0.98, 0.8, 0.6, 0.4, 0.2, 0.05)
-        self._wish(label, colour, [(a + dx, b + dy) for share in shares for a, b in seen[int(share * (len(seen) - 1)):][:1]
-                                   for dx, dy in ((0, -8), (0, 17), (8, 4))])
+        seen = self._occupy([point if good else (math.nan, 0.0) for point, good in zip(points, whole)])
+        if self.key is not None and label:
+            self.key.append((label, colour, width, dash))
+            self.names.append(label)
+            return
+        self._wish(label, colour, [(a + dx, b + dy) for share in (0.98, 0.8, 0.6, 0.4, 0.2, 0.05, 0.9, 0.7, 0.5, 0.3)
+                                   for a, b in seen[int(share * (len(seen) - 1)):][:1]
+                                   for dx, dy in ((0, -8), (0, 17), (8, 4), (0, -18), (0, 27))])
 
     def hline(self, y: float, label: str = "", dash: str = "dotted") -> None:
         """A line across, at height y."""
         at = self.place(self.x[0], y)[1]
         self._stroke(f"M0 {number(at)}H{number(self.inner[0])}", "currentColor", 1, dash)
-        self._wish(label, "currentColor", [(share * self.inner[0], at + dy) for share in (0.98, 0.02, 0.5) for dy in (-5, 14)])
+        self._occupy([(0, at), (self.inner[0], at)])
+        self._wish(label, "currentColor", [(share * self.inner[0], at + dy)
+                                           for share in (0.98, 0.02, 0.5, 0.75, 0.25) for dy in (-5, 14)])
 
     def vline(self, x: float, label: str = "", dash: str = "dotted") -> None:
         """A line from bottom to top, at x."""
         at = self.place(x, self.y[1])[0]
         self._stroke(f"M{number(at)} 0V{number(self.inner[1])}", "currentColor", 1, dash)
-        self._wish(label, "currentColor", [(at + 5, 14 + 18 * i) for i in range(4)])
+        self._occupy([(at, 0), (at, self.inner[1])])
+        self._wish(label, "currentColor", [(x, 14 + 18 * i) for i in range(int(self.inner[1] / 18))
+                                           for x in (at + 5, at - 5 - 7.4 * len(label))])
 
     def point(self, x: float, y: float, label: str = "", colour: str | None = None) -> None:
         """A dot with its label."""
         a, b = self.place(x, y)
         colour = colour or "currentColor"
         self.marks.append(f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"/>')
-        self.busy.append((a, b))
+        self.busy.append((a, b, len(self.names)))
         far = -8 - 7.4 * len(label)
         self._wish(label, colour, [(a + dx, b + dy) for dx, dy in ((8, 4), (8, -12), (8, 20), (far, 4), (far, -12), (far, 20))])
 
@@ -237,7 +248,7 @@ class Chart:
             self.marks.append(f'<rect x="{number(a)}" y="{number(top)}" width="{number(max(b - a - 1, 0.5))}" height='
                               f'"{number(max(self.inner[1] - top, 0))}" fill="{colour}" fill-opacity=".55"/>')
             tops.append(((a + b) / 2, top))
-        self.busy += tops
+        self.busy += [(a, top, len(self.names)) for a, top in tops]
         self._wish(label, colour, [(a, top - 6) for a, top in sorted(tops, key=lambda at: at[1])])
 
     def svg(self) -> str:
@@ -256,33 +267,56 @@ class Chart:
         return document(body, self.width, self.height, alt)
 
     def _stroke(self, path: str, colour: str, width: float, dash: str) -> None:
-        self.marks.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
-                          f'stroke-linejoin="round" stroke-dasharray="{DASHES[dash]}"/>')
+        self.marks.append(_line(path, colour, width, dash))
 
     def _wish(self, words: str, colour: str, places: list[tuple[float, float]]) -> None:
-        self.names.append(words)
         if words and places:
-            self.wishes.append((words, colour, places))
+            self.wishes.append((len(self.names), words, colour, places))
+        self.names.append(words)
 
-    def _inside(self, x: float, y: float) -> bool:
-        return 0 <= x <= self.inner[0] and 0 <= y <= self.inner[1]
+    def _occupy(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Tells the labels that a line runs through these px, NaN breaks it; returns what is seen, every 6 px."""
+        seen = []
+        for (a, b), (c, d) in zip(points, points[1:] or points):
+            if math.isfinite(a + b + c + d):
+                steps = max(1, math.ceil(min(math.hypot(c - a, d - b), 4000) / 6))
+                seen += [(a + (c - a) * i / steps, b + (d - b) * i / steps) for i in range(steps + 1)]
+        seen = [(a, b) for a, b in seen if 0 <= a <= self.inner[0] and 0 <= b <= self.inner[1]]
+        self.busy += [(a, b, len(self.names)) for a, b in seen]
+        return seen
 
     def _placed(self) -> list[str]:
-        """Labels, each at the place of its wish that covers least of lines, points and labels before it."""
-        taken, drawn = [], []
-        for words, colour, places in self.wishes:
-            wide = 7.4 * len(words)
-            options = []
-            for rank, (x, y) in enumerate(places):
-                start = min(max(x if x + wide <= self.inner[0] else x - wide, 2), max(self.inner[0] - wide - 2, 2))
-                box = (start, min(max(y, 13), self.inner[1] - 4) - 12, wide, 15)
-                covered = sum(box[0] < a < box[0] + wide and box[1] < b < box[1] + 15 for a, b in self.busy)
-                clashes = sum(box[0] < t[0] + t[2] and t[0] < box[0] + wide and box[1] < t[1] + 15 and t[1] < box[1] + 15
-                              for t in taken)
-                options.append((100 * clashes + covered + rank / 10, box))
-            box = min(options)[1]
-            taken.append(box)
-            drawn.append(text(box[0], box[1] + 12, words, 13, colour=colour))
+        """Labels, then the key, each at the place that covers least of lines, points and labels before it; a label
+        keeps away from what is not its own, too."""
+        taken, drawn, (wide, high) = [], [], self.inner
+        busy = np.array(self.busy or [(-99.0, -99.0, -1)])
+
+        def best(places: list[tuple[float, float]], width: float, height: float, own: int = -1) -> tuple[float, float]:
+            def cost(rank: int) -> float:
+                left, top = places[rank]
+                across, down = busy[:, 0] - left, busy[:, 1] - top
+                beside = (0 < across) & (across < width)
+                covered = beside & (0 < down) & (down < height)
+                strange = beside & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
+                clashes = sum(left < x + w and x < left + width and top < y + h and y < top + height
+                              for x, y, w, h in taken)
+                return 100 * clashes + int(covered.sum()) + 0.4 * int(strange.sum()) + rank / 10
+            place = places[min(range(len(places)), key=cost)]
+            taken.append((*place, width, height))
+            return place
+
+        for own, words, colour, wishes in self.wishes:
+            size = 7.4 * len(words)
+            x, y = best([(min(max(x if x + size <= wide else x - size, 2), max(wide - size - 2, 2)),
+                          min(max(y, 13), high - 4) - 12) for x, y in wishes], size, 15, own)
+            drawn.append(text(x, y + 12, words, 13, colour=colour))
+        if self.key:
+            size, rows = 38 + 7.4 * max(len(words) for words, *_ in self.key), 19 * len(self.key) + 8
+            x, y = best([(side, top) for top in range(4, max(5, int(high - rows)), 16)
+                         for side in (wide - size - 4, 12, (wide - size) / 2)], size, rows)
+            for i, (words, colour, width, dash) in enumerate(self.key):
+                drawn += [_line(f"M{number(x)} {number(y + 15 + 19 * i)}h30", colour, width, dash),
+                          text(x + 38, y + 19 + 19 * i, words, 13, colour=colour)]
         return drawn
 
     def _axes(self) -> str:
@@ -292,19 +326,27 @@ class Chart:
             at = self.place(value, self.y[1])[0]
             body += f'<path d="M{number(at)} {number(h)}v4" stroke="currentColor"/>'
             body += text(at, h + 17, _short(value), 12, "middle")
-        for value in ticks(*self.y, self.y_log, int(h / 40)):
+        for value, words in self.rungs:
             at = self.place(self.x[0], value)[1]
             body += f'<path d="M0 {number(at)}h-4" stroke="currentColor"/>'
             body += f'<path d="M0 {number(at)}H{number(w)}" stroke="currentColor" stroke-opacity=".12"/>'
-            body += text(-8, at + 4, _short(value), 12, "end")
+            body += text(-8, at + 4, words, 12, "end")
         return body
+
+
+def _line(path: str, colour: str, width: float, dash: str) -> str:
+    return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" stroke-linejoin="round" '
+            f'stroke-dasharray="{DASHES[dash]}"/>')
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[float]:
     """Round numbers in [low, high], about `most` of them: steps of 1, 2 or 5 times a power of ten, or powers of
-    ten on a logarithmic axis."""
+    ten on a logarithmic axis (1, 2 and 5 times these, where it has fewer than three)."""
     if log:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+        if len(powers) < 3:
+            some = [float(f"{m}e{p}") for p in range(powers.start - 1, powers.stop + 1) for m in (1, 2, 5)]
+            return [value for value in some if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
         return [10.0 ** p for p in powers][::max(1, -(-len(powers) // max(most, 2)))]
     rough = (high - low) / max(most, 2)
     size = 10.0 ** math.floor(math.log10(rough))
