@@ -193,7 +193,9 @@ def drawn(sample: Sample, rows: list[tuple], classes: Sequence[str]) -> Image.Im
     for (x1, y1, x2, y2), score, label in rows:
         colour = COLOURS[label % len(COLOURS)]
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=2)
-        pen.text((x1, max(0, y1 - 11)), f"{classes[label]} {score:.2f}", fill=colour)
+        words, size = f"{classes[label]} {score:.2f}", {"font_size": 13, "stroke_width": 2}
+        x = max(2, min(x1, picture.width - pen.textlength(words, font_size=13) - 2))
+        pen.text((x, max(1, y1 - 17)), words, fill=colour, stroke_fill="white", **size)
     return picture
 
 
