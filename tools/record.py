@@ -1,6 +1,7 @@
 """Runs that the README reports: train, evaluate once on the test split, write down what came out.
 
-    .venv/bin/python tools/record.py run NAME [NAME ...]   the seeds that results/detectors.json still lacks
+    .venv/bin/python tools/record.py run NAME [NAME ...]   the seeds 0, 1, 2 that results/detectors.json still lacks
+    .venv/bin/python tools/record.py seed0 NAME [NAME ...] the same for seed 0 alone
     .venv/bin/python tools/record.py readme                put the table into README.md
 
 A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is looked at once
@@ -53,11 +54,11 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores, {names[0] if names else platform.processor()}"
 
 
-def run(names: list[str]) -> None:
+def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
     """Makes every missing (name, seed) and appends it to the results at once, so that nothing is lost."""
     for name in names:
         _, train, evaluate = RUNS[name]
-        for seed in SEEDS:
+        for seed in seeds:
             known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
             if any((r["name"], r["seed"]) == (name, seed) for r in known):
                 continue
@@ -108,8 +109,8 @@ def readme(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["run"] and set(sys.argv[2:]) <= set(RUNS) and sys.argv[2:]:
-        run(sys.argv[2:])
+    if sys.argv[1:2] in (["run"], ["seed0"]) and set(sys.argv[2:]) <= set(RUNS) and sys.argv[2:]:
+        run(sys.argv[2:], SEEDS if sys.argv[1] == "run" else (0,))
     elif sys.argv[1:] == ["readme"]:
         README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
