@@ -298,7 +298,7 @@ class Chart:
                 beside = (0 < across) & (across < width)
                 covered = beside & (0 < down) & (down < height)
                 strange = beside & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
-                clashes = sum(left < x + w and x < left + width and top < y + h and y < top + height
+                clashes = sum(left < x + w + 6 and x < left + width + 6 and top < y + h and y < top + height
                               for x, y, w, h in taken)
                 return 100 * clashes + int(covered.sum()) + 0.4 * int(strange.sum()) + rank / 10
             place = places[min(range(len(places)), key=cost)]
