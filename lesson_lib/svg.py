@@ -143,6 +143,13 @@ def still(svg: str) -> str:
     return (svg[:start] + ground + svg[start:]).replace('style="', 'style="color:#222222;', 1)
 
 
+def live(svg: str) -> str:
+    """The drawing for a page whose theme is known: on JupyterLab's dark one a chart's colours are lightened, since
+    blue and grey letters would be too dim to read there."""
+    style = '<style>[data-jp-theme-light="false"] g :is([fill^="#"],[stroke^="#"]){filter:brightness(1.35)}</style>'
+    return svg.replace("</title>", "</title>" + style, 1)
+
+
 def _attribute(svg: str, name: str) -> str:
     return re.search(rf'\b{name}="([^"]*)"', svg)[1]
 
@@ -234,7 +241,7 @@ class Chart:
         self.marks.append(f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"/>')
         self.busy.append((a, b, len(self.names)))
         far = -8 - 7.4 * len(label)
-        self._wish(label, colour, [(a + dx, b + dy) for dx, dy in ((8, 4), (8, -12), (8, 20), (far, 4), (far, -12), (far, 20))])
+        self._wish(label, colour, [(a + dx, b + dy) for dx in (8, far) for dy in (4, -12, 20)])
 
     def bars(self, left: Sequence[float], right: Sequence[float], heights: Sequence[float], label: str = "",
              colour: str | None = None) -> None:

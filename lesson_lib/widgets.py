@@ -73,7 +73,7 @@ class SliderFigure(Panel):
 
     def _redraw(self, _: Any = None) -> None:
         try:
-            self.page.value = self.draw(**self.values())
+            self.page.value = svg.live(self.draw(**self.values()))
         except Exception as error:  # shown in the panel: a callback's traceback would be lost
             self.page.value = f'<p role="alert">{type(error).__name__}: {escape(str(error))}</p>'
 
@@ -173,7 +173,7 @@ def live_curves(records: Iterable[dict], names: Sequence[str] = ("loss", "cls", 
         for record in records:
             kept.append(record)
             if time.monotonic() - drawn > every:
-                page.value, drawn = training_chart(kept, names, title, log), time.monotonic()
+                page.value, drawn = svg.live(training_chart(kept, names, title, log)), time.monotonic()
     finally:
         page.close()
         drawing = svg.still(training_chart(kept, names, title, log))

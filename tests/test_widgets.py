@@ -39,6 +39,7 @@ def test_nonsense_is_refused_with_a_sentence(spec):
 def test_a_moved_slider_redraws_and_the_still_follows():
     figure = slider_figure(draw, gamma=(0.0, 5.0, 0.5, 2.0), name=["a", "b"], on=True)
     assert "gamma 2.0, a, True" in figure.page.value
+    assert "data-jp-theme-light" in figure.page.value and "data-jp-theme-light" not in figure.still()
     figure.controls["gamma"].value, figure.controls["name"].value = 3.5, "b"
     assert "gamma 3.5, b, True" in figure.page.value
     still = bundle(figure)["image/svg+xml"]

@@ -58,6 +58,7 @@ function render({ model, el }) {
   root.append(svg, out, help);
   el.appendChild(root);
 
+  const names = make("g", { "pointer-events": "none" }, null);      // above all boxes, so that no line strikes a name
   const views = boxes.map((_, i) => {
     const name = model.get("names")[i];
     const group = make("g", { tabindex: 0, role: "application", "data-box": i, cursor: "move", style: "outline:none" }, svg);
@@ -66,7 +67,7 @@ function render({ model, el }) {
     const line = outline("", look.stroke, look.width, look.dash, group);
     const area = make("path", { fill: "transparent" }, group);
     const label = make("text", { "font-size": 13 * scale, fill: "#111", stroke: "white", "stroke-width": 3 * scale,
-      "paint-order": "stroke", "pointer-events": "none" }, group);
+      "paint-order": "stroke" }, names);
     label.textContent = name;
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
@@ -84,6 +85,7 @@ function render({ model, el }) {
     });
     return { group, halo, line, area, label, handles, name };
   });
+  svg.appendChild(names);
 
   function grab(node, i, change) {
     node.addEventListener("pointerdown", (event) => {
