@@ -69,7 +69,8 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
             figures = json.loads(call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1])
             known.append({"name": name, "seed": seed, "train": f"python -m lesson_lib {command}",
                           "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
-                          "seconds": round(seconds), "machine": machine(), "torch": torch.__version__.split("+")[0],
+                          "seconds": round(seconds), "threads": torch.get_num_threads(), "machine": machine(),
+                          "torch": torch.__version__.split("+")[0],
                           "date": date.today().isoformat(),
                           "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)}})
             RESULTS.parent.mkdir(exist_ok=True)
@@ -91,7 +92,8 @@ def table() -> str:
                 values = [r["figures"][figure] for r in runs]
                 spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.3f}{spread}")
-            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s")
+            alone = " on one core" if any(r.get("threads") == 1 for r in runs) else ""
+            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s{alone}")
             rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return "No run has been recorded yet."

@@ -127,7 +127,7 @@ NAMED = {
     "aquarium-laptop": Named("ssd-tiny", _UPRIGHT), "any-laptop": Named("ssd-tiny", _UPRIGHT),
     # On BCCD's val, 12 epochs at 256 px: lr 2e-3 gave AP .476, 5e-3 .517, 8e-3 with all up to stride 4 frozen .498.
     "bccd-laptop-ssd-lite0": Named("ssd-lite0", replace(_CELLS, epochs=9, size=256, lr=5e-3)),
-    "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=12, lr=5e-3)),
+    "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=9, lr=5e-3)),
     "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)), "bccd-gpu": Named("ssd300-vgg16", _GPU),
     "aquarium-gpu": Named("retinanet-r50", _GPU), "any-gpu": Named("retinanet-r50", _GPU),
 }
