@@ -54,19 +54,24 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores, {names[0] if names else platform.processor()}"
 
 
+def known_runs() -> list[dict]:
+    """What has been recorded so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
 def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
     """Makes every missing (name, seed) and appends it to the results at once, so that nothing is lost."""
     for name in names:
         _, train, evaluate = RUNS[name]
         for seed in seeds:
-            known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-            if any((r["name"], r["seed"]) == (name, seed) for r in known):
+            if any((r["name"], r["seed"]) == (name, seed) for r in known_runs()):
                 continue
             folder = f"runs/{train.split()[1]}-{train.split()[3]}-{seed}"
             command = f"train {train} --seed {seed} --out {folder}"
             call(command.split())
             seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])["seconds"]
             figures = json.loads(call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1])
+            known = known_runs()                    # anew: another recorder may have written meanwhile
             known.append({"name": name, "seed": seed, "train": f"python -m lesson_lib {command}",
                           "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
                           "seconds": round(seconds), "threads": torch.get_num_threads(), "machine": machine(),
@@ -82,8 +87,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
 
 def table() -> str:
     """Markdown: a row a name, means over seeds with the standard deviation, and where it was measured."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    rows = []
+    known, rows = known_runs(), []
     for name, (told, train, _) in RUNS.items():
         runs = [r for r in known if r["name"] == name]
         if runs:
