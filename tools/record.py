@@ -101,7 +101,10 @@ def table() -> str:
             rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return "No run has been recorded yet."
-    places = sorted({f"{r['machine']}, torch {r['torch']}, {r['date']}" for r in known})
+    places = []
+    for place in sorted({f"{r['machine']}, torch {r['torch']}" for r in known}):
+        days = sorted({r["date"] for r in known if place == f"{r['machine']}, torch {r['torch']}"})
+        places.append(f"{place}, {' and '.join(days)}")
     return "\n".join(["| test split | command | seeds | AP | AP50 | AP75 | training |", "|---|---|---|---|---|---|---|",
                       *rows, "", "AP is COCO's, mean over seeds ± standard deviation. Measured on "
                       + "; ".join(places) + ". Every single run stands in [results/](results/)."])

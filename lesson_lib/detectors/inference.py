@@ -82,9 +82,8 @@ def _best(scores: Tensor, least: float, group: Callable[[Tensor, Tensor], Tensor
         boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
         kept = class_aware_nms(boxes, scored, labels, nms)[:keep]
         if len(kept) == keep or all_tried:
-            if vote:
-                boxes = boxes.index_copy(0, kept, box_vote(boxes, probability(scored), labels, kept, vote))
-            return {"boxes": boxes[kept], "scores": scored[kept], "labels": labels[kept]}
+            final = box_vote(boxes, probability(scored), labels, kept, vote) if vote else boxes[kept]
+            return {"boxes": final, "scores": scored[kept], "labels": labels[kept]}
         tried *= 4
 
 
