@@ -3,6 +3,7 @@
 nbval compares texts strictly and skips every PNG. What a cell showed stays on its test item, and the
 comparison of tools/notebooks.py is made with that, so no lesson runs twice.
 """
+
 from collections.abc import Generator
 
 import pytest
@@ -13,7 +14,9 @@ from tools.notebooks import differences, normalise_outputs, tags
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors in this repository's own code; what nbval does with the null device is not that."""
-    config.addinivalue_line("filterwarnings", "ignore:unclosed file .*(/dev/null|nul)'.*:ResourceWarning")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:unclosed file .*(/dev/null|nul)'.*:ResourceWarning"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

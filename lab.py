@@ -6,11 +6,17 @@
 
 Further arguments go to JupyterLab (`--ip 0.0.0.0`), those of `test` to pytest (`-k boxes`).
 """
+
 import sys
 
-if sys.version_info < (3, 11):  # above everything that an older Python could not run; the file parses on 3.6
-    sys.exit("This course needs Python 3.11 or newer, and this is Python %d.%d: install a newer one, and "
-             "start this file with it." % sys.version_info[:2])
+if sys.version_info < (
+    3,
+    11,
+):  # above everything that an older Python could not run; the file parses on 3.6
+    sys.exit(
+        "This course needs Python 3.11 or newer, and this is Python %d.%d: install a newer one, and "
+        "start this file with it." % sys.version_info[:2]
+    )
 
 import argparse
 import hashlib
@@ -29,14 +35,29 @@ ROOT = Path(__file__).resolve().parent
 DISK_NEEDED_GB = 8 if sys.platform.startswith("linux") else 3
 UNFINISHED = "unfinished"
 # Variables of another Python or Jupyter on this machine that would change what the course does.
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MPLBACKEND", "JUPYTER_CONFIG", "JUPYTER_CONFIG_DIR",
-           "JUPYTER_CONFIG_PATH", "JUPYTER_PATH", "JUPYTERLAB_DIR", "JUPYTERLAB_SETTINGS_DIR",
-           "JUPYTERLAB_WORKSPACES_DIR")
+FOREIGN = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "MPLBACKEND",
+    "JUPYTER_CONFIG",
+    "JUPYTER_CONFIG_DIR",
+    "JUPYTER_CONFIG_PATH",
+    "JUPYTER_PATH",
+    "JUPYTERLAB_DIR",
+    "JUPYTERLAB_SETTINGS_DIR",
+    "JUPYTERLAB_WORKSPACES_DIR",
+)
 # What the stored outputs are made with: the budget sets how long a lesson trains, trained numbers move with
 # threads and device, sets of strings are ordered by the hash seed, and IPython would
 # read its user's own start-up files.
-REPRODUCIBLE = {"LESSON_BUDGET": "ci", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-                "PYTHONHASHSEED": "0", "IPYTHONDIR": str(ROOT / ".venv" / "ipython")}
+REPRODUCIBLE = {
+    "LESSON_BUDGET": "ci",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONHASHSEED": "0",
+    "IPYTHONDIR": str(ROOT / ".venv" / "ipython"),
+}
 
 
 def run(command: list[str], env: dict[str, str]) -> int:
@@ -82,19 +103,29 @@ def environment() -> str:
     new, free = not python.exists(), shutil.disk_usage(ROOT).free / 1e9
     make, install = installation_commands(str(python))
     if new and free < DISK_NEEDED_GB:
-        sys.exit(f"The disk is too small: the packages need about {DISK_NEEDED_GB} GB, and {free:.1f} GB are "
-                 f"free in {ROOT}. Free some space, or move this folder to a larger disk.")
-    print("Installing the course's packages into .venv: once, for some minutes ..." if new else
-          "Bringing the packages in .venv up to date with requirements.txt ...", flush=True)
+        sys.exit(
+            f"The disk is too small: the packages need about {DISK_NEEDED_GB} GB, and {free:.1f} GB are "
+            f"free in {ROOT}. Free some space, or move this folder to a larger disk."
+        )
+    print(
+        "Installing the course's packages into .venv: once, for some minutes ..."
+        if new
+        else "Bringing the packages in .venv up to date with requirements.txt ...",
+        flush=True,
+    )
     folder.mkdir(exist_ok=True)
     stamp.write_text(UNFINISHED)
     code = (run(make, clean_environment()) if new else 0) or run(install, clean_environment())
     if code == 130:  # Ctrl-C
         sys.exit(code)
     if code:
-        stamp.write_text(UNFINISHED if new else before)  # a failed update leaves the old packages whole
-        sys.exit("The packages could not be installed; the reason stands above. Check the network and the "
-                 "disk, then give the same command again.")
+        stamp.write_text(
+            UNFINISHED if new else before
+        )  # a failed update leaves the old packages whole
+        sys.exit(
+            "The packages could not be installed; the reason stands above. Check the network and the "
+            "disk, then give the same command again."
+        )
     stamp.write_text(fingerprint())
     return str(python)
 
@@ -102,26 +133,36 @@ def environment() -> str:
 def installation_commands(python: str) -> tuple[list[str], list[str]]:
     """The command that makes an empty .venv and the one that fills it: uv's if there is uv, else Python's."""
     uv, requirements = shutil.which("uv"), ["-r", "requirements.txt"]
-    base = getattr(sys, "_base_executable", None) or sys.executable  # not a .venv that was just removed
+    base = (
+        getattr(sys, "_base_executable", None) or sys.executable
+    )  # not a .venv that was just removed
     if uv:
-        return ([uv, "venv", "--seed", "--allow-existing", "--python", base, ".venv"],
-                [uv, "pip", "install", "--python", python, *requirements])
+        return (
+            [uv, "venv", "--seed", "--allow-existing", "--python", base, ".venv"],
+            [uv, "pip", "install", "--python", python, *requirements],
+        )
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
-        sys.exit("This Python cannot make a virtual environment: on Debian or Ubuntu run `sudo apt-get "
-                 "install python3-venv`, elsewhere install uv, then give the same command again.")
+        sys.exit(
+            "This Python cannot make a virtual environment: on Debian or Ubuntu run `sudo apt-get "
+            "install python3-venv`, elsewhere install uv, then give the same command again."
+        )
     return [base, "-m", "venv", ".venv"], [python, "-m", "pip", "install", *requirements]
 
 
 def check_port(port: int) -> None:
     """Stop with a sentence when `port` cannot be listened on."""
     with socket.socket() as probe:
-        if os.name == "posix":  # a port left a moment ago is free; on Windows the option means something else
+        if (
+            os.name == "posix"
+        ):  # a port left a moment ago is free; on Windows the option means something else
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError):
-            sys.exit(f"Port {port} is taken or not allowed: choose another with --port, or leave --port out "
-                     "and JupyterLab finds a free one.")
+            sys.exit(
+                f"Port {port} is taken or not allowed: choose another with --port, or leave --port out "
+                "and JupyterLab finds a free one."
+            )
 
 
 def lab(arguments: list[str]) -> int:
@@ -131,17 +172,33 @@ def lab(arguments: list[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     if options.port is not None:
         check_port(options.port)
-        rest += [f"--ServerApp.port={options.port}", "--ServerApp.port_retries=0"]  # 0: no other one silently
+        rest += [
+            f"--ServerApp.port={options.port}",
+            "--ServerApp.port_retries=0",
+        ]  # 0: no other one silently
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        rest.append("--allow-root")  # the usual user of a container; the server listens on this machine only
+        rest.append(
+            "--allow-root"
+        )  # the usual user of a container; the server listens on this machine only
     python, settings = environment(), ROOT / ".jupyter"
     # Settings that a learner changes, and the open tabs, stay with the course, apart from other projects'.
-    env = clean_environment(JUPYTER_CONFIG_PATH=str(settings), JUPYTER_CONFIG_DIR=str(settings / "user"))
+    env = clean_environment(
+        JUPYTER_CONFIG_PATH=str(settings), JUPYTER_CONFIG_DIR=str(settings / "user")
+    )
     names = [str(path) for path in lessons()]
     if names:  # JupyterLab shows stored SVG only of notebooks that were signed on this machine
         subprocess.run([python, "-m", "nbformat.sign", *names], env=env, stdout=subprocess.DEVNULL)
-    return run([python, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}",
-                "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb", *rest], env)
+    return run(
+        [
+            python,
+            "-m",
+            "jupyterlab",
+            f"--ServerApp.root_dir={ROOT}",
+            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+            *rest,
+        ],
+        env,
+    )
 
 
 def lessons() -> list[Path]:
@@ -151,11 +208,17 @@ def lessons() -> list[Path]:
 
 def published() -> dict[str, bytes]:
     """Name and content of every lesson in the last commit; LookupError without git or its history."""
+
     def git(*command: str) -> bytes:
         return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, check=True).stdout
+
     try:
         names = git("ls-tree", "--name-only", "HEAD", "notebooks/").decode().splitlines()
-        return {Path(name).name: git("show", f"HEAD:./{name}") for name in names if name.endswith(".ipynb")}
+        return {
+            Path(name).name: git("show", f"HEAD:./{name}")
+            for name in names
+            if name.endswith(".ipynb")
+        }
     except (OSError, subprocess.CalledProcessError) as error:
         raise LookupError("the published lessons cannot be read from git") from error
 
@@ -166,7 +229,9 @@ def edited_cells(mine: bytes, original: bytes) -> int | None:
         notebooks = json.loads(mine), json.loads(original)
         if notebooks[0] == notebooks[1]:
             return None
-        sources = [["".join(cell["source"]) for cell in notebook["cells"]] for notebook in notebooks]
+        sources = [
+            ["".join(cell["source"]) for cell in notebook["cells"]] for notebook in notebooks
+        ]
     except (ValueError, KeyError, TypeError):  # not a notebook any more
         return 1
     return sum(a != b for a, b in itertools.zip_longest(*sources))
@@ -180,16 +245,24 @@ def lessons_to_test() -> list[Path]:
     try:
         originals = published()
     except LookupError:
-        print("Without git nobody knows which lessons were edited: all are tested as they are.", flush=True)
+        print(
+            "Without git nobody knows which lessons were edited: all are tested as they are.",
+            flush=True,
+        )
         return lessons()
     paths = []
     for path in lessons():
-        original = originals.get(path.name, path.read_bytes())  # a new lesson is tested as it stands
+        original = originals.get(
+            path.name, path.read_bytes()
+        )  # a new lesson is tested as it stands
         edited = edited_cells(path.read_bytes(), original)
         if edited is not None:
             what = f"edited {edited} cell{'s' * (edited != 1)} of" if edited else "opened or run"
-            print(f"You have {what} {path.name}: the published lesson is tested, yours stays as it is. "
-                  f"To test yours: python3 lab.py test notebooks/{path.name}", flush=True)
+            print(
+                f"You have {what} {path.name}: the published lesson is tested, yours stays as it is. "
+                f"To test yours: python3 lab.py test notebooks/{path.name}",
+                flush=True,
+            )
             path = path.with_name(f".published_{path.name}")
             path.write_bytes(original)
         paths.append(path)
@@ -203,15 +276,32 @@ def test(arguments: list[str]) -> int:
     pictures, which nbval leaves out. Two processes, all cells of a notebook in one.
     """
     python = environment()
-    named = any(Path(argument).parts[:1] in (("tests",), ("notebooks",)) and before not in ("-k", "-m")
-                for before, argument in zip(["", *arguments], arguments))
+    named = any(
+        Path(argument).parts[:1] in (("tests",), ("notebooks",)) and before not in ("-k", "-m")
+        for before, argument in zip(["", *arguments], arguments)
+    )
     chosen = [] if named else lessons_to_test()
     env = clean_environment(**REPRODUCIBLE, LESSON_NOTEBOOKS=os.pathsep.join(map(str, chosen)))
     try:
-        return run([python, "-m", "pytest", "-n", "2", "--dist", "loadscope", "--nbval",
-                    "--nbval-current-env", "--nbval-cell-timeout=300",
-                    "--nbval-sanitize-with=tools/nbval_sanitize.cfg",
-                    *arguments, *([] if named else ["tests"]), *map(str, chosen)], env)
+        return run(
+            [
+                python,
+                "-m",
+                "pytest",
+                "-n",
+                "2",
+                "--dist",
+                "loadscope",
+                "--nbval",
+                "--nbval-current-env",
+                "--nbval-cell-timeout=300",
+                "--nbval-sanitize-with=tools/nbval_sanitize.cfg",
+                *arguments,
+                *([] if named else ["tests"]),
+                *map(str, chosen),
+            ],
+            env,
+        )
     finally:
         for path in chosen:
             if path.name.startswith(".published_"):
@@ -223,12 +313,16 @@ def reset(numbers: list[str]) -> int:
     try:
         originals = published()
     except LookupError:
-        sys.exit("reset takes the published lesson out of git, and this folder is not a git repository: "
-                 "clone the course with git, or copy the notebook from a fresh download.")
+        sys.exit(
+            "reset takes the published lesson out of git, and this folder is not a git repository: "
+            "clone the course with git, or copy the notebook from a fresh download."
+        )
     for number in numbers or sys.exit("Say which lesson, for example: python3 lab.py reset 03"):
         name = next((name for name in originals if name.startswith(f"{number.zfill(2)}_")), None)
         if name is None:
-            sys.exit(f"There is no lesson {number}: there are {', '.join(name[:2] for name in originals)}.")
+            sys.exit(
+                f"There is no lesson {number}: there are {', '.join(name[:2] for name in originals)}."
+            )
         path, mine = ROOT / "notebooks" / name, ROOT / "notebooks" / "mine"
         if path.exists() and edited_cells(path.read_bytes(), originals[name]) is None:
             print(f"{name} is as published: nothing to do.")
@@ -239,7 +333,9 @@ def reset(numbers: list[str]) -> int:
             copy = shutil.copy2(path, next(copy for copy in copies if not copy.exists()))
             print(f"Your {name} is kept as notebooks/mine/{copy.name}.")
         path.write_bytes(originals[name])
-        print(f"{name} is as published again. If it is open in JupyterLab: File > Reload Notebook from Disk.")
+        print(
+            f"{name} is as published again. If it is open in JupyterLab: File > Reload Notebook from Disk."
+        )
     return 0
 
 

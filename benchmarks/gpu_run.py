@@ -7,6 +7,7 @@ test split, and measures training steps in images/s against torchvision. Run it 
 each part stops within --minutes at a checkpoint and goes on from it; finished parts stand in OUT/*.json and are
 not done again. --small is the same at toy size, on smears, for a machine without a GPU.
 """
+
 import argparse
 import json
 import time
@@ -33,31 +34,62 @@ SIZES = {"ssd300-vgg16": 300, "retinanet-r50": 512}
 
 def trainings(small: bool, seeds: list[int]) -> list[tuple[str, str, str, int]]:
     """(name, model, data, seed) of every training."""
-    models, sets = (("ssd-tiny", "retinanet-tiny"), ("smears",)) if small else (tuple(SIZES), ("bccd", "aquarium"))
-    return [(f"{model}-{data}-{seed}", model, data, seed) for seed in seeds for data in sets for model in models]
+    models, sets = (
+        (("ssd-tiny", "retinanet-tiny"), ("smears",))
+        if small
+        else (tuple(SIZES), ("bccd", "aquarium"))
+    )
+    return [
+        (f"{model}-{data}-{seed}", model, data, seed)
+        for seed in seeds
+        for data in sets
+        for model in models
+    ]
 
 
-def train_part(name: str, model: str, data: str, seed: int, out: Path, small: bool, deadline: float) -> bool:
+def train_part(
+    name: str, model: str, data: str, seed: int, out: Path, small: bool, deadline: float
+) -> bool:
     """Goes on with one training until it is done (True, its figures are written) or the time is up (False)."""
     options = dict(count=16, size=96) if small else {}
     pictures = open_dataset(data, "train" if data == "smears" else "trainval", **options)
-    recipe = replace(NAMED["any-gpu"].recipe, size=96 if small else SIZES[model], seed=seed,
-                     augment="photos" if data == "aquarium" else "smears", evaluate=10**6)
+    recipe = replace(
+        NAMED["any-gpu"].recipe,
+        size=96 if small else SIZES[model],
+        seed=seed,
+        augment="photos" if data == "aquarium" else "smears",
+        evaluate=10**6,
+    )
     recipe = replace(recipe, epochs=2, batch=4) if small else recipe
     torch.manual_seed(seed)
-    network = build_model(replace(MODELS[model], norm="group"), len(pictures.classes), recipe.size).to(DEVICE)
+    network = build_model(
+        replace(MODELS[model], norm="group"), len(pictures.classes), recipe.size
+    ).to(DEVICE)
     start, checkpoint, last = time.perf_counter(), out / f"{name}.pt", None
-    for last in train(network, pictures, recipe, checkpoint=checkpoint, save_every=2 if small else 200):
+    for last in train(
+        network, pictures, recipe, checkpoint=checkpoint, save_every=2 if small else 200
+    ):
         if time.monotonic() > deadline and last["step"] < last["steps"]:
-            print(f"{name}: step {last['step']} of {last['steps']}; run it again to go on", flush=True)
+            print(
+                f"{name}: step {last['step']} of {last['steps']}; run it again to go on", flush=True
+            )
             return False
     test = open_dataset(data, "test", **options)
     found = predict(network, test, recipe.size)
     figures = coco_evaluate(found, [sample.target() for sample in test], len(pictures.classes))
-    _write(out / f"{name}.json", {
-        "model": model, "norm": "group", "data": data, "seed": seed, "recipe": vars(recipe),
-        "loss": last and last["loss"], "seconds_of_last_part": round(time.perf_counter() - start, 1),
-        "test": {name: value for name, value in figures.items() if isinstance(value, float)}})
+    _write(
+        out / f"{name}.json",
+        {
+            "model": model,
+            "norm": "group",
+            "data": data,
+            "seed": seed,
+            "recipe": vars(recipe),
+            "loss": last and last["loss"],
+            "seconds_of_last_part": round(time.perf_counter() - start, 1),
+            "test": {name: value for name, value in figures.items() if isinstance(value, float)},
+        },
+    )
     return True
 
 
@@ -66,7 +98,9 @@ def speed(kind: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
 
     Theirs as it is; ours eager, compiled, and as one CUDA graph, each where it works: else the error's first line.
     """
-    theirs, ours = (model.to(DEVICE).to(memory_format=torch.channels_last) for model in _models(kind, side))
+    theirs, ours = (
+        model.to(DEVICE).to(memory_format=torch.channels_last) for model in _models(kind, side)
+    )
     images = torch.rand(batch, 3, side, side, device=DEVICE).to(memory_format=torch.channels_last)
     truth = [{k: v.to(DEVICE) for k, v in target.items()} for target in scene(batch, side)]
     shifted = [t | {"labels": t["labels"] - int(isinstance(ours, SSD))} for t in truth]
@@ -82,7 +116,10 @@ def speed(kind: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
             outputs = network(images)
         return sum(ours.criterion(outputs, anchors, shifted, check=False).values())
 
-    ways = {"theirs": lambda: stepper(theirs, their_loss), "eager": lambda: stepper(ours, partial(our_loss, ours))}
+    ways = {
+        "theirs": lambda: stepper(theirs, their_loss),
+        "eager": lambda: stepper(ours, partial(our_loss, ours)),
+    }
     if DEVICE.type == "cuda":
         ways["compiled"] = lambda: stepper(ours, partial(our_loss, torch.compile(ours)))
         ways["graph"] = lambda: graphed(stepper(ours, partial(our_loss, ours)))
@@ -90,20 +127,23 @@ def speed(kind: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
     for name, make in ways.items():
         try:
             found[name] = round(batch * rounds / seconds(make(), rounds), 1)
-        except Exception as error:                         # a way that does not work here is a finding, not a failure
-            found[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        except Exception as error:  # a way that does not work here is a finding, not a failure
+            found[name] = (
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
     return found
 
 
 def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
     """One training step as a function."""
     cuda = DEVICE.type == "cuda"
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=.9, fused=cuda or None)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9, fused=cuda or None)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
         loss().backward()
         optimiser.step()
+
     return step
 
 
@@ -137,14 +177,20 @@ def seconds(step: Callable[[], None], rounds: int) -> float:
 def _write(file: Path, content: dict[str, Any]) -> None:
     """All of it or nothing, with the machine and the date."""
     part = file.with_suffix(".part")
-    part.write_text(json.dumps({"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), **content}, indent=1))
+    part.write_text(
+        json.dumps(
+            {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), **content}, indent=1
+        )
+    )
     part.replace(file)
     print(f"{file.name}: {json.dumps(content.get('test', content), default=str)[:300]}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> bool:
     """Does what is left, as far as the time goes; True when nothing is left."""
-    p = argparse.ArgumentParser(prog="python -m benchmarks.gpu_run", description=__doc__.partition("\n")[0])
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_run", description=__doc__.partition("\n")[0]
+    )
     p.add_argument("--out", type=Path, default=Path("results/gpu"))
     p.add_argument("--minutes", type=float, default=9.0, help="stop in time for a limit of ten")
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -154,14 +200,20 @@ def main(arguments: list[str] | None = None) -> bool:
     deadline = time.monotonic() + 60 * args.minutes
     if DEVICE.type != "cuda" and not args.small:
         p.error("there is no CUDA here; --small tries the script at toy size.")
-    sizes = [("ssd", 300, 1), ("retina", 64, 1)] if args.small else [("ssd", 300, 64), ("retina", 800, 32)]
+    sizes = (
+        [("ssd", 300, 1), ("retina", 64, 1)]
+        if args.small
+        else [("ssd", 300, 64), ("retina", 800, 32)]
+    )
     for kind, side, batch in sizes:
         file = args.out / f"speed-{kind}.json"
         if not file.exists() and time.monotonic() < deadline:
             _write(file, speed(kind, side, batch, 1 if args.small else 20))
     for name, model, data, seed in trainings(args.small, args.seeds):
         if not (args.out / f"{name}.json").exists():
-            if time.monotonic() > deadline or not train_part(name, model, data, seed, args.out, args.small, deadline):
+            if time.monotonic() > deadline or not train_part(
+                name, model, data, seed, args.out, args.small, deadline
+            ):
                 return False
     print("all done", flush=True)
     return True

@@ -5,6 +5,7 @@
 Each row says first whether both give the same result; the ratio says how many times faster ours is, "A/A" how far
 the reference is from itself. The targets are those the course set itself; --compile adds torch.compile's rows.
 """
+
 import argparse
 import json
 import tempfile
@@ -18,10 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet50
-from torchvision.models.detection import _utils as tv, ssd300_vgg16
+from torchvision.models.detection import _utils as tv
+from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
-from torchvision.models.detection.retinanet import RetinaNet as TheirRetinaNet, RetinaNetHead
+from torchvision.models.detection.retinanet import RetinaNet as TheirRetinaNet
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD as TheirSSD
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -50,7 +53,9 @@ def scene(batch: int, side: int, classes: int = CLASSES) -> list[dict[str, Tenso
     for _ in range(batch):
         wh = torch.rand(OBJECTS, 2) * (side / 2 - 20) + 20
         xy = torch.rand(OBJECTS, 2) * (side - wh)
-        targets.append({"boxes": torch.cat((xy, xy + wh), 1), "labels": torch.randint(1, classes, (OBJECTS,))})
+        targets.append(
+            {"boxes": torch.cat((xy, xy + wh), 1), "labels": torch.randint(1, classes, (OBJECTS,))}
+        )
     return targets
 
 
@@ -65,12 +70,16 @@ def same_match(ours, theirs: list[Tensor]) -> None:
 
 
 def anchors_of(kind: str) -> Tensor:
-    return (RetinaNet if kind == "retina" else SSD).anchors(_bare(kind), SIDE if kind == "retina" else 300)
+    return (RetinaNet if kind == "retina" else SSD).anchors(
+        _bare(kind), SIDE if kind == "retina" else 300
+    )
 
 
 def _bare(kind: str):
     """As much of a model as its anchors need."""
-    config = RETINANET_CONFIGS["torchvision"] if kind == "retina" else SSD_CONFIGS["torchvision-300"]
+    config = (
+        RETINANET_CONFIGS["torchvision"] if kind == "retina" else SSD_CONFIGS["torchvision-300"]
+    )
     grids = lambda size: config.boxes.grids  # noqa: E731
     return SimpleNamespace(config=config, boxes=getattr(config, "boxes", None), grids=grids)
 
@@ -81,18 +90,31 @@ def match_rows(compiled: bool) -> Iterator[Row]:
     for batch in (4, 16):
         targets = scene(batch, SIDE)
         gt, valid = pad_boxes([t["boxes"] for t in targets])
-        yield Row("match.retina" + " compiled" * compiled, f"{len(anchors)} anchors, B{batch}, {OBJECTS} objects",
-                  partial(wrap(match_retinanet), gt, anchors, valid=valid),
-                  partial(their_matches, their, targets, anchors), same_match, *((5, 8) if compiled else (2.5, 3.5)))
+        yield Row(
+            "match.retina" + " compiled" * compiled,
+            f"{len(anchors)} anchors, B{batch}, {OBJECTS} objects",
+            partial(wrap(match_retinanet), gt, anchors, valid=valid),
+            partial(their_matches, their, targets, anchors),
+            same_match,
+            *((5, 8) if compiled else (2.5, 3.5)),
+        )
     if not compiled:
         anchors, targets = anchors_of("ssd"), scene(16, 300)
         gt, valid = pad_boxes([t["boxes"] for t in targets])
-        yield Row("match.ssd", f"{len(anchors)}, B16, {OBJECTS} objects",
-                  partial(match_ssd, gt, anchors, best="overwrite", valid=valid),
-                  partial(their_matches, tv.SSDMatcher(0.5), targets, anchors), same_match, 2.5, 3.3)
+        yield Row(
+            "match.ssd",
+            f"{len(anchors)}, B16, {OBJECTS} objects",
+            partial(match_ssd, gt, anchors, best="overwrite", valid=valid),
+            partial(their_matches, tv.SSDMatcher(0.5), targets, anchors),
+            same_match,
+            2.5,
+            3.3,
+        )
 
 
-def loss_and_gradients(loss: Callable[[Outputs], dict[str, Tensor]], logits: Tensor, deltas: Tensor) -> list[Tensor]:
+def loss_and_gradients(
+    loss: Callable[[Outputs], dict[str, Tensor]], logits: Tensor, deltas: Tensor
+) -> list[Tensor]:
     """(cls, box, gradient of the logits, gradient of the offsets)."""
     logits, deltas = logits.detach().requires_grad_(), deltas.detach().requires_grad_()
     losses = list(loss(Outputs(logits, deltas)).values())
@@ -108,19 +130,31 @@ def loss_rows(compiled: bool) -> Iterator[Row]:
         match = match_retinanet(gt, anchors, valid=valid)
         labels, offsets = anchor_targets(match, gt, targets, anchors, (1.0, 1.0))
         matched = their_matches(tv.Matcher(0.5, 0.4, True), targets, anchors)
-        logits, deltas = torch.randn(batch, len(anchors), CLASSES) - 4, torch.randn(batch, len(anchors), 4)
+        logits, deltas = (
+            torch.randn(batch, len(anchors), CLASSES) - 4,
+            torch.randn(batch, len(anchors), 4),
+        )
         head = RetinaNetHead(8, 9, CLASSES)
 
         def theirs(o: Outputs, targets=targets, matched=matched, head=head) -> dict[str, Tensor]:
-            return head.compute_loss(targets, {"cls_logits": o.cls_logits, "bbox_regression": o.box_deltas},
-                                     [anchors] * len(targets), matched)
+            return head.compute_loss(
+                targets,
+                {"cls_logits": o.cls_logits, "bbox_regression": o.box_deltas},
+                [anchors] * len(targets),
+                matched,
+            )
 
         def ours(o: Outputs, labels=labels, offsets=offsets, match=match) -> dict[str, Tensor]:
             return retinanet_loss(*o, labels, offsets, match.label, beta=0.0, per_image=True)
 
-        yield Row("loss.focal+box" + " compiled" * compiled, f"{len(anchors)}, B{batch}, K {CLASSES}",
-                  partial(loss_and_gradients, wrap(ours), logits, deltas),
-                  partial(loss_and_gradients, theirs, logits, deltas), close, *((2.7, 3.5) if compiled else (2.2, 2.9)))
+        yield Row(
+            "loss.focal+box" + " compiled" * compiled,
+            f"{len(anchors)}, B{batch}, K {CLASSES}",
+            partial(loss_and_gradients, wrap(ours), logits, deltas),
+            partial(loss_and_gradients, theirs, logits, deltas),
+            close,
+            *((2.7, 3.5) if compiled else (2.2, 2.9)),
+        )
     if not compiled:
         yield ssd_loss_row()
 
@@ -128,7 +162,10 @@ def loss_rows(compiled: bool) -> Iterator[Row]:
 def ssd_loss_row() -> Row:
     """Mining, loss and gradient of matches that are given. Theirs: labels count the background, ours do not."""
     anchors, targets = anchors_of("ssd"), scene(16, 300)
-    coder, matched = tv.BoxCoder((10.0, 10.0, 5.0, 5.0)), their_matches(tv.SSDMatcher(0.5), targets, anchors)
+    coder, matched = (
+        tv.BoxCoder((10.0, 10.0, 5.0, 5.0)),
+        their_matches(tv.SSDMatcher(0.5), targets, anchors),
+    )
     logits, deltas = torch.randn(16, len(anchors), CLASSES), torch.randn(16, len(anchors), 4)
     gt, valid = pad_boxes([t["boxes"] for t in targets])
     match = match_ssd(gt, anchors, best="overwrite", valid=valid)
@@ -139,13 +176,24 @@ def ssd_loss_row() -> Row:
             return ssd_criterion(o, anchors, shifted)
 
     def theirs(o: Outputs) -> dict[str, Tensor]:
-        found = TheirSSD.compute_loss(SimpleNamespace(box_coder=coder, neg_to_pos_ratio=3), targets,
-                                      {"cls_logits": o.cls_logits, "bbox_regression": o.box_deltas},
-                                      [anchors] * 16, matched)
+        found = TheirSSD.compute_loss(
+            SimpleNamespace(box_coder=coder, neg_to_pos_ratio=3),
+            targets,
+            {"cls_logits": o.cls_logits, "bbox_regression": o.box_deltas},
+            [anchors] * 16,
+            matched,
+        )
         return {"cls": found["classification"], "box": found["bbox_regression"]}
 
-    return Row("loss.ssd", f"{len(anchors)}, B16, K {CLASSES}", partial(loss_and_gradients, ours, logits, deltas),
-               partial(loss_and_gradients, theirs, logits, deltas), close, 1.8, 2.2)
+    return Row(
+        "loss.ssd",
+        f"{len(anchors)}, B16, K {CLASSES}",
+        partial(loss_and_gradients, ours, logits, deltas),
+        partial(loss_and_gradients, theirs, logits, deltas),
+        close,
+        1.8,
+        2.2,
+    )
 
 
 def mine_rows(compiled: bool) -> Iterator[Row]:
@@ -156,9 +204,16 @@ def mine_rows(compiled: bool) -> Iterator[Row]:
 
     for batch in () if compiled else (4, 16):
         torch.manual_seed(0)
-        loss, positive = torch.rand(batch, 8732), torch.rand(batch, 8732) < .005
-        yield Row("mine", f"8732, B{batch}", partial(hard_negative_mask, loss, positive, ~positive),
-                  partial(theirs, loss, positive), close, 8, 30)
+        loss, positive = torch.rand(batch, 8732), torch.rand(batch, 8732) < 0.005
+        yield Row(
+            "mine",
+            f"8732, B{batch}",
+            partial(hard_negative_mask, loss, positive, ~positive),
+            partial(theirs, loss, positive),
+            close,
+            8,
+            30,
+        )
 
 
 def post_rows(compiled: bool) -> Iterator[Row]:
@@ -167,22 +222,61 @@ def post_rows(compiled: bool) -> Iterator[Row]:
     torch.manual_seed(0)
     anchors, counts = anchors_of("retina"), pyramid_counts((SIDE, SIDE), TORCHVISION_ANCHORS)
     logits = torch.randn(4, len(anchors), CLASSES) * 1.5 - 7
-    deltas = torch.randn(4, len(anchors), 4) * .1                       # so that no box leaves the picture
-    their = SimpleNamespace(box_coder=tv.BoxCoder((1.0,) * 4), score_thresh=.05, topk_candidates=1000, nms_thresh=.5,
-                            detections_per_img=300)
+    deltas = torch.randn(4, len(anchors), 4) * 0.1  # so that no box leaves the picture
+    their = SimpleNamespace(
+        box_coder=tv.BoxCoder((1.0,) * 4),
+        score_thresh=0.05,
+        topk_candidates=1000,
+        nms_thresh=0.5,
+        detections_per_img=300,
+    )
     heads = {"cls_logits": logits.split(counts, 1), "bbox_regression": deltas.split(counts, 1)}
-    yield Row("post.retina", f"{SIDE}x{SIDE}, B4, K {CLASSES}",
-              partial(retinanet_detections, Outputs(logits, deltas), anchors, (SIDE, SIDE), counts=counts, keep=300),
-              partial(TheirRetinaNet.postprocess_detections, their, heads, [anchors.split(counts)] * 4,
-                      [(SIDE, SIDE)] * 4), same_detections, 2.0, 2.6)
+    yield Row(
+        "post.retina",
+        f"{SIDE}x{SIDE}, B4, K {CLASSES}",
+        partial(
+            retinanet_detections,
+            Outputs(logits, deltas),
+            anchors,
+            (SIDE, SIDE),
+            counts=counts,
+            keep=300,
+        ),
+        partial(
+            TheirRetinaNet.postprocess_detections,
+            their,
+            heads,
+            [anchors.split(counts)] * 4,
+            [(SIDE, SIDE)] * 4,
+        ),
+        same_detections,
+        2.0,
+        2.6,
+    )
     anchors = anchors_of("ssd")
     logits, deltas = torch.randn(16, len(anchors), CLASSES) * 1.5, torch.randn(16, len(anchors), 4)
-    their = SimpleNamespace(box_coder=tv.BoxCoder((10.0, 10.0, 5.0, 5.0)), score_thresh=.01, topk_candidates=400,
-                            nms_thresh=.45, detections_per_img=200)
-    yield Row("post.ssd", f"{len(anchors)}, B16, K {CLASSES}",
-              partial(ssd_detections, Outputs(logits, deltas), anchors, (300, 300)),
-              partial(TheirSSD.postprocess_detections, their, {"cls_logits": logits, "bbox_regression": deltas},
-                      [anchors] * 16, [(300, 300)] * 16), partial(same_detections, shift=1), 5, 7)
+    their = SimpleNamespace(
+        box_coder=tv.BoxCoder((10.0, 10.0, 5.0, 5.0)),
+        score_thresh=0.01,
+        topk_candidates=400,
+        nms_thresh=0.45,
+        detections_per_img=200,
+    )
+    yield Row(
+        "post.ssd",
+        f"{len(anchors)}, B16, K {CLASSES}",
+        partial(ssd_detections, Outputs(logits, deltas), anchors, (300, 300)),
+        partial(
+            TheirSSD.postprocess_detections,
+            their,
+            {"cls_logits": logits, "bbox_regression": deltas},
+            [anchors] * 16,
+            [(300, 300)] * 16,
+        ),
+        partial(same_detections, shift=1),
+        5,
+        7,
+    )
 
 
 def same_detections(ours: list[dict], theirs: list[dict], shift: int = 0) -> None:
@@ -191,7 +285,9 @@ def same_detections(ours: list[dict], theirs: list[dict], shift: int = 0) -> Non
     for here, there in zip(ours, theirs, strict=True):
         here = here | {"labels": here["labels"] + shift}
         for name, atol in (("labels", 0), ("scores", 1e-5), ("boxes", 1e-2)):
-            close(*(d[name][np.lexsort((-d["scores"], d["labels"]))] for d in (here, there)), 0, atol)
+            close(
+                *(d[name][np.lexsort((-d["scores"], d["labels"]))] for d in (here, there)), 0, atol
+            )
 
 
 def step_rows(compiled: bool) -> Iterator[Row]:
@@ -203,23 +299,47 @@ def step_rows(compiled: bool) -> Iterator[Row]:
         theirs, ours = _models(kind, side)
         images, truth = torch.rand(4, 3, side, side), scene(4, side)
         shifted = [t | {"labels": t["labels"] - int(kind == "ssd")} for t in truth]
-        their_step = partial(_step, _optimiser(theirs, False), lambda m=theirs, i=images, t=truth: m(list(i), t))
-        for precision, must_aim in (("bf16", targets), ("fp32", (1.05, 1.12)))[:2 if kind == "retina" else 1]:
+        their_step = partial(
+            _step, _optimiser(theirs, False), lambda m=theirs, i=images, t=truth: m(list(i), t)
+        )
+        for precision, must_aim in (("bf16", targets), ("fp32", (1.05, 1.12)))[
+            : 2 if kind == "retina" else 1
+        ]:
             loss = partial(_our_losses, ours, images, shifted, precision == "bf16")
-            equal = partial(close, rtol=1e-3) if precision == "fp32" else partial(close, rtol=.05, atol=.05)
-            yield Row(f"step.{kind}", f"{side}x{side} B4, ours {precision}",
-                      partial(_step, _optimiser(ours, True), loss), their_step, equal, *must_aim)
+            equal = (
+                partial(close, rtol=1e-3)
+                if precision == "fp32"
+                else partial(close, rtol=0.05, atol=0.05)
+            )
+            yield Row(
+                f"step.{kind}",
+                f"{side}x{side} B4, ours {precision}",
+                partial(_step, _optimiser(ours, True), loss),
+                their_step,
+                equal,
+                *must_aim,
+            )
 
 
 def _models(kind: str, side: int) -> tuple[nn.Module, nn.Module]:
     """torchvision's detector and ours with its weights, both training in every layer."""
     if kind == "ssd":
-        theirs, ours = ssd300_vgg16(weights=None, weights_backbone=None), SSD(SSD_CONFIGS["torchvision-300"])
+        theirs, ours = (
+            ssd300_vgg16(weights=None, weights_backbone=None),
+            SSD(SSD_CONFIGS["torchvision-300"]),
+        )
         theirs.transform.min_size, theirs.transform.image_std = (side,), [1 / 255] * 3
     else:
-        body = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 5, returned_layers=[2, 3, 4],
-                                     extra_blocks=LastLevelP6P7(256, 256))
-        theirs, ours = TheirRetinaNet(body, 91, side, side), RetinaNet(RETINANET_CONFIGS["torchvision"])
+        body = _resnet_fpn_extractor(
+            resnet50(norm_layer=FrozenBatchNorm2d),
+            5,
+            returned_layers=[2, 3, 4],
+            extra_blocks=LastLevelP6P7(256, 256),
+        )
+        theirs, ours = (
+            TheirRetinaNet(body, 91, side, side),
+            RetinaNet(RETINANET_CONFIGS["torchvision"]),
+        )
         overwrite_eps(theirs, 0.0)
     load_torchvision(ours, theirs)
     return theirs.train(), ours.train().to(memory_format=torch.channels_last)
@@ -227,22 +347,30 @@ def _models(kind: str, side: int) -> tuple[nn.Module, nn.Module]:
 
 def _optimiser(model: nn.Module, fused: bool) -> torch.optim.Optimizer:
     """SGD as in both papers; the rate is so low that the weights stay comparable."""
-    return torch.optim.SGD(model.parameters(), lr=1e-9, momentum=.9, weight_decay=1e-4, fused=fused or None)
+    return torch.optim.SGD(
+        model.parameters(), lr=1e-9, momentum=0.9, weight_decay=1e-4, fused=fused or None
+    )
 
 
-def _our_losses(model: nn.Module, images: Tensor, targets: list[dict], bf16: bool) -> dict[str, Tensor]:
+def _our_losses(
+    model: nn.Module, images: Tensor, targets: list[dict], bf16: bool
+) -> dict[str, Tensor]:
     with torch.autocast("cpu", torch.bfloat16, bf16):
         outputs = model(images.to(memory_format=torch.channels_last))
     return model.criterion(outputs, model.anchors(images.shape[-1]), targets)
 
 
-def _step(optimiser: torch.optim.Optimizer, losses: Callable[[], dict[str, Tensor]]) -> list[Tensor]:
+def _step(
+    optimiser: torch.optim.Optimizer, losses: Callable[[], dict[str, Tensor]]
+) -> list[Tensor]:
     """One step -> (class loss, box loss), whatever they are called."""
     optimiser.zero_grad()
     found = losses()
     sum(found.values()).backward()
     optimiser.step()
-    return [value.detach() for _, value in sorted(found.items(), key=lambda item: "cl" not in item[0])]
+    return [
+        value.detach() for _, value in sorted(found.items(), key=lambda item: "cl" not in item[0])
+    ]
 
 
 def loader_rows(compiled: bool) -> Iterator[Row]:
@@ -252,25 +380,46 @@ def loader_rows(compiled: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         pictures = Smears("train", 8, (480, 640), cache=False)
         for k, sample in enumerate(pictures):
-            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(f"{folder}/{k}.jpg", quality=90)
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(
+                f"{folder}/{k}.jpg", quality=90
+            )
         feed = Feed(pictures, 256, 8)
         order = feed.order(0)[0]
 
         def theirs() -> Tensor:
-            files = [Image.open(f"{folder}/{k}.jpg").convert("RGB").resize((256, 256)) for k in order]
-            return torch.stack([torch.from_numpy(np.array(f)).permute(2, 0, 1) for f in files]) / 255
+            files = [
+                Image.open(f"{folder}/{k}.jpg").convert("RGB").resize((256, 256)) for k in order
+            ]
+            return (
+                torch.stack([torch.from_numpy(np.array(f)).permute(2, 0, 1) for f in files]) / 255
+            )
 
-        yield Row("loader", "8 pictures, 256x256", lambda: next(feed.epoch(0))[0], theirs,
-                  lambda ours, theirs: close((ours - theirs).abs().mean(), torch.zeros(()), 0, .03), 8, 13)
+        yield Row(
+            "loader",
+            "8 pictures, 256x256",
+            lambda: next(feed.epoch(0))[0],
+            theirs,
+            lambda ours, theirs: close((ours - theirs).abs().mean(), torch.zeros(()), 0, 0.03),
+            8,
+            13,
+        )
 
 
-GROUPS = {"match": match_rows, "mine": mine_rows, "loss": loss_rows, "post": post_rows, "loader": loader_rows,
-          "step": step_rows}
+GROUPS = {
+    "match": match_rows,
+    "mine": mine_rows,
+    "loss": loss_rows,
+    "post": post_rows,
+    "loader": loader_rows,
+    "step": step_rows,
+}
 
 
 def main() -> None:
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    p.add_argument("--rows", default=",".join(GROUPS), help="groups, joined by commas (default: %(default)s)")
+    p.add_argument(
+        "--rows", default=",".join(GROUPS), help="groups, joined by commas (default: %(default)s)"
+    )
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--threads", type=int, default=torch.get_num_threads())
     p.add_argument("--compile", action="store_true", help="also the rows under torch.compile")
@@ -279,13 +428,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     found = []
     for group in args.rows.split(","):
-        for compiled in (False, True)[:1 + args.compile]:
+        for compiled in (False, True)[: 1 + args.compile]:
             for row in GROUPS[group](compiled):
                 found.append(measure(row, args.rounds))
                 print(table(found).splitlines()[-1] if len(found) > 1 else table(found), flush=True)
     if args.out:
         with open(args.out, "w", encoding="utf-8") as file:
-            json.dump({"machine": describe_machine(), "threads": args.threads, "rows": found}, file, indent=1)
+            json.dump(
+                {"machine": describe_machine(), "threads": args.threads, "rows": found},
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """How a row is measured: equality first, then turn by turn, the reference twice for the noise."""
+
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ class Row(NamedTuple):
     equal          (ours, theirs) -> None, AssertionError where they differ
     must, aim      times faster than the reference
     """
+
     name: str
     sizes: str
     ours: Callable[[], Any]
@@ -23,7 +25,9 @@ class Row(NamedTuple):
     aim: float
 
 
-def measure(row: Row, rounds: int, synchronise: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def measure(
+    row: Row, rounds: int, synchronise: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """{"name", "sizes", "ours_ms", "theirs_ms", "ratio", "noise", "must", "aim", "holds"}.
 
     Each round runs theirs, ours, theirs again; its ratio is the mean of theirs by ours, its noise the second of
@@ -43,9 +47,17 @@ def measure(row: Row, rounds: int, synchronise: Callable[[], None] = lambda: Non
     before, ours, after = (statistics.median(column) for column in zip(*times))
     ratio = statistics.median((a + c) / (2 * b) for a, b, c in times)
     noise = max(before / after, after / before)
-    return {"name": row.name, "sizes": row.sizes, "ours_ms": round(1e3 * ours, 3),
-            "theirs_ms": round(5e2 * (before + after), 3), "ratio": round(ratio, 2), "noise": round(noise, 2),
-            "must": row.must, "aim": row.aim, "holds": ratio >= row.must}
+    return {
+        "name": row.name,
+        "sizes": row.sizes,
+        "ours_ms": round(1e3 * ours, 3),
+        "theirs_ms": round(5e2 * (before + after), 3),
+        "ratio": round(ratio, 2),
+        "noise": round(noise, 2),
+        "must": row.must,
+        "aim": row.aim,
+        "holds": ratio >= row.must,
+    }
 
 
 def close(ours: Any, theirs: Any, rtol: float = 1e-4, atol: float = 1e-4) -> None:
@@ -53,14 +65,23 @@ def close(ours: Any, theirs: Any, rtol: float = 1e-4, atol: float = 1e-4) -> Non
     if isinstance(ours, torch.Tensor):
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=rtol, atol=atol)
     else:
-        pairs = [(ours[k], theirs[k]) for k in ours] if isinstance(ours, dict) else zip(ours, theirs, strict=True)
+        pairs = (
+            [(ours[k], theirs[k]) for k in ours]
+            if isinstance(ours, dict)
+            else zip(ours, theirs, strict=True)
+        )
         for one, other in pairs:
             close(one, other, rtol, atol)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text, one a line, those that miss their target marked."""
-    lines = [f"{'row':28}{'sizes':34}{'ours ms':>10}{'theirs ms':>11}{'ratio':>7}{'A/A':>6}{'must':>6}{'aim':>6}"]
-    lines += [f"{r['name']:28}{r['sizes']:34}{r['ours_ms']:10.2f}{r['theirs_ms']:11.2f}{r['ratio']:7.2f}"
-              f"{r['noise']:6.2f}{r['must']:6.2f}{r['aim']:6.2f}{'' if r['holds'] else '  below must'}" for r in rows]
+    lines = [
+        f"{'row':28}{'sizes':34}{'ours ms':>10}{'theirs ms':>11}{'ratio':>7}{'A/A':>6}{'must':>6}{'aim':>6}"
+    ]
+    lines += [
+        f"{r['name']:28}{r['sizes']:34}{r['ours_ms']:10.2f}{r['theirs_ms']:11.2f}{r['ratio']:7.2f}"
+        f"{r['noise']:6.2f}{r['must']:6.2f}{r['aim']:6.2f}{'' if r['holds'] else '  below must'}"
+        for r in rows
+    ]
     return "\n".join(lines)

@@ -1,4 +1,5 @@
 """`python -m lesson_lib`: the command line."""
+
 import sys
 
 from lesson_lib.cli import main

@@ -4,6 +4,7 @@ Nothing here is learned, predicted or read off a picture: a specification always
 are xyxy float32 pixels in the order level, row, column, anchor: all anchors of a cell, then the next cell of
 the row, then the next row, then the next (coarser) feature map. Heads must flatten in the same order.
 """
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ def _place(ys: Tensor, xs: Tensor, sizes: Tensor) -> Tensor:
     """k boxes at each of H x W centres: ys (H,), xs (W,), sizes (k, 2) w, h -> (H * W * k, 4) xyxy."""
     cy, cx = torch.meshgrid(ys, xs, indexing="ij")
     centres = torch.stack((cx, cy), -1)[:, :, None]  # (H, W, 1, 2)
-    return torch.cat((centres - sizes / 2, centres + sizes / 2), -1).reshape(-1, 4)  # (H, W, k, 4) -> rows
+    return torch.cat((centres - sizes / 2, centres + sizes / 2), -1).reshape(
+        -1, 4
+    )  # (H, W, k, 4) -> rows
 
 
 def level_slices(counts: "Sequence[int] | DefaultBoxes") -> list[slice]:
@@ -32,7 +35,9 @@ def level_slices(counts: "Sequence[int] | DefaultBoxes") -> list[slice]:
     return [slice(end - count, end) for count, end in zip(counts, accumulate(counts))]
 
 
-def anchor_address(index: int, grids: Sequence[Size], per_cell: Sequence[int]) -> tuple[int, int, int, int]:
+def anchor_address(
+    index: int, grids: Sequence[Size], per_cell: Sequence[int]
+) -> tuple[int, int, int, int]:
     """(level, row, column, anchor) of row `index` of all anchors. IndexError beyond the last."""
     rest = index
     for level, ((height, width), k) in enumerate(zip(map(_pair, grids), per_cell)):
@@ -81,6 +86,7 @@ class DefaultBoxes:
                    centre at 304, outside the picture.
     clip           limit widths and heights (not corners) to the picture's, as torchvision does
     """
+
     image_size: Size
     grids: tuple[Size, ...]
     scales: tuple[float, ...]
@@ -91,13 +97,24 @@ class DefaultBoxes:
     def __post_init__(self) -> None:
         maps = len(self.grids)
         if len(self.scales) != maps + 1:
-            raise ValueError(f"{maps} grids need {maps + 1} scales (the last s_m+1), not {len(self.scales)}.")
+            raise ValueError(
+                f"{maps} grids need {maps + 1} scales (the last s_m+1), not {len(self.scales)}."
+            )
         if len(self.aspect_ratios) != maps or (self.steps is not None and len(self.steps) != maps):
-            raise ValueError(f"aspect_ratios and steps must have one entry for each of the {maps} grids.")
-        numbers = [*_pair(self.image_size), *(n for grid in self.grids for n in _pair(grid)), *self.scales,
-                   *(ratio for ratios in self.aspect_ratios for ratio in ratios), *(self.steps or ())]
+            raise ValueError(
+                f"aspect_ratios and steps must have one entry for each of the {maps} grids."
+            )
+        numbers = [
+            *_pair(self.image_size),
+            *(n for grid in self.grids for n in _pair(grid)),
+            *self.scales,
+            *(ratio for ratios in self.aspect_ratios for ratio in ratios),
+            *(self.steps or ()),
+        ]
         if not all(0 < n < math.inf for n in numbers):
-            raise ValueError("image_size, grids, scales, aspect_ratios and steps must be positive numbers.")
+            raise ValueError(
+                "image_size, grids, scales, aspect_ratios and steps must be positive numbers."
+            )
 
     def per_cell(self) -> tuple[int, ...]:
         """Boxes in a cell of each map: two of ratio 1, and two for each further ratio."""
@@ -131,15 +148,20 @@ def default_boxes(spec: DefaultBoxes, device: torch.device | str | None = None) 
             shapes += [(scale * root, scale / root), (scale / root, scale * root)]
         sizes = torch.tensor(shapes, dtype=torch.float64)  # (k, 2), fractions
         sizes = (sizes.clamp(max=1) if spec.clip else sizes) * torch.tensor((width, height))
-        step_y, step_x = (spec.steps[level],) * 2 if spec.steps else (height / rows, width / columns)
+        step_y, step_x = (
+            (spec.steps[level],) * 2 if spec.steps else (height / rows, width / columns)
+        )
         ys = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y
         xs = (torch.arange(columns, dtype=torch.float64) + 0.5) * step_x
         levels.append(_place(ys, xs, sizes))
     return torch.cat(levels).to(device, torch.float32)
 
 
-_SSD300 = dict(image_size=300, grids=(38, 19, 10, 5, 3, 1),
-               aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)))
+_SSD300 = dict(
+    image_size=300,
+    grids=(38, 19, 10, 5, 3, 1),
+    aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+)
 _RELEASE = dict(_SSD300, steps=(8, 16, 32, 64, 100, 300))
 
 SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets alike
@@ -154,8 +176,12 @@ SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets a
 }
 
 #: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The steps divide 512 evenly.
-SSD512 = DefaultBoxes(image_size=512, grids=(64, 32, 16, 8, 4, 2, 1), scales=(0.07,) + ssd_scales(6, 0.15),
-                      aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)))
+SSD512 = DefaultBoxes(
+    image_size=512,
+    grids=(64, 32, 16, 8, 4, 2, 1),
+    scales=(0.07,) + ssd_scales(6, 0.15),
+    aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+)
 
 
 @dataclass(frozen=True)
@@ -172,6 +198,7 @@ class PyramidAnchors:
                    so the 1:2 anchor of 32 is 22 x 46 with ratio .478. The paper rounds nothing.
     torchvision's ratios are h / w: its (.5, 1, 2) are (2, 1, .5) here, and then the order is the same too.
     """
+
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
     sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     scales: tuple[float, ...] = (1, 2 ** (1 / 3), 2 ** (2 / 3))
@@ -181,9 +208,15 @@ class PyramidAnchors:
 
     def __post_init__(self) -> None:
         if len(self.strides) != len(self.sizes):
-            raise ValueError(f"{len(self.strides)} strides, {len(self.sizes)} sizes; give as many of each.")
-        if not all(0 < n < math.inf for n in self.strides + self.sizes + self.scales + self.aspect_ratios):
-            raise ValueError("strides, sizes, scales and aspect_ratios must all be positive numbers.")
+            raise ValueError(
+                f"{len(self.strides)} strides, {len(self.sizes)} sizes; give as many of each."
+            )
+        if not all(
+            0 < n < math.inf for n in self.strides + self.sizes + self.scales + self.aspect_ratios
+        ):
+            raise ValueError(
+                "strides, sizes, scales and aspect_ratios must all be positive numbers."
+            )
         if self.centre not in ("half", "corner"):
             raise ValueError(f"centre is {self.centre!r}; choose 'half' or 'corner'.")
 
@@ -196,7 +229,9 @@ class PyramidAnchors:
 RETINANET = PyramidAnchors()
 
 
-def pyramid_grids(image_size: Size, spec: PyramidAnchors = RETINANET) -> tuple[tuple[int, int], ...]:
+def pyramid_grids(
+    image_size: Size, spec: PyramidAnchors = RETINANET
+) -> tuple[tuple[int, int], ...]:
     """Cells (height, width) of each level: picture / stride, rounded up, as strided convolutions do."""
     height, width = _pair(image_size)
     return tuple((-(-height // stride), -(-width // stride)) for stride in spec.strides)
@@ -204,18 +239,23 @@ def pyramid_grids(image_size: Size, spec: PyramidAnchors = RETINANET) -> tuple[t
 
 def pyramid_counts(image_size: Size, spec: PyramidAnchors = RETINANET) -> tuple[int, ...]:
     """Anchors of each level; 67,995 in all at 600 x 600."""
-    return tuple(rows * columns * spec.per_cell for rows, columns in pyramid_grids(image_size, spec))
+    return tuple(
+        rows * columns * spec.per_cell for rows, columns in pyramid_grids(image_size, spec)
+    )
 
 
-def pyramid_anchors(image_size: Size, spec: PyramidAnchors = RETINANET,
-                    device: torch.device | str | None = None) -> Tensor:
+def pyramid_anchors(
+    image_size: Size, spec: PyramidAnchors = RETINANET, device: torch.device | str | None = None
+) -> Tensor:
     """All anchors of a picture of (height, width) pixels -> (A, 4) xyxy, pixels; they may reach beyond it.
 
-        w = size * scale * sqrt(r),  h = size * scale / sqrt(r),   in a cell the scales change fastest
+    w = size * scale * sqrt(r),  h = size * scale / sqrt(r),   in a cell the scales change fastest
     """
     height, width = _pair(image_size)
     levels = []
-    for stride, size, (rows, columns) in zip(spec.strides, spec.sizes, pyramid_grids(image_size, spec)):
+    for stride, size, (rows, columns) in zip(
+        spec.strides, spec.sizes, pyramid_grids(image_size, spec)
+    ):
         sides = [int(size * scale) if spec.rounded else size * scale for scale in spec.scales]
         shapes = [(s * math.sqrt(r), s / math.sqrt(r)) for r in spec.aspect_ratios for s in sides]
         sizes = torch.tensor(shapes, dtype=torch.float64)  # (k, 2)

@@ -4,6 +4,7 @@ Unless a name says otherwise a box is xyxy: (x1, y1, x2, y2) in pixels, continuo
 from 2 to 5 is 3 wide (no "+ 1"). All functions take any leading dimensions, run on the device of their input,
 and never compute an area or an overlap in less than float32: at 800 px bfloat16 is off by up to 2 px.
 """
+
 import torch
 from torch import Tensor
 
@@ -112,15 +113,19 @@ def check_boxes(boxes: Tensor, size: tuple[int, int] | None = None, name: str = 
     It reads values, so on CUDA it waits for the device: call it where data enters, not in a training step.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}; make it (G, 4), or (0, 4) without objects.")
+        raise ValueError(
+            f"{name} has shape {tuple(boxes.shape)}; make it (G, 4), or (0, 4) without objects."
+        )
     x1, y1, x2, y2 = boxes.unbind(1)
     height, width = size if size is not None else (float("inf"), float("inf"))
     faults = {
         "holds NaN or infinity; repair or drop the annotation": ~boxes.isfinite().all(1),
         "is inverted; order it as x1 < x2 and y1 < y2": (x2 < x1) | (y2 < y1),
         "has zero area; drop it": (x2 == x1) | (y2 == y1),
-        f"leaves the picture of (height, width) {size}; clip it with clip_boxes":
-            (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height),
+        f"leaves the picture of (height, width) {size}; clip it with clip_boxes": (x1 < 0)
+        | (y1 < 0)
+        | (x2 > width)
+        | (y2 > height),
     }
     faulty = torch.stack(tuple(faults.values()))  # (4 faults, G)
     if size is None:

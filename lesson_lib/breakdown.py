@@ -4,6 +4,7 @@ predictions, targets and classes are those of evaluation.py, whose coco_evaluate
 curves. The kinds of errors are TIDE's ("A General Toolbox for Identifying Object Detection Errors",
 arXiv:2008.08115, section 2.2), and so are what decides between them and what repairs them.
 """
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,14 +19,17 @@ KINDS = ("class", "localisation", "both", "duplicate", "background", "missed")
 
 class Judged(NamedTuple):
     """N detections that count, best score first in each picture, and all G objects to be found."""
-    scores: np.ndarray          # (N,)
-    labels: np.ndarray          # (N,) as predicted
-    kinds: np.ndarray           # (N,) "correct" or one of KINDS
-    objects: np.ndarray         # (N,) which of the G is meant, found or nearly so; -1: none
-    truth: np.ndarray           # (G,) their labels
+
+    scores: np.ndarray  # (N,)
+    labels: np.ndarray  # (N,) as predicted
+    kinds: np.ndarray  # (N,) "correct" or one of KINDS
+    objects: np.ndarray  # (N,) which of the G is meant, found or nearly so; -1: none
+    truth: np.ndarray  # (G,) their labels
 
 
-def judge(predictions: Sequence[dict], targets: Sequence[dict], iou: float = 0.5, background: float = 0.1) -> Judged:
+def judge(
+    predictions: Sequence[dict], targets: Sequence[dict], iou: float = 0.5, background: float = 0.1
+) -> Judged:
     """The kind of every detection, for which the first line that fits decides:
 
         correct       of its class's free objects it overlaps one by IoU >= iou: it takes the best, by rank
@@ -41,27 +45,44 @@ def judge(predictions: Sequence[dict], targets: Sequence[dict], iou: float = 0.5
     for found, target in zip(predictions, targets, strict=True):
         boxes, objects = found["boxes"].cpu().double(), target["boxes"].cpu().double()
         labels, none = target["labels"].cpu().numpy(), torch.zeros(len(objects), dtype=torch.bool)
-        crowd, difficult = (target.get(name, none).cpu().bool().numpy() for name in ("crowd", "difficult"))
-        overlap, real = pairwise_iou(boxes, objects).numpy(), ~(crowd | difficult)          # (N, G), (G,)
-        inside = (pairwise_intersection(boxes, objects) / box_area(boxes).clamp(min=1e-300)[:, None]).numpy()
-        same = found["labels"].cpu().numpy()[:, None] == labels                             # (N, G)
-        aside = (same & ~real & (np.where(crowd, inside, overlap) >= iou)).any(1)           # (N,)
-        own, other, free = np.where(real & same, overlap, -1), np.where(real & ~same, overlap, -1), real.copy()
-        number = seen + np.cumsum(real) - 1                                                 # among all G
+        crowd, difficult = (
+            target.get(name, none).cpu().bool().numpy() for name in ("crowd", "difficult")
+        )
+        overlap, real = pairwise_iou(boxes, objects).numpy(), ~(crowd | difficult)  # (N, G), (G,)
+        inside = (
+            pairwise_intersection(boxes, objects) / box_area(boxes).clamp(min=1e-300)[:, None]
+        ).numpy()
+        same = found["labels"].cpu().numpy()[:, None] == labels  # (N, G)
+        aside = (same & ~real & (np.where(crowd, inside, overlap) >= iou)).any(1)  # (N,)
+        own, other, free = (
+            np.where(real & same, overlap, -1),
+            np.where(real & ~same, overlap, -1),
+            real.copy(),
+        )
+        number = seen + np.cumsum(real) - 1  # among all G
         for i in found["scores"].argsort(descending=True, stable=True).tolist():
             kind, at = _kind(own[i], other[i], free, iou, background)
             if kind == "correct":
                 free[at] = False
             elif aside[i]:
                 continue
-            columns.append((found["scores"][i], found["labels"][i], kind, -1 if at < 0 else number[at]))
+            columns.append(
+                (found["scores"][i], found["labels"][i], kind, -1 if at < 0 else number[at])
+            )
         truth, seen = [*truth, labels[real]], seen + int(real.sum())
     scores, names, kinds, meant = zip(*columns) if columns else ((), (), (), ())
-    return Judged(np.array(scores, float), np.array(names, int), np.array(kinds, str), np.array(meant, int),
-                  np.concatenate([np.zeros(0, int), *truth]))
+    return Judged(
+        np.array(scores, float),
+        np.array(names, int),
+        np.array(kinds, str),
+        np.array(meant, int),
+        np.concatenate([np.zeros(0, int), *truth]),
+    )
 
 
-def _kind(own: np.ndarray, other: np.ndarray, free: np.ndarray, iou: float, background: float) -> tuple[str, int]:
+def _kind(
+    own: np.ndarray, other: np.ndarray, free: np.ndarray, iou: float, background: float
+) -> tuple[str, int]:
     """(kind, object meant or -1) of one detection, from its IoU with each object: (G,), -1 where not asked."""
     if len(own) == 0:
         return "background", -1
@@ -77,7 +98,9 @@ def _kind(own: np.ndarray, other: np.ndarray, free: np.ndarray, iou: float, back
     return ("background" if max(own.max(), other.max()) <= background else "both"), -1
 
 
-def error_counts(judged: Judged, classes: Sequence[str], score: float = 0.5) -> dict[str, dict[str, int]]:
+def error_counts(
+    judged: Judged, classes: Sequence[str], score: float = 0.5
+) -> dict[str, dict[str, int]]:
     """{class: {"correct": n, each of KINDS: n, "objects": n}}, of the detections of `score` or more.
 
     Detections stand under the class that they name, objects under their own. Missed is an object that no
@@ -89,8 +112,10 @@ def error_counts(judged: Judged, classes: Sequence[str], score: float = 0.5) -> 
     for label, name in enumerate(classes):
         kinds = judged.kinds[over & (judged.labels == label)]
         counts[name] = {kind: int((kinds == kind).sum()) for kind in ("correct", *KINDS[:-1])}
-        counts[name] |= {"missed": int((~met & (judged.truth == label)).sum()),
-                         "objects": int((judged.truth == label).sum())}
+        counts[name] |= {
+            "missed": int((~met & (judged.truth == label)).sum()),
+            "objects": int((judged.truth == label).sum()),
+        }
     return counts
 
 
@@ -102,7 +127,7 @@ def error_costs(judged: Judged, num_classes: int) -> dict[str, float]:
     count. The gains do not add up to 1 - AP. Departs from TIDE: difficult objects are set aside, as crowds are.
     """
     correct, order = judged.kinds == "correct", np.argsort(-judged.scores, kind="stable")
-    repair = dict.fromkeys(judged.objects[correct].tolist())                # object -> None, or who is repaired
+    repair = dict.fromkeys(judged.objects[correct].tolist())  # object -> None, or who is repaired
     for i in order[judged.objects[order] >= 0].tolist():
         repair.setdefault(int(judged.objects[i]), i)
     repaired = np.isin(np.arange(len(correct)), [i for i in repair.values() if i is not None])
@@ -118,10 +143,15 @@ def error_costs(judged: Judged, num_classes: int) -> dict[str, float]:
     return costs
 
 
-def _mean_ap(scores: np.ndarray, labels: np.ndarray, true: np.ndarray, truth: np.ndarray, num_classes: int) -> float:
+def _mean_ap(
+    scores: np.ndarray, labels: np.ndarray, true: np.ndarray, truth: np.ndarray, num_classes: int
+) -> float:
     """COCO's 101-point AP at one IoU: the mean over the classes that have objects; nan without any."""
-    aps = [average_precision(*precision_recall(scores[labels == k], true[labels == k], objects))
-           for k in range(num_classes) if (objects := int((truth == k).sum()))]
+    aps = [
+        average_precision(*precision_recall(scores[labels == k], true[labels == k], objects))
+        for k in range(num_classes)
+        if (objects := int((truth == k).sum()))
+    ]
     return float(np.mean(aps)) if aps else float("nan")
 
 
@@ -129,7 +159,13 @@ def class_table(figures: Mapping, classes: Sequence[str]) -> list[dict]:
     """From coco_evaluate's figures a row a class: AP, AP50, the best F1 at IoU .5 and the score that gives it."""
     rows = []
     for label, name in enumerate(classes):
-        row = {"class": name, "AP": figures["per_class"][label], "AP50": float("nan"), "F1": 0.0, "score": 1.0}
+        row = {
+            "class": name,
+            "AP": figures["per_class"][label],
+            "AP50": float("nan"),
+            "F1": 0.0,
+            "score": 1.0,
+        }
         if curve := figures["curves"].get(label):
             recall, precision = curve["recall"], curve["precision"]
             row["AP50"] = average_precision(recall, precision)
@@ -142,12 +178,24 @@ def class_table(figures: Mapping, classes: Sequence[str]) -> list[dict]:
 
 def size_table(figures: Mapping) -> list[dict]:
     """A row a size, as COCO parts them (below 32^2, to 96^2, above, in square pixels); nan without objects."""
-    return [{"size": name, **{kind: figures[kind + key] if figures[kind + key] >= 0 else float("nan")
-                              for kind in ("AP", "AR")}} for name, key in zip(("small", "medium", "large"), "sml")]
+    return [
+        {
+            "size": name,
+            **{
+                kind: figures[kind + key] if figures[kind + key] >= 0 else float("nan")
+                for kind in ("AP", "AR")
+            },
+        }
+        for name, key in zip(("small", "medium", "large"), "sml")
+    ]
 
 
-def counting_table(predictions: Sequence[dict], targets: Sequence[dict], classes: Sequence[str],
-                   score: float | Sequence[float] = 0.5) -> list[dict]:
+def counting_table(
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    score: float | Sequence[float] = 0.5,
+) -> list[dict]:
     """How many a class there are: annotated against detections of `score` (one, or one a class) or more.
 
     A row a class: "annotated" and "predicted" in all pictures; of a picture's error (predicted - annotated)
@@ -155,10 +203,26 @@ def counting_table(predictions: Sequence[dict], targets: Sequence[dict], classes
     not counted. Choose the scores on other pictures than those counted: `class_table` gives some.
     """
     rows = []
-    for label, (name, least) in enumerate(zip(classes, np.broadcast_to(score, (len(classes),)).tolist())):
-        predicted = np.array([int(((p["labels"] == label) & (p["scores"] >= least)).sum()) for p in predictions])
-        annotated = np.array([int(((t["labels"] == label) & ~t.get("crowd", t["labels"] < 0)).sum()) for t in targets])
+    for label, (name, least) in enumerate(
+        zip(classes, np.broadcast_to(score, (len(classes),)).tolist())
+    ):
+        predicted = np.array(
+            [int(((p["labels"] == label) & (p["scores"] >= least)).sum()) for p in predictions]
+        )
+        annotated = np.array(
+            [
+                int(((t["labels"] == label) & ~t.get("crowd", t["labels"] < 0)).sum())
+                for t in targets
+            ]
+        )
         error = predicted - annotated
-        rows.append({"class": name, "annotated": int(annotated.sum()), "predicted": int(predicted.sum()),
-                     "MAE": float(np.abs(error).mean()), "bias": float(error.mean())})
+        rows.append(
+            {
+                "class": name,
+                "annotated": int(annotated.sum()),
+                "predicted": int(predicted.sum()),
+                "MAE": float(np.abs(error).mean()),
+                "bias": float(error.mean()),
+            }
+        )
     return rows

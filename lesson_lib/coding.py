@@ -1,4 +1,5 @@
 """Offsets: how a box is written relative to its anchor, and read back; what a box head learns to predict."""
+
 import math
 
 import torch
@@ -26,8 +27,12 @@ def encode(boxes: Tensor, anchors: Tensor, variances: tuple[float, float] = VARI
     return torch.cat((xy, wh), -1)
 
 
-def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float] = VARIANCES,
-           max_log_wh: float | None = math.log(1000 / 16)) -> Tensor:
+def decode(
+    deltas: Tensor,
+    anchors: Tensor,
+    variances: tuple[float, float] = VARIANCES,
+    max_log_wh: float | None = math.log(1000 / 16),
+) -> Tensor:
     """Boxes from offsets: the inverse of `encode` with the same variances.
 
         g_xy = d_xy + t_xy v_xy d_wh        g_wh = d_wh exp(t_wh v_wh)

@@ -1,4 +1,5 @@
 """Settings that every room of the package reads: the budget, where data lies, the names of the cells."""
+
 import os
 import platform
 from pathlib import Path
@@ -17,7 +18,9 @@ def budget() -> str:
     """
     name = os.environ.get("LESSON_BUDGET") or ("gpu" if torch.cuda.is_available() else "laptop")
     if name not in BUDGETS:
-        raise ValueError(f"LESSON_BUDGET is {name!r}; set it to one of {', '.join(BUDGETS)}, or unset it.")
+        raise ValueError(
+            f"LESSON_BUDGET is {name!r}; set it to one of {', '.join(BUDGETS)}, or unset it."
+        )
     return name
 
 
@@ -43,6 +46,16 @@ def describe_machine() -> str:
         device = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
     else:
         device = f"no CUDA, {torch.get_num_threads()} CPU threads"
-    here = sorted({folder.name for root in dataset_roots() if root.is_dir() for folder in root.iterdir() if folder.is_dir()})
-    return (f"Python {platform.python_version()}, torch {torch.__version__}, {device}: budget {budget()!r}. "
-            f"Pictures: synthetic smears{''.join(', ' + name for name in here)}.")
+    here = sorted(
+        {
+            folder.name
+            for root in dataset_roots()
+            if root.is_dir()
+            for folder in root.iterdir()
+            if folder.is_dir()
+        }
+    )
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, {device}: budget {budget()!r}. "
+        f"Pictures: synthetic smears{''.join(', ' + name for name in here)}."
+    )

@@ -9,6 +9,7 @@ targets: a dict for each picture: "boxes" (G, 4), "labels" (G,), and where known
 to find it neither helps nor hurts), "crowd" (G,) bool (COCO: a box around many), "area" (G,) (COCO: size).
 Computed in float64 on the CPU. Give every detection: a score threshold before the evaluation lowers AP.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,13 +20,22 @@ from torch import Tensor
 from lesson_lib.boxes import box_area, pairwise_intersection, pairwise_iou
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = {"voc11": np.arange(11) / 10, "coco101": np.linspace(0, 1, 101)}    # pycocotools' rounding
-AREA_RANGES = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}     # ends included
-MAX_DETECTIONS = (1, 10, 100)                                                   # a picture and class
+RECALL_POINTS = {
+    "voc11": np.arange(11) / 10,
+    "coco101": np.linspace(0, 1, 101),
+}  # pycocotools' rounding
+AREA_RANGES = {
+    "all": (0, 1e10),
+    "s": (0, 32**2),
+    "m": (32**2, 96**2),
+    "l": (96**2, 1e10),
+}  # ends included
+MAX_DETECTIONS = (1, 10, 100)  # a picture and class
 
 
-def precision_recall(scores: np.ndarray, true_positive: np.ndarray,
-                     objects: int) -> tuple[np.ndarray, np.ndarray]:
+def precision_recall(
+    scores: np.ndarray, true_positive: np.ndarray, objects: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision after each detection, best score first; of equal scores the earlier one first.
 
         recall = TP / objects            precision = TP / (TP + FP)
@@ -47,7 +57,7 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, method: str = "
     beyond the last. "voc-all" (VOC from 2010) takes the exact area under these stairs, "voc11" (VOC 2007)
     their mean height at recall 0, .1, ..., 1, "coco101" at 0, .01, ..., 1.  recall, precision (N,), N >= 0.
     """
-    envelope = np.maximum.accumulate(np.append(precision, 0.0)[::-1])[::-1]     # (N + 1,), ends in 0
+    envelope = np.maximum.accumulate(np.append(precision, 0.0)[::-1])[::-1]  # (N + 1,), ends in 0
     if method == "voc-all":
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope[:-1]))
     if method not in RECALL_POINTS:
@@ -57,8 +67,14 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, method: str = "
 
 # ---- VOC -----------------------------------------------------------------------------------------------
 
-def voc_evaluate(predictions: Sequence[dict], targets: Sequence[dict], classes: Sequence[str],
-                 iou: float = 0.5, method: str = "voc-all") -> dict:
+
+def voc_evaluate(
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    iou: float = 0.5,
+    method: str = "voc-all",
+) -> dict:
     """AP of each class at one IoU threshold, as PASCAL VOC defines it.  Label k is classes[k].
 
     Best score first, a detection looks at the one object of its class that it overlaps most. Below `iou` it
@@ -74,19 +90,28 @@ def voc_evaluate(predictions: Sequence[dict], targets: Sequence[dict], classes: 
             true, counts = np.concatenate([_voc_match(p, iou) for p in pictures], axis=1)
             scores = np.concatenate([p.scores for p in pictures])[counts]
             curves[name] = _curve(scores, true[counts], objects)
-            per_class[name] = average_precision(curves[name]["recall"], curves[name]["precision"], method)
+            per_class[name] = average_precision(
+                curves[name]["recall"], curves[name]["precision"], method
+            )
     aps = [per_class[name] for name in curves]
-    return {"mAP": float(np.mean(aps)) if aps else float("nan"), "per_class": per_class, "curves": curves}
+    return {
+        "mAP": float(np.mean(aps)) if aps else float("nan"),
+        "per_class": per_class,
+        "curves": curves,
+    }
 
 
 def _voc_match(picture: "_Picture", iou: float) -> np.ndarray:
     """For one picture and class: which detections are true, and which count.  Returns (2, N) bool."""
-    true, counts = np.zeros(len(picture.scores), dtype=bool), np.ones(len(picture.scores), dtype=bool)
+    true, counts = (
+        np.zeros(len(picture.scores), dtype=bool),
+        np.ones(len(picture.scores), dtype=bool),
+    )
     if picture.objects.shape[0] == 0:
         return np.stack((true, counts))
     overlap = pairwise_iou(picture.boxes, picture.objects).numpy()
     taken = set()
-    for i, best in enumerate(overlap.argmax(1)):                        # of equal overlaps the first object
+    for i, best in enumerate(overlap.argmax(1)):  # of equal overlaps the first object
         if overlap[i, best] < iou:
             continue
         if picture.difficult[best] or picture.crowd[best]:
@@ -99,6 +124,7 @@ def _voc_match(picture: "_Picture", iou: float) -> np.ndarray:
 
 # ---- COCO ----------------------------------------------------------------------------------------------
 
+
 def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_classes: int) -> dict:
     """COCO's twelve figures, equal to those of pycocotools, with what is needed to look behind them.
 
@@ -110,16 +136,21 @@ def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_clas
     Crowds: detections in them do not count.  "difficult" is not read: COCO has no such mark.
     """
     shape = (num_classes, len(AREA_RANGES), len(IOU_THRESHOLDS))
-    ap, ar = np.full(shape, np.nan), np.full((len(MAX_DETECTIONS), *shape), np.nan)     # nan: no such objects
+    ap, ar = (
+        np.full(shape, np.nan),
+        np.full((len(MAX_DETECTIONS), *shape), np.nan),
+    )  # nan: no such objects
     curves = {}
     for label, pictures in enumerate(_by_class(predictions, targets, num_classes)):
         if not pictures:
             continue
         matches = [_coco_match(p) for p in pictures]
-        true, counts = (np.concatenate([m[k] for m in matches], axis=-1) for k in (0, 1))   # (R, T, N) each
-        objects = sum(m[2] for m in matches)                                                # (R,)
-        scores = np.concatenate([p.scores[:MAX_DETECTIONS[-1]] for p in pictures])
-        rank = np.concatenate([np.arange(m[0].shape[-1]) for m in matches])                 # in its picture
+        true, counts = (
+            np.concatenate([m[k] for m in matches], axis=-1) for k in (0, 1)
+        )  # (R, T, N) each
+        objects = sum(m[2] for m in matches)  # (R,)
+        scores = np.concatenate([p.scores[: MAX_DETECTIONS[-1]] for p in pictures])
+        rank = np.concatenate([np.arange(m[0].shape[-1]) for m in matches])  # in its picture
         for r in np.flatnonzero(objects):
             for m, most in enumerate(MAX_DETECTIONS):
                 ar[m, label, r] = true[r][:, rank < most].sum(-1) / objects[r]
@@ -128,10 +159,20 @@ def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_clas
                 ap[label, r, t] = average_precision(curve["recall"], curve["precision"], "coco101")
                 if r == t == 0:
                     curves[label] = curve
-    figures = {"AP": ap[:, 0], "AP50": ap[:, 0, 0], "AP75": ap[:, 0, 5],
-               "APs": ap[:, 1], "APm": ap[:, 2], "APl": ap[:, 3],
-               "AR1": ar[0, :, 0], "AR10": ar[1, :, 0], "AR100": ar[2, :, 0],
-               "ARs": ar[2, :, 1], "ARm": ar[2, :, 2], "ARl": ar[2, :, 3]}
+    figures = {
+        "AP": ap[:, 0],
+        "AP50": ap[:, 0, 0],
+        "AP75": ap[:, 0, 5],
+        "APs": ap[:, 1],
+        "APm": ap[:, 2],
+        "APl": ap[:, 3],
+        "AR1": ar[0, :, 0],
+        "AR10": ar[1, :, 0],
+        "AR100": ar[2, :, 0],
+        "ARs": ar[2, :, 1],
+        "ARm": ar[2, :, 2],
+        "ARl": ar[2, :, 3],
+    }
     known = {name: values[~np.isnan(values)] for name, values in figures.items()}
     means = {name: float(values.mean()) if len(values) else -1.0 for name, values in known.items()}
     return {**means, "per_class": ap[:, 0].mean(-1).tolist(), "curves": curves}
@@ -145,25 +186,25 @@ def _coco_match(picture: "_Picture") -> tuple[np.ndarray, np.ndarray, np.ndarray
     none, it may fall to one that is not to be found (a crowd, or of another size) and then does not count;
     nor does it count if it is unmatched and itself of another size. A crowd is never used up.
     """
-    boxes, low_high = picture.boxes[:MAX_DETECTIONS[-1]], np.array(list(AREA_RANGES.values()))
+    boxes, low_high = picture.boxes[: MAX_DETECTIONS[-1]], np.array(list(AREA_RANGES.values()))
     crowd, area = picture.crowd, picture.area
-    aside = crowd | (area < low_high[:, :1]) | (area > low_high[:, 1:])                     # (R, G)
-    overlap = _coco_overlap(boxes, picture.objects, crowd)                                  # (N, G)
+    aside = crowd | (area < low_high[:, :1]) | (area > low_high[:, 1:])  # (R, G)
+    overlap = _coco_overlap(boxes, picture.objects, crowd)  # (N, G)
     matched = np.zeros((len(low_high), len(IOU_THRESHOLDS), len(boxes)), dtype=bool)
     ignored = matched.copy()
-    taken = np.zeros((*matched.shape[:2], len(crowd)), dtype=bool)                          # (R, T, G)
+    taken = np.zeros((*matched.shape[:2], len(crowd)), dtype=bool)  # (R, T, G)
     for i in np.flatnonzero((overlap >= IOU_THRESHOLDS[0]).any(1)):
         free = (~taken | crowd) & (overlap[i] >= IOU_THRESHOLDS[:, None])
         wanted = free & ~aside[:, None]
         choice = np.where(wanted.any(-1, keepdims=True), wanted, free)
-        last = len(crowd) - 1                                   # of equal overlaps COCO takes the last object
-        best = last - np.where(choice, overlap[i], -1.0)[..., ::-1].argmax(-1)              # (R, T)
+        last = len(crowd) - 1  # of equal overlaps COCO takes the last object
+        best = last - np.where(choice, overlap[i], -1.0)[..., ::-1].argmax(-1)  # (R, T)
         got = choice & (np.arange(len(crowd)) == best[..., None])
         taken |= got
         matched[..., i] = got.any(-1)
         ignored[..., i] = (got & aside[:, None]).any(-1)
     own = box_area(boxes).numpy()
-    outside = (own < low_high[:, :1]) | (own > low_high[:, 1:])                             # (R, N)
+    outside = (own < low_high[:, :1]) | (own > low_high[:, 1:])  # (R, N)
     ignored |= ~matched & outside[:, None]
     return matched & ~ignored, ~ignored, (~aside).sum(1)
 
@@ -176,22 +217,28 @@ def _coco_overlap(boxes: Tensor, objects: Tensor, crowd: np.ndarray) -> np.ndarr
 
 # ---- both ----------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class _Picture:
     """Detections and objects of one class in one picture; detections by falling score, ties in order."""
-    boxes: Tensor               # (N, 4) float64
-    scores: np.ndarray          # (N,)
-    objects: Tensor             # (G, 4) float64
-    difficult: np.ndarray       # (G,) bool
-    crowd: np.ndarray           # (G,) bool
-    area: np.ndarray            # (G,) square pixels
+
+    boxes: Tensor  # (N, 4) float64
+    scores: np.ndarray  # (N,)
+    objects: Tensor  # (G, 4) float64
+    difficult: np.ndarray  # (G,) bool
+    crowd: np.ndarray  # (G,) bool
+    area: np.ndarray  # (G,) square pixels
 
 
-def _by_class(predictions: Sequence[dict], targets: Sequence[dict], num_classes: int) -> list[list[_Picture]]:
+def _by_class(
+    predictions: Sequence[dict], targets: Sequence[dict], num_classes: int
+) -> list[list[_Picture]]:
     """For each class the pictures that hold a detection or an object of it, in order."""
     if len(predictions) != len(targets):
-        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets; give one for each "
-                         "picture, with empty tensors where nothing was found.")
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(targets)} targets; give one for each "
+            "picture, with empty tensors where nothing was found."
+        )
     pictures = [[] for _ in range(num_classes)]
     for number, (prediction, target) in enumerate(zip(predictions, targets)):
         _check(number, "predictions", prediction, ("scores", "labels"), num_classes)
@@ -200,12 +247,16 @@ def _by_class(predictions: Sequence[dict], targets: Sequence[dict], num_classes:
         scores = prediction["scores"].detach().cpu().double().numpy()
         found, labels = (x["labels"].cpu().numpy() for x in (prediction, target))
         none = torch.zeros(len(labels), dtype=torch.bool)
-        difficult, crowd = (target.get(name, none).cpu().bool().numpy() for name in ("difficult", "crowd"))
+        difficult, crowd = (
+            target.get(name, none).cpu().bool().numpy() for name in ("difficult", "crowd")
+        )
         area = target.get("area", box_area(objects)).cpu().double().numpy()
         order = np.argsort(-scores, kind="stable")
         for label in np.union1d(found, labels).astype(int):
             n, g = order[found[order] == label], np.flatnonzero(labels == label)
-            pictures[label].append(_Picture(boxes[n], scores[n], objects[g], difficult[g], crowd[g], area[g]))
+            pictures[label].append(
+                _Picture(boxes[n], scores[n], objects[g], difficult[g], crowd[g], area[g])
+            )
     return pictures
 
 
@@ -214,16 +265,24 @@ def _check(number: int, side: str, picture: dict, names: tuple[str, ...], num_cl
     where = f"{side}[{number}]"
     boxes, labels = picture["boxes"], picture["labels"]
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{where}: boxes have shape {tuple(boxes.shape)}; give (N, 4), and (0, 4) for none.")
+        raise ValueError(
+            f"{where}: boxes have shape {tuple(boxes.shape)}; give (N, 4), and (0, 4) for none."
+        )
     for name in names:
         if name in picture and picture[name].shape != boxes.shape[:1]:
-            raise ValueError(f"{where}: {name} has shape {tuple(picture[name].shape)}; give one for "
-                             f"each of the {len(boxes)} boxes.")
+            raise ValueError(
+                f"{where}: {name} has shape {tuple(picture[name].shape)}; give one for "
+                f"each of the {len(boxes)} boxes."
+            )
     if boxes.isnan().any() or ("scores" in picture and picture["scores"].isnan().any()):
-        raise ValueError(f"{where} holds NaN, which has no rank and no overlap: look where it came from.")
+        raise ValueError(
+            f"{where} holds NaN, which has no rank and no overlap: look where it came from."
+        )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"{where}: labels run from {int(labels.min())} to {int(labels.max())}; number the "
-                         f"{num_classes} classes from 0, without background.")
+        raise ValueError(
+            f"{where}: labels run from {int(labels.min())} to {int(labels.max())}; number the "
+            f"{num_classes} classes from 0, without background."
+        )
 
 
 def _curve(scores: np.ndarray, true: np.ndarray, objects: int) -> dict[str, np.ndarray]:

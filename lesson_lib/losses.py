@@ -3,6 +3,7 @@
 The single losses are elementwise: nothing is summed, because mining, ignoring and normalising come after.
 SSD is arXiv:1512.02325; FL is "Focal Loss for Dense Object Detection", arXiv:1708.02002.
 """
+
 import math
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from lesson_lib.boxes import at_least_float32
 from lesson_lib.matching import IGNORE, POSITIVE
 
-
 # ---- box offsets ---------------------------------------------------------------------------------------
+
 
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
     """|x| of the residual x = pred - target.  (...) -> (...), in their unit.  Slope +-1 however far off."""
@@ -33,7 +34,9 @@ def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     (...) -> (...).  The paper has beta = 1; beta = 0 is L1.  ValueError for a negative beta.
     """
     if beta < 0:
-        raise ValueError(f"beta is {beta}; it is the |residual| at which the bend ends, so give 0 or more.")
+        raise ValueError(
+            f"beta is {beta}; it is the |residual| at which the bend ends, so give 0 or more."
+        )
     x = _residual(pred, target)
     if beta == 0:
         return x.abs()
@@ -48,11 +51,14 @@ def huber_loss(pred: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     (...) -> (...).  It is delta times smooth L1 with beta = delta.  ValueError unless delta > 0.
     """
     if delta <= 0:
-        raise ValueError(f"delta is {delta}; it is the |residual| where the line begins: give more than 0.")
+        raise ValueError(
+            f"delta is {delta}; it is the |residual| where the line begins: give more than 0."
+        )
     return delta * smooth_l1_loss(pred, target, beta=delta)
 
 
 # ---- classes: one sigmoid for each ---------------------------------------------------------------------
+
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """CE(p_t) = -log(p_t), p = sigmoid(logit); p_t is p for target 1 and 1 - p for target 0 (FL eq. 1, 2).
@@ -74,8 +80,9 @@ def balanced_cross_entropy(logits: Tensor, targets: Tensor, alpha: float) -> Ten
     return alpha_t * binary_cross_entropy(logits, targets)
 
 
-def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float | None = 0.25,
-                       gamma: float = 2.0) -> Tensor:
+def sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, alpha: float | None = 0.25, gamma: float = 2.0
+) -> Tensor:
     """Focal loss: cross entropy, faded out where the right answer already has a high probability (FL eq. 5).
 
         FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t)
@@ -91,7 +98,7 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float | None = 0.
         loss = binary_cross_entropy(logits, targets)
     else:
         loss = balanced_cross_entropy(logits, targets, alpha)
-    log_error = F.logsigmoid(-_towards_target(logits, targets))         # log(1 - p_t)
+    log_error = F.logsigmoid(-_towards_target(logits, targets))  # log(1 - p_t)
     return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
 
 
@@ -101,11 +108,14 @@ def prior_bias(pi: float = 0.01) -> float:
     With 0 instead, each of some 100,000 background anchors starts at p = .5: a first loss of millions.
     """
     if not 0 < pi < 1:
-        raise ValueError(f"pi is {pi}; give the probability, in (0, 1), that an untrained anchor predicts.")
+        raise ValueError(
+            f"pi is {pi}; give the probability, in (0, 1), that an untrained anchor predicts."
+        )
     return -math.log((1 - pi) / pi)
 
 
 # ---- classes: one softmax over all ---------------------------------------------------------------------
+
 
 def softmax_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """-log softmax(logits)[class]: the confidence loss of one default box (SSD eq. 3).
@@ -115,8 +125,9 @@ def softmax_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     return -_log_softmax_at(logits, classes)[1]
 
 
-def softmax_focal_loss(logits: Tensor, classes: Tensor, gamma: float = 2.0,
-                       alpha: Tensor | None = None) -> Tensor:
+def softmax_focal_loss(
+    logits: Tensor, classes: Tensor, gamma: float = 2.0, alpha: Tensor | None = None
+) -> Tensor:
     """Focal loss over a softmax: -alpha_t (1 - p_t)^gamma log(p_t), p_t = softmax(logits)[class].
 
     logits (..., C), C >= 2; classes (...) int64; alpha None or (C,), a weight for each class.  Returns (...).
@@ -125,17 +136,28 @@ def softmax_focal_loss(logits: Tensor, classes: Tensor, gamma: float = 2.0,
     """
     _check_gamma(gamma)
     if logits.shape[-1] < 2:
-        raise ValueError("The softmax over one class is always 1; give logits of at least two classes.")
+        raise ValueError(
+            "The softmax over one class is always 1; give logits of at least two classes."
+        )
     log_p, log_p_t = _log_softmax_at(logits, classes)
     loss = -log_p_t if alpha is None else -alpha.to(log_p_t)[classes] * log_p_t
-    log_error = log_p.scatter(-1, classes.unsqueeze(-1), -math.inf).logsumexp(-1)       # log(1 - p_t)
+    log_error = log_p.scatter(-1, classes.unsqueeze(-1), -math.inf).logsumexp(-1)  # log(1 - p_t)
     return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
 
 
 # ---- joint losses --------------------------------------------------------------------------------------
 
-def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor, positive: Tensor,
-             negative: Tensor, loc_weight: float = 1.0, n: Tensor | None = None) -> dict[str, Tensor]:
+
+def ssd_loss(
+    cls_logits: Tensor,
+    box_deltas: Tensor,
+    classes: Tensor,
+    box_targets: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    loc_weight: float = 1.0,
+    n: Tensor | None = None,
+) -> dict[str, Tensor]:
     """SSD's L = (L_conf + alpha L_loc) / N, in its two summands {"cls", "box"} (SSD eq. 1 to 3).
 
         L_conf = - sum_Pos log c_hat^class - sum_Neg log c_hat^0
@@ -148,19 +170,31 @@ def ssd_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_target
     "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
     """
     used = positive | negative
-    if cls_logits.is_cpu:           # look at these alone, (1, n, ...); a GPU would have to tell the host how many
+    if (
+        cls_logits.is_cpu
+    ):  # look at these alone, (1, n, ...); a GPU would have to tell the host how many
         cls_logits, box_deltas, classes, box_targets, positive, used = (
-            x[used][None] for x in (cls_logits, box_deltas, classes, box_targets, positive, used))
+            x[used][None] for x in (cls_logits, box_deltas, classes, box_targets, positive, used)
+        )
     cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
     box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
     n = positive.sum() if n is None else n
-    scale = (n > 0) / n.clamp(min=1)                                    # 1 / N, or 0 where there is no object
+    scale = (n > 0) / n.clamp(min=1)  # 1 / N, or 0 where there is no object
     return {"cls": torch.where(used, cls, 0).sum() * scale, "box": loc_weight * box.sum() * scale}
 
 
-def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_targets: Tensor,
-                   label: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, beta: float = 1 / 9,
-                   per_image: bool = False, n: Tensor | None = None) -> dict[str, Tensor]:
+def retinanet_loss(
+    cls_logits: Tensor,
+    box_deltas: Tensor,
+    classes: Tensor,
+    box_targets: Tensor,
+    label: Tensor,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
+    beta: float = 1 / 9,
+    per_image: bool = False,
+    n: Tensor | None = None,
+) -> dict[str, Tensor]:
     """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section 4).
 
     cls_logits (B, A, K), no background; classes (B, A) in 0..K-1, read only where positive;
@@ -173,8 +207,10 @@ def retinanet_loss(cls_logits: Tensor, box_deltas: Tensor, classes: Tensor, box_
     """
     positive, used = label == POSITIVE, label != IGNORE
     _check_gamma(gamma)
-    cls = _FocalSum.apply(at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma)
-    sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}       # (B,) each
+    cls = _FocalSum.apply(
+        at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma
+    )
+    sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}  # (B,) each
     if per_image:
         return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
     n = positive.sum() if n is None else n
@@ -188,22 +224,37 @@ class _FocalSum(torch.autograd.Function):
     ever in memory: all entries are taken as background, those of the positives' classes are put right after,
     and the gradient is made along with the loss, a few rows at a time, while they are in the processor's cache.
     """
+
     ROWS = 2048
 
     @staticmethod
-    def forward(ctx, logits: Tensor, classes: Tensor, positive: Tensor, used: Tensor, object_side: float,
-                background_side: float, gamma: float) -> Tensor:
+    def forward(
+        ctx,
+        logits: Tensor,
+        classes: Tensor,
+        positive: Tensor,
+        used: Tensor,
+        object_side: float,
+        background_side: float,
+        gamma: float,
+    ) -> Tensor:
         one_go = logits.is_cuda or torch.compiler.is_compiling()
-        flat, weight = logits.flatten(0, 1), (background_side * used.flatten()).to(logits.dtype)[:, None]
+        flat, weight = (
+            logits.flatten(0, 1),
+            (background_side * used.flatten()).to(logits.dtype)[:, None],
+        )
         parts = [flat] if one_go else flat.split(_FocalSum.ROWS)
         slopes, sums = [], []
         for z, w in zip(parts, [weight] if one_go else weight.split(_FocalSum.ROWS)):
             loss, slope = _wrong_answer(z, gamma)
             sums.append((loss * w).sum(1))
             slopes.append(slope.mul_(w))
-        at = torch.where(positive, classes, 0)[..., None]                                   # (B, A, 1)
+        at = torch.where(positive, classes, 0)[..., None]  # (B, A, 1)
         z = logits.gather(-1, at)
-        (missed, missed_slope), (raised, raised_slope) = _wrong_answer(-z, gamma), _wrong_answer(z, gamma)
+        (missed, missed_slope), (raised, raised_slope) = (
+            _wrong_answer(-z, gamma),
+            _wrong_answer(z, gamma),
+        )
         change = (object_side * missed - background_side * raised) * positive[..., None]
         slope = (object_side * missed_slope + background_side * raised_slope) * positive[..., None]
         gradient = torch.cat(slopes).view_as(logits).scatter_add_(-1, at, -slope)
@@ -219,36 +270,44 @@ class _FocalSum(torch.autograd.Function):
 def _wrong_answer(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Focal loss where a logit of z is wrong, and its slope: p^gamma softplus(z), p = sigmoid(z) = 1 - p_t."""
     loss, p = F.softplus(z), z.sigmoid()
-    fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))                            # z - loss = log p
+    fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))  # z - loss = log p
     return fade * loss, (((1 - p) * gamma).mul_(loss).add_(p)).mul_(fade)
 
 
 def _sides(alpha: float | None) -> tuple[float, float]:
     """Weights of objects and of background."""
     if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it weights the positives, and 1 - alpha the rest: give 0 to 1.")
+        raise ValueError(
+            f"alpha is {alpha}; it weights the positives, and 1 - alpha the rest: give 0 to 1."
+        )
     return (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
 
 
 def _residual(pred: Tensor, target: Tensor) -> Tensor:
     if pred.shape != target.shape:
-        raise ValueError(f"pred is {tuple(pred.shape)}, target {tuple(target.shape)}; they must agree.")
+        raise ValueError(
+            f"pred is {tuple(pred.shape)}, target {tuple(target.shape)}; they must agree."
+        )
     return pred - target
 
 
 def _towards_target(logits: Tensor, targets: Tensor) -> Tensor:
     """z with p_t = sigmoid(z): the logit where the target is 1, its negative where it is 0."""
     if targets.shape != logits.shape:
-        raise ValueError(f"targets have shape {tuple(targets.shape)}, logits {tuple(logits.shape)}; give one "
-                         "0 or 1 for each logit.")
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)}, logits {tuple(logits.shape)}; give one "
+            "0 or 1 for each logit."
+        )
     return (2 * targets.to(logits.dtype) - 1) * logits
 
 
 def _log_softmax_at(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """log softmax (..., C) and its entry at the class (...)."""
     if classes.shape != logits.shape[:-1]:
-        raise ValueError(f"classes have shape {tuple(classes.shape)}, logits {tuple(logits.shape)}; give one "
-                         "class for each row of logits.")
+        raise ValueError(
+            f"classes have shape {tuple(classes.shape)}, logits {tuple(logits.shape)}; give one "
+            "class for each row of logits."
+        )
     log_p = F.log_softmax(logits, dim=-1)
     return log_p, log_p.gather(-1, classes.unsqueeze(-1)).squeeze(-1)
 

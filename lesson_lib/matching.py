@@ -8,6 +8,7 @@ B x G x A. All is done in float32, whatever autocast says, and on CUDA without w
 An object without area or with a coordinate that is not finite matches nothing, like padding: its offsets
 would be -inf or NaN. It is not reported here; `boxes.check_boxes` does that where data enters.
 """
+
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ POSITIVE, NEGATIVE, IGNORE = 1, 0, -1
 
 class Match(NamedTuple):
     """gt_index (..., A) int64: the object of each positive anchor, -1 elsewhere.  label (..., A) int8."""
+
     gt_index: Tensor
     label: Tensor
 
@@ -41,10 +43,12 @@ def take_matched(values: Tensor, gt_index: Tensor, default: Tensor | float) -> T
     values (..., G) or (..., G, 4), gt_index (..., A) of a Match -> (..., A) or (..., A, 4). Boxes take the
     anchors themselves as default: the offsets of the unmatched are then 0 instead of -inf or NaN.
     """
-    dim, extra = gt_index.ndim - 1, values.shape[gt_index.ndim:]  # extra: () or (4,)
+    dim, extra = gt_index.ndim - 1, values.shape[gt_index.ndim :]  # extra: () or (4,)
     index = gt_index.reshape(gt_index.shape + (1,) * len(extra)).expand(gt_index.shape + extra)
     nothing = values.new_zeros(values.shape[:dim] + (1,) + extra)  # row 0, for index -1
-    return torch.where(index >= 0, torch.cat((nothing, values), dim).gather(dim, index + 1), default)
+    return torch.where(
+        index >= 0, torch.cat((nothing, values), dim).gather(dim, index + 1), default
+    )
 
 
 class _Overlaps:
@@ -53,10 +57,14 @@ class _Overlaps:
     def __init__(self, gt_boxes: Tensor, anchors: Tensor, valid: Tensor | None) -> None:
         gt, anchors = gt_boxes.float(), anchors.float()
         if gt.ndim not in (2, 3) or gt.shape[-1] != 4 or anchors.ndim != 2 or not len(anchors):
-            raise ValueError(f"gt_boxes {tuple(gt.shape)}, anchors {tuple(anchors.shape)}; make them (G, 4) "
-                             "or (B, G, 4), and (A, 4) with at least one anchor, both xyxy.")
+            raise ValueError(
+                f"gt_boxes {tuple(gt.shape)}, anchors {tuple(anchors.shape)}; make them (G, 4) "
+                "or (B, G, 4), and (A, 4) with at least one anchor, both xyxy."
+            )
         if valid is not None and valid.shape != gt.shape[:-1]:
-            raise ValueError(f"valid is {tuple(valid.shape)}; give {tuple(gt.shape[:-1])}, a bool a box.")
+            raise ValueError(
+                f"valid is {tuple(valid.shape)}; give {tuple(gt.shape[:-1])}, a bool a box."
+            )
         self.batched = gt.ndim == 3
         real = gt.isfinite().all(-1) & (gt[..., 2:] > gt[..., :2]).all(-1)
         real = real if valid is None else real & valid
@@ -92,8 +100,14 @@ class _Overlaps:
 
 
 @torch.no_grad()
-def match_retinanet(gt_boxes: Tensor, anchors: Tensor, positive: float = 0.5, negative: float = 0.4,
-                    force_best: bool = True, valid: Tensor | None = None) -> Match:
+def match_retinanet(
+    gt_boxes: Tensor,
+    anchors: Tensor,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    force_best: bool = True,
+    valid: Tensor | None = None,
+) -> Match:
     """RetinaNet's rule (FL, arXiv:1708.02002, section 4): each anchor looks for its best object.
 
     IoU >= positive: positive, for the object it overlaps most (first of equals). IoU < negative: negative.
@@ -105,7 +119,9 @@ def match_retinanet(gt_boxes: Tensor, anchors: Tensor, positive: float = 0.5, ne
     its best IoU 0, makes every anchor of IoU 0 positive. Here it forces none.
     """
     if not 0 < negative <= positive <= 1:
-        raise ValueError(f"negative is {negative}, positive {positive}; give 0 < negative <= positive <= 1.")
+        raise ValueError(
+            f"negative is {negative}, positive {positive}; give 0 < negative <= positive <= 1."
+        )
     overlaps = _Overlaps(gt_boxes, anchors, valid)
     chosen = torch.zeros_like(overlaps.best, dtype=torch.bool)
     for iou in overlaps.rows():
@@ -119,8 +135,14 @@ def match_retinanet(gt_boxes: Tensor, anchors: Tensor, positive: float = 0.5, ne
 
 
 @torch.no_grad()
-def match_ssd(gt_boxes: Tensor, anchors: Tensor, threshold: float = 0.5, best: str = "bipartite",
-              inclusive: bool = True, valid: Tensor | None = None) -> Match:
+def match_ssd(
+    gt_boxes: Tensor,
+    anchors: Tensor,
+    threshold: float = 0.5,
+    best: str = "bipartite",
+    inclusive: bool = True,
+    valid: Tensor | None = None,
+) -> Match:
     """SSD's rule (arXiv:1512.02325, section 2.2): one best default box an object, then all over a threshold.
 
     An anchor with IoU >= threshold is positive for the object it overlaps most; > with inclusive=False (the
@@ -148,8 +170,12 @@ def match_ssd(gt_boxes: Tensor, anchors: Tensor, threshold: float = 0.5, best: s
     gt_index = overlaps.owner.long()
     chosen = overlaps.best >= threshold if inclusive else overlaps.best > threshold
     if claims:
-        claimed = torch.stack(claims, 1).masked_fill(~overlaps.real[..., None], -1)  # (B, G, pairs or 1)
-        claimed = _assign(claimed, count) if best == "bipartite" else claimed[..., 0]  # (B, G) anchors
+        claimed = torch.stack(claims, 1).masked_fill(
+            ~overlaps.real[..., None], -1
+        )  # (B, G, pairs or 1)
+        claimed = (
+            _assign(claimed, count) if best == "bipartite" else claimed[..., 0]
+        )  # (B, G) anchors
         _give(gt_index, chosen, claimed)
     return overlaps.match(gt_index, chosen.to(torch.int8))  # True is POSITIVE, False NEGATIVE
 
@@ -168,11 +194,15 @@ def _best_ranks(iou: Tensor, k: int, width: int = 64) -> Tensor:
     They lie in the k best blocks of `width` anchors, best by their maximum: only those are ranked one by one.
     """
     count = iou.shape[1]
-    blocks = torch.nn.functional.pad(iou, (0, -count % width)).unflatten(1, (-1, width))  # (B, n, width)
+    blocks = torch.nn.functional.pad(iou, (0, -count % width)).unflatten(
+        1, (-1, width)
+    )  # (B, n, width)
     n = blocks.shape[1]
     ranks = _rank(blocks.amax(2), torch.arange(n, device=iou.device), n)  # (B, n)
     kept = n - 1 - ranks.topk(min(k, n), dim=1).values[..., None] % n  # (B, min(k, n), 1)
-    place = kept * width + torch.arange(width, device=iou.device)  # padding: place >= count, rank < 0
+    place = kept * width + torch.arange(
+        width, device=iou.device
+    )  # padding: place >= count, rank < 0
     return _rank(blocks.take_along_dim(kept, 1), place, count).flatten(1).topk(k, dim=1).values
 
 

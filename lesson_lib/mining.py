@@ -6,6 +6,7 @@ SSD is arXiv:1512.02325, section 2.2 "Hard negative mining"; OHEM is arXiv:1604.
 Rules that the papers leave open, the same in every function here: each picture is mined by itself; of equal
 losses the lower anchor index comes first; the result is a bool mask, so no gradient flows through the choice.
 """
+
 import math
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from lesson_lib.nms import nms
 
 
-def hard_negative_mask(cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0,
-                       min_negatives: int = 0) -> Tensor:
+def hard_negative_mask(
+    cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
+) -> Tensor:
     """The negatives of highest confidence loss, `ratio` for each positive of the picture (SSD section 2.2).
 
     cls_loss (B, A): the loss of each anchor if it is background; positive (B, A) bool;
@@ -28,8 +30,9 @@ def hard_negative_mask(cls_loss: Tensor, positive: Tensor, negative: Tensor, rat
     return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
 
 
-def hard_negative_mask_by_rank(cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0,
-                               min_negatives: int = 0) -> Tensor:
+def hard_negative_mask_by_rank(
+    cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
+) -> Tensor:
     """The same mask by sorting twice, as most ports do it: slower, but the GPU never waits for the host.
 
     The first argsort lists the anchors by falling loss. The second inverts the list: it gives each anchor
@@ -40,9 +43,15 @@ def hard_negative_mask_by_rank(cls_loss: Tensor, positive: Tensor, negative: Ten
     return rank < _quota(positive, negative, ratio, min_negatives)
 
 
-def ohem_mask(cls_loss: Tensor, boxes: Tensor, keep: int = 128, nms_threshold: float | None = None,
-              ratio: float | None = None, positive: Tensor | None = None,
-              valid: Tensor | None = None) -> Tensor:
+def ohem_mask(
+    cls_loss: Tensor,
+    boxes: Tensor,
+    keep: int = 128,
+    nms_threshold: float | None = None,
+    ratio: float | None = None,
+    positive: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
     """Online hard example mining: the `keep` anchors of highest loss in each picture, whatever they show.
 
     cls_loss (B, A); boxes (A, 4) or (B, A, 4) xyxy, read for NMS only; valid (B, A) bool: who may be chosen
@@ -52,7 +61,9 @@ def ohem_mask(cls_loss: Tensor, boxes: Tensor, keep: int = 128, nms_threshold: f
     negatives; it needs `positive` (B, A) bool, and chooses nothing in a picture that has none.
     """
     if ratio is not None and positive is None:
-        raise ValueError("A ratio of negatives to positives needs the positives; pass positive, (B, A) bool.")
+        raise ValueError(
+            "A ratio of negatives to positives needs the positives; pass positive, (B, A) bool."
+        )
     left = torch.ones_like(cls_loss, dtype=torch.bool) if valid is None else valid
     if nms_threshold is not None:
         left = _survivors(cls_loss, boxes.expand(*cls_loss.shape, 4), left, nms_threshold)
@@ -81,12 +92,12 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
     if most == 0:
         return torch.zeros_like(candidates)
     loss = cls_loss.masked_fill(~candidates, -math.inf)
-    highest = loss.topk(most, dim=1).values                         # (B, most), falling, NaN first
+    highest = loss.topk(most, dim=1).values  # (B, most), falling, NaN first
     if highest.isnan().any():
         raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
-    last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)      # (B, 1)
+    last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)  # (B, 1)
     chosen = loss >= last
-    if (chosen.sum(1, keepdim=True) == quota).all():                # no tie at the border: the usual case
+    if (chosen.sum(1, keepdim=True) == quota).all():  # no tie at the border: the usual case
         return chosen
     above, equal = loss > last, loss == last
     room = quota - above.sum(1, keepdim=True)
@@ -98,5 +109,7 @@ def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float
     left = torch.zeros_like(candidates)
     for picture, rows in enumerate(candidates):
         index = rows.nonzero().squeeze(1)
-        left[picture, index[nms(boxes[picture, index], loss[picture, index].detach(), threshold)]] = True
+        left[
+            picture, index[nms(boxes[picture, index], loss[picture, index].detach(), threshold)]
+        ] = True
     return left

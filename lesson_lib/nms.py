@@ -3,6 +3,7 @@
 Everywhere: a box is dropped if its IoU with a kept one is higher than (not equal to) the threshold; of equal
 scores the lower index goes first; indices come back by falling score. NaN scores raise ValueError.
 """
+
 import torch
 import torchvision
 from torch import Tensor
@@ -32,8 +33,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return torchvision.ops.nms(boxes.to(dtype), scores.to(dtype), iou_threshold)
 
 
-def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float,
-                    fast: bool = True) -> Tensor:
+def class_aware_nms(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, fast: bool = True
+) -> Tensor:
     """NMS among the boxes of each class, because a white cell must not erase the platelet beside it.
 
     boxes (N, 4) xyxy, scores (N,), labels (N,) int64 >= 0.  Returns (kept,) int64 indices over all classes.
@@ -44,19 +46,25 @@ def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold
     """
     _check(boxes, scores)
     if labels.shape != scores.shape:
-        raise ValueError(f"labels {tuple(labels.shape)}, scores {tuple(scores.shape)}: give (N,) and (N,).")
+        raise ValueError(
+            f"labels {tuple(labels.shape)}, scores {tuple(scores.shape)}: give (N,) and (N,)."
+        )
     boxes = boxes.double()
     if fast:
         lowest, highest = (boxes.amin(), boxes.amax()) if len(boxes) else (0, 0)
         return nms(boxes + (labels * (highest - lowest)).unsqueeze(1), scores, iou_threshold)
-    kept = [members[greedy_nms(boxes[members], scores[members], iou_threshold)]
-            for members in ((labels == label).nonzero().squeeze(1) for label in labels.unique())]
+    kept = [
+        members[greedy_nms(boxes[members], scores[members], iou_threshold)]
+        for members in ((labels == label).nonzero().squeeze(1) for label in labels.unique())
+    ]
     kept = torch.cat(kept).sort().values if kept else labels[:0]
     return kept[scores[kept].argsort(dim=0, descending=True, stable=True)]
 
 
 def _check(boxes: Tensor, scores: Tensor) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(f"boxes {tuple(boxes.shape)}, scores {tuple(scores.shape)}: give (N, 4) and (N,).")
+        raise ValueError(
+            f"boxes {tuple(boxes.shape)}, scores {tuple(scores.shape)}: give (N, 4) and (N,)."
+        )
     if scores.isnan().any():
         raise ValueError("scores hold NaN, which has no rank: look for where the network diverged.")

@@ -1,4 +1,5 @@
 """What the tests share."""
+
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from lesson_lib.config import dataset_roots
 @pytest.fixture
 def real_datasets():
     """real_datasets(name) -> folder of a real data set; the test is skipped, by name, where it is not at hand."""
+
     def find(name: str) -> Path:
         for root in dataset_roots():
             if (root / name).is_dir():
                 return root / name
-        pytest.skip(f"the data set {name} is not on this machine: set LESSON_DATASETS, or run "
-                    f"`python -m lesson_lib data download {name}`")
+        pytest.skip(
+            f"the data set {name} is not on this machine: set LESSON_DATASETS, or run "
+            f"`python -m lesson_lib data download {name}`"
+        )
+
     return find

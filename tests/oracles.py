@@ -1,4 +1,5 @@
 """Slow, obvious answers. Nothing here imports the package: an oracle shares no code with what it checks."""
+
 from fractions import Fraction
 
 import torch
@@ -13,8 +14,12 @@ def cells(box: list[int]) -> set[tuple[int, int]]:
 
 def iou_by_counting(a: Tensor, b: Tensor) -> Tensor:
     """(N, 4), (M, 4) whole-number xyxy -> (N, M): squares in both over squares in either."""
-    return torch.tensor([[len(cells(p) & cells(q)) / max(1, len(cells(p) | cells(q))) for q in b.tolist()]
-                         for p in a.tolist()]).reshape(len(a), len(b))
+    return torch.tensor(
+        [
+            [len(cells(p) & cells(q)) / max(1, len(cells(p) | cells(q))) for q in b.tolist()]
+            for p in a.tolist()
+        ]
+    ).reshape(len(a), len(b))
 
 
 def exact_iou(a: list[float], b: list[float]) -> Fraction:
@@ -30,7 +35,11 @@ def greedy_bipartite(iou: list[list[float]]) -> dict[int, int]:
 
     Equal overlaps: the lower anchor first, then the lower object.
     """
-    free_objects, free_anchors, pairs = set(range(len(iou))), set(range(len(iou[0]) if iou else 0)), {}
+    free_objects, free_anchors, pairs = (
+        set(range(len(iou))),
+        set(range(len(iou[0]) if iou else 0)),
+        {},
+    )
     while free_objects and free_anchors:
         _, anchor, g = min((-iou[g][a], a, g) for g in free_objects for a in free_anchors)
         pairs[g] = anchor

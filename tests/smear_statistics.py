@@ -3,6 +3,7 @@
 Shares of objects, sides and overlaps do not depend on a picture's size; colour and sharpness are compared at
 256 x 256 pixels.
 """
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,9 @@ BCCD_TRAIN = {
 
 
 def _quantiles(values: list[torch.Tensor], at: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(torch.cat(values).double().quantile(torch.tensor(at, dtype=torch.float64)).tolist())
+    return tuple(
+        torch.cat(values).double().quantile(torch.tensor(at, dtype=torch.float64)).tolist()
+    )
 
 
 def describe(samples: Sequence[Sample]) -> dict[str, tuple[float, ...]]:
@@ -43,7 +46,14 @@ def describe(samples: Sequence[Sample]) -> dict[str, tuple[float, ...]]:
 
     Sharpness: the step to the next pixel in green that 2 % of a picture's pixels exceed: edges, not noise.
     """
-    counts, sides, aspects, overlaps, pixels, steps = [], [[], [], []], [[], [], []], [[], [], []], [], []
+    counts, sides, aspects, overlaps, pixels, steps = (
+        [],
+        [[], [], []],
+        [[], [], []],
+        [[], [], []],
+        [],
+        [],
+    )
     for sample in (samples[i] for i in range(len(samples))):
         boxes, area = sample.boxes, sample.size[0] * sample.size[1]
         iou = pairwise_iou(boxes, boxes).fill_diagonal_(0)
@@ -55,14 +65,17 @@ def describe(samples: Sequence[Sample]) -> dict[str, tuple[float, ...]]:
             overlaps[k].append(iou[mine].amax(1) if len(boxes) else torch.zeros(0))
         image = (sample if sample.size == (256, 256) else resize(sample, 256)).image.double()
         pixels.append(torch.stack((image.mean((1, 2)), image.std((1, 2)))))
-        steps.append((image[1, :, 1:] - image[1, :, :-1]).abs().flatten().quantile(.98))
+        steps.append((image[1, :, 1:] - image[1, :, :-1]).abs().flatten().quantile(0.98))
     counts, pixels, steps = torch.stack(counts), torch.stack(pixels), torch.stack(steps)
     rows = {}
     for k, name in enumerate(CELL_CLASSES):
-        rows[f"{name} a picture: mean, sd"] = (counts[:, k].mean().item(), counts[:, k].std().item())
-        rows[f"{name} side: 5, 50, 95 %"] = _quantiles(sides[k], (.05, .5, .95))
-        rows[f"{name} width/height: 5, 50, 95 %"] = _quantiles(aspects[k], (.05, .5, .95))
-        rows[f"{name} overlap: 50, 90 %"] = _quantiles(overlaps[k], (.5, .9))
+        rows[f"{name} a picture: mean, sd"] = (
+            counts[:, k].mean().item(),
+            counts[:, k].std().item(),
+        )
+        rows[f"{name} side: 5, 50, 95 %"] = _quantiles(sides[k], (0.05, 0.5, 0.95))
+        rows[f"{name} width/height: 5, 50, 95 %"] = _quantiles(aspects[k], (0.05, 0.5, 0.95))
+        rows[f"{name} overlap: 50, 90 %"] = _quantiles(overlaps[k], (0.5, 0.9))
     rows["colour, mean: R, G, B"] = tuple(pixels[:, 0].mean(0).tolist())
     rows["colour, sd in a picture: R, G, B"] = tuple(pixels[:, 1].mean(0).tolist())
     rows["colour, sd between pictures: R, G, B"] = tuple(pixels[:, 0].std(0).tolist())
@@ -71,13 +84,18 @@ def describe(samples: Sequence[Sample]) -> dict[str, tuple[float, ...]]:
 
 
 def bccd_folder() -> Path | None:
-    return next((root / "bccd" for root in dataset_roots() if (root / "bccd" / "Annotations").is_dir()), None)
+    return next(
+        (root / "bccd" for root in dataset_roots() if (root / "bccd" / "Annotations").is_dir()),
+        None,
+    )
 
 
 def main() -> None:
     ours = describe(Smears("val", 200, 256, seed=0, cache=False))
     for row, theirs in BCCD_TRAIN.items():
-        print(f"{row:38s}", *(f"{a:8.3f}" for a in theirs), " | ", *(f"{b:8.3f}" for b in ours[row]))
+        print(
+            f"{row:38s}", *(f"{a:8.3f}" for a in theirs), " | ", *(f"{b:8.3f}" for b in ours[row])
+        )
 
 
 if __name__ == "__main__":

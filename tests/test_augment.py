@@ -1,4 +1,5 @@
 """Augmentation: the boxes go where the pixels go, and the same key always gives the same picture."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -10,24 +11,44 @@ from torchvision.transforms import v2
 
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.data import augment, batch_augment
-from lesson_lib.data.augment import AUGMENTS, Augment, augmented, find_augment, iou_crop, photometric, seeded, zoom_out
+from lesson_lib.data.augment import (
+    AUGMENTS,
+    Augment,
+    augmented,
+    find_augment,
+    iou_crop,
+    photometric,
+    seeded,
+    zoom_out,
+)
 from lesson_lib.data.batch_augment import change_boxes, change_pictures, draw_change
 from lesson_lib.data.samples import Sample
 
 SIDE = 96
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], dtype=torch.uint8)
-STEPS = {"mirror": augment.mirror, "upside": augment.upside, "transpose": augment.transpose,
-         "zoom_out": zoom_out, "iou_crop": iou_crop}
+STEPS = {
+    "mirror": augment.mirror,
+    "upside": augment.upside,
+    "transpose": augment.transpose,
+    "zoom_out": zoom_out,
+    "iou_crop": iou_crop,
+}
 
 
 def painted(height: int = SIDE, width: int = SIDE) -> Sample:
     """Four rectangles, each of its own colour and exactly as large as its box, on black."""
-    boxes = torch.tensor([[4., 6, 30, 40], [50, 10, 90, 30], [10, 60, 26, 90], [44, 44, 84, 92]])
+    boxes = torch.tensor([[4.0, 6, 30, 40], [50, 10, 90, 30], [10, 60, 26, 90], [44, 44, 84, 92]])
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     for box, colour in zip(boxes.long().tolist(), COLOURS):
-        image[:, box[1]:box[3], box[0]:box[2]] = colour[:, None, None]
-    return Sample(image, boxes, torch.arange(4), area=torch.tensor([10., 20, 30, 40]),
-                  difficult=torch.tensor([True, False, False, False]), crowd=torch.tensor([False, True, False, False]))
+        image[:, box[1] : box[3], box[0] : box[2]] = colour[:, None, None]
+    return Sample(
+        image,
+        boxes,
+        torch.arange(4),
+        area=torch.tensor([10.0, 20, 30, 40]),
+        difficult=torch.tensor([True, False, False, False]),
+        crowd=torch.tensor([False, True, False, False]),
+    )
 
 
 def painted_extent(image: Tensor, label: int) -> Tensor | None:
@@ -41,7 +62,7 @@ def painted_extent(image: Tensor, label: int) -> Tensor | None:
 
 def assert_boxes_fit(image: Tensor, boxes: Tensor, labels: Tensor, tolerance: float) -> None:
     for box, label in zip(boxes, labels.tolist()):
-        if (box[2:] - box[:2]).min() > 4:                               # thinner ones are blurred away
+        if (box[2:] - box[:2]).min() > 4:  # thinner ones are blurred away
             seen = painted_extent(image, label)
             assert seen is not None and (seen - box).abs().max() <= tolerance, (label, box, seen)
 
@@ -53,7 +74,7 @@ def test_boxes_move_with_the_pixels(name, size):
     for seed in range(12):
         with seeded(seed):
             after = STEPS[name](before)
-        assert_boxes_fit(after.image, after.boxes, after.labels, 1e-4)      # whole pixels: exactly
+        assert_boxes_fit(after.image, after.boxes, after.labels, 1e-4)  # whole pixels: exactly
         dropped += 4 - len(after.boxes)
         assert after.difficult.tolist() == [label == 0 for label in after.labels]
         assert after.crowd.tolist() == [label == 1 for label in after.labels]
@@ -65,12 +86,18 @@ def test_boxes_move_with_the_pixels(name, size):
 
 
 def test_flips_by_hand():
-    one = Sample(torch.arange(18, dtype=torch.uint8).view(3, 2, 3), torch.tensor([[0., 0, 1, 2]]), torch.tensor([5]))
+    one = Sample(
+        torch.arange(18, dtype=torch.uint8).view(3, 2, 3),
+        torch.tensor([[0.0, 0, 1, 2]]),
+        torch.tensor([5]),
+    )
     assert augment.mirror(one).image[0].tolist() == [[2, 1, 0], [5, 4, 3]]
     assert augment.mirror(one).boxes.tolist() == [[2, 0, 3, 2]]
     assert augment.upside(one).image[0].tolist() == [[3, 4, 5], [0, 1, 2]]
     assert augment.transpose(one).image[0].tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert augment.transpose(one).boxes.tolist() == [[0, 0, 2, 1]] and augment.transpose(one).size == (3, 2)
+    assert augment.transpose(one).boxes.tolist() == [[0, 0, 2, 1]] and augment.transpose(
+        one
+    ).size == (3, 2)
 
 
 def test_zoom_out_is_up_to_sixteen_times_the_area_and_crops_hold_a_centre():
@@ -82,10 +109,10 @@ def test_zoom_out_is_up_to_sixteen_times_the_area_and_crops_hold_a_centre():
         areas.append(canvas.image[0].numel() / sample.image[0].numel())
         if canvas.size != sample.size:
             corners = canvas.image[:, [0, 0, -1, -1], [0, -1, 0, -1]].T.tolist()
-            assert list(augment.MEAN_COLOUR) in corners                     # at least one corner is canvas
+            assert list(augment.MEAN_COLOUR) in corners  # at least one corner is canvas
         assert len(canvas.boxes) == 4 and len(crop.boxes) >= 1
         height, width = crop.size
-        assert min(height, width) >= int(.3 * SIDE) and max(height / width, width / height) <= 2
+        assert min(height, width) >= int(0.3 * SIDE) and max(height / width, width / height) <= 2
         wholes += crop.size == sample.size
     assert 1 <= min(areas) < 2 and 9 < max(areas) <= 16
     assert 2 <= wholes <= 25
@@ -96,13 +123,15 @@ def test_without_objects_and_with_boxes_over_the_border():
     for name, step in STEPS.items():
         assert len(step(empty).boxes) == 0
     assert iou_crop(empty) is empty
-    across = replace(painted(), boxes=painted().boxes + torch.tensor([-10., 0, 0, 0]))
+    across = replace(painted(), boxes=painted().boxes + torch.tensor([-10.0, 0, 0, 0]))
     assert augment.mirror(across).boxes[0].tolist() == [SIDE - 30, 6, SIDE, 40]
 
 
 def test_photometric_changes_colours_only_and_shuffles_only_when_asked():
     sample = replace(painted(), image=torch.randint(20, 200, (3, SIDE, SIDE), dtype=torch.uint8))
-    red = replace(sample, image=torch.tensor([200, 30, 30], dtype=torch.uint8)[:, None, None].repeat(1, 8, 8))
+    red = replace(
+        sample, image=torch.tensor([200, 30, 30], dtype=torch.uint8)[:, None, None].repeat(1, 8, 8)
+    )
     changed, kept_red, shuffled = 0, 0, 0
     for seed in range(40):
         with seeded(seed):
@@ -123,15 +152,22 @@ def test_the_key_decides_and_nothing_else(name):
     state = torch.get_rng_state()
     first = augmented(sample, name, 3, 2, 1)
     again = augmented(sample, AUGMENTS[name], 3, 2, 1)
-    assert torch.equal(torch.get_rng_state(), state)                        # the caller's chance is untouched
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's chance is untouched
     assert torch.equal(first.image, again.image) and torch.equal(first.boxes, again.boxes)
     for numbers in ((4, 2, 1), (3, 3, 1), (3, 2, 2), (2, 3, 1)):
-        others = [augmented(sample, name, numbers[0], numbers[1], numbers[2] + 10 * k).image for k in range(6)]
-        assert name == "none" or any(o.shape != first.image.shape or not torch.equal(o, first.image) for o in others)
+        others = [
+            augmented(sample, name, numbers[0], numbers[1], numbers[2] + 10 * k).image
+            for k in range(6)
+        ]
+        assert name == "none" or any(
+            o.shape != first.image.shape or not torch.equal(o, first.image) for o in others
+        )
 
 
 def test_names_and_probabilities():
-    assert find_augment("none") == Augment() and find_augment(Augment(crop=.2)) == Augment(crop=.2)
+    assert find_augment("none") == Augment() and find_augment(Augment(crop=0.2)) == Augment(
+        crop=0.2
+    )
     with pytest.raises(ValueError, match="'sdd'; choose none, mirror.*ssd"):
         find_augment("sdd")
     with pytest.raises(ValueError, match="zoom is 1.5; give a probability"):
@@ -140,11 +176,14 @@ def test_names_and_probabilities():
 
 # ---- whole batches -------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("stored, size", [(SIDE, SIDE), (SIDE, 64), (SIDE, 150)])
 @pytest.mark.parametrize("name", ["none", "flips", "crops", "zoom", "all"])
 def test_boxes_of_a_batch_move_with_the_pixels(name, stored, size):
-    sample, flips = painted(), dict(mirror=.5, upside=.5, transpose=.5)
-    kind = {"zoom": Augment(zoom=1, **flips), "all": Augment(zoom=.5, crop=1, **flips)}.get(name) or find_augment(name)
+    sample, flips = painted(), dict(mirror=0.5, upside=0.5, transpose=0.5)
+    kind = {"zoom": Augment(zoom=1, **flips), "all": Augment(zoom=0.5, crop=1, **flips)}.get(
+        name
+    ) or find_augment(name)
     changes = [draw_change(kind, sample.boxes.numpy(), SIDE, 7, picture) for picture in range(24)]
     images = change_pictures(sample.image[None], [0] * 24, changes, size)
     assert images.shape == (24, 3, size, size) and 0 <= images.min() and images.max() <= 1
@@ -160,67 +199,74 @@ def test_boxes_of_a_batch_move_with_the_pixels(name, stored, size):
 
 def test_an_object_whose_centre_is_outside_the_window_goes():
     change = draw_change(Augment(), np.zeros((0, 4)), SIDE, 0)._replace(window=(0, 0, 48, 48))
-    boxes = torch.tensor([[0., 0, 90, 90], [0, 0, 98, 20], [30, 30, 65, 65], [40, 40, 54, 54]])
+    boxes = torch.tensor([[0.0, 0, 90, 90], [0, 0, 98, 20], [30, 30, 65, 65], [40, 40, 54, 54]])
     moved, kept = change_boxes(boxes, change, SIDE, 96)
-    assert kept.tolist() == [True, False, True, True]           # centres 45, 49 (of 48), 47.5, 47
-    assert moved[2].tolist() == [60, 60, 96, 96]                # twice as large, cut at the border
+    assert kept.tolist() == [True, False, True, True]  # centres 45, 49 (of 48), 47.5, 47
+    assert moved[2].tolist() == [60, 60, 96, 96]  # twice as large, cut at the border
 
 
 def test_a_batch_without_change_is_the_stored_pictures():
     stored = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
     nothing = draw_change(Augment(), np.zeros((0, 4)), SIDE, 0)
-    assert torch.equal(change_pictures(stored, [2, 0], [nothing] * 2, SIDE), stored[[2, 0]].float() * (1 / 255))
+    assert torch.equal(
+        change_pictures(stored, [2, 0], [nothing] * 2, SIDE), stored[[2, 0]].float() * (1 / 255)
+    )
 
 
 def test_windows_are_cut_as_interpolate_cuts_them():
     stored = torch.randint(0, 256, (1, 3, SIDE, SIDE), dtype=torch.uint8)
     change = draw_change(Augment(), np.zeros((0, 4)), SIDE, 0)._replace(window=(10, 20, 58, 92))
-    expected = torch.nn.functional.interpolate(stored[:, :, 20:92, 10:58].float(), (50, 50), mode="bilinear",
-                                               antialias=True)
+    expected = torch.nn.functional.interpolate(
+        stored[:, :, 20:92, 10:58].float(), (50, 50), mode="bilinear", antialias=True
+    )
     assert (change_pictures(stored, [0], [change], 50) * 255 - expected).abs().max() <= 1.01
 
 
 def test_crops_of_a_batch_are_distributed_as_torchvisions():
     """Area, and share of whole pictures; the tolerances are 3.5 standard errors of 300 and 4000 draws."""
-    boxes, crop = torch.tensor([[10., 10, 80, 80], [20, 0, 50, 60]]), v2.RandomIoUCrop()
+    boxes, crop = torch.tensor([[10.0, 10, 80, 80], [20, 0, 50, 60]]), v2.RandomIoUCrop()
     image = tv_tensors.Image(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8))
     theirs = []
     with seeded(0):
         for _ in range(300):
-            found = crop.make_params([image, tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(SIDE, SIDE))])
+            found = crop.make_params(
+                [image, tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(SIDE, SIDE))]
+            )
             theirs.append(found.get("height", SIDE) * found.get("width", SIDE) / SIDE**2)
     rng, whole = np.random.default_rng(0), np.array([0, 0, SIDE, SIDE])
     windows = np.stack([batch_augment.crop_window(whole, boxes.numpy(), rng) for _ in range(4000)])
     ours = (windows[:, 2:] - windows[:, :2]).prod(1) / SIDE**2
     theirs = np.array(theirs)
-    assert abs(theirs.mean() - ours.mean()) < .063
-    assert abs((theirs == 1).mean() - (ours == 1).mean()) < .08
-    assert .3 < ours.mean() < .8 and (ours < 1).any()
+    assert abs(theirs.mean() - ours.mean()) < 0.063
+    assert abs((theirs == 1).mean() - (ours == 1).mean()) < 0.08
+    assert 0.3 < ours.mean() < 0.8 and (ours < 1).any()
 
 
 def test_a_crop_keeps_its_promise():
-    boxes = torch.tensor([[10., 10, 80, 80]])
+    boxes = torch.tensor([[10.0, 10, 80, 80]])
     rng, ious = np.random.default_rng(1), []
     for _ in range(200):
-        window = torch.from_numpy(batch_augment.crop_window(np.array([0, 0, SIDE, SIDE]), boxes.numpy(), rng)).float()
+        window = torch.from_numpy(
+            batch_augment.crop_window(np.array([0, 0, SIDE, SIDE]), boxes.numpy(), rng)
+        ).float()
         centre = (boxes[0, :2] + boxes[0, 2:]) / 2
         assert (centre >= window[:2]).all() and (centre <= window[2:]).all()
         ious.append(float(pairwise_iou(boxes, window[None])))
-    limits = [sum(iou >= limit for iou in ious) / 200 for limit in (.3, .5, .7)]
-    assert limits[0] > .6 and limits[1] > .4 and limits[2] > .15
+    limits = [sum(iou >= limit for iou in ious) / 200 for limit in (0.3, 0.5, 0.7)]
+    assert limits[0] > 0.6 and limits[1] > 0.4 and limits[2] > 0.15
 
 
 def test_colours_of_a_batch():
-    grey, rng = np.full(3, .5), np.random.default_rng(0)
+    grey, rng = np.full(3, 0.5), np.random.default_rng(0)
     matrices = np.stack([batch_augment.colour_matrix(rng) for _ in range(500)])
     found = matrices[..., :3] @ grey + matrices[..., 3]
-    assert np.allclose(found, found[:, :1])                                 # grey stays grey, whatever the hue
+    assert np.allclose(found, found[:, :1])  # grey stays grey, whatever the hue
     # Contrast turns about mid-grey, so only brightness moves it: .5 + 1.5 * (.125 * .5) at most.
-    assert .40625 <= found.min() < .43 and .57 < found.max() <= .59375
-    spread = matrices[..., :3].sum(-1)[:, 0]                                # contrast x brightness
-    assert spread.min() < .6 and spread.max() > 1.4
+    assert 0.40625 <= found.min() < 0.43 and 0.57 < found.max() <= 0.59375
+    spread = matrices[..., :3].sum(-1)[:, 0]  # contrast x brightness
+    assert spread.min() < 0.6 and spread.max() > 1.4
     same = np.isclose(matrices, np.eye(3, 4)).all((1, 2)).mean()
-    assert .02 < same < .12                                                 # one in sixteen
+    assert 0.02 < same < 0.12  # one in sixteen
 
 
 def test_a_batch_with_colours_applies_the_matrix():
@@ -229,4 +275,6 @@ def test_a_batch_with_colours_applies_the_matrix():
     assert not np.allclose(change.colour, np.eye(3, 4))
     x, y = 5, 2
     expected = change.colour[:, :3] @ (stored[0, :, y, x].numpy() / 255) + change.colour[:, 3]
-    assert np.allclose(change_pictures(stored, [0], [change], 8)[0, :, y, x], expected.clip(0, 1), atol=1e-5)
+    assert np.allclose(
+        change_pictures(stored, [0], [change], 8)[0, :, y, x], expected.clip(0, 1), atol=1e-5
+    )

@@ -1,4 +1,5 @@
 """The benchmarks: results are compared before they are timed, and the GPU script stops and goes on."""
+
 import json
 import time
 
@@ -23,14 +24,14 @@ def test_a_row_is_measured_turn_by_turn():
 
     def theirs():
         calls.append("theirs")
-        time.sleep(.004)
+        time.sleep(0.004)
         return torch.ones(2)
 
     found = measure(row(ours, theirs), 3)
     assert calls == ["ours", "theirs", *["theirs", "ours", "theirs"] * 3]
     assert found["holds"] and found["ratio"] > 2 and found["theirs_ms"] >= 4 and found["noise"] >= 1
     slow = measure(row(theirs, theirs), 3)
-    assert not slow["holds"] and .5 < slow["ratio"] < 2
+    assert not slow["holds"] and 0.5 < slow["ratio"] < 2
     assert "below must" in table([found, slow]).splitlines()[2] and "below" not in table([found])
 
 
@@ -38,20 +39,22 @@ def test_unequal_results_are_not_timed():
     with pytest.raises(AssertionError):
         measure(row(lambda: torch.zeros(2), lambda: torch.ones(2)), 1)
     with pytest.raises(AssertionError):
-        close({"a": [torch.ones(1)]}, {"a": [torch.ones(1) + .01]})
+        close({"a": [torch.ones(1)]}, {"a": [torch.ones(1) + 0.01]})
     with pytest.raises(ValueError):
         close([torch.ones(1)], [])
 
 
 def test_the_same_detections_in_another_order_of_equal_scores():
-    boxes = torch.arange(240.).view(60, 4)
-    ours = [{"boxes": boxes, "scores": torch.full((60,), .5), "labels": torch.arange(60)}]
+    boxes = torch.arange(240.0).view(60, 4)
+    ours = [{"boxes": boxes, "scores": torch.full((60,), 0.5), "labels": torch.arange(60)}]
     turned = [{name: value.flip(0) for name, value in ours[0].items()}]
     same_detections(ours, turned)
     with pytest.raises(AssertionError):
         same_detections(ours, [turned[0] | {"boxes": boxes}])
     with pytest.raises(AssertionError, match="too little"):
-        same_detections([{k: v[:4] for k, v in ours[0].items()}], [{k: v[:4] for k, v in turned[0].items()}])
+        same_detections(
+            [{k: v[:4] for k, v in ours[0].items()}], [{k: v[:4] for k, v in turned[0].items()}]
+        )
 
 
 @pytest.mark.parametrize("rows", [match_rows, mine_rows, post_rows, lambda _: [ssd_loss_row()]])
@@ -66,16 +69,20 @@ def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatc
     monkeypatch.setenv("LESSON_CACHE", str(tmp_path / "cache"))
     arguments = ["--small", "--out", str(tmp_path / "out")]
     assert gpu_run.main([*arguments, "--minutes", "0"]) is False
-    assert not list((tmp_path / "out").glob("*.json"))                      # no time: nothing was begun
+    assert not list((tmp_path / "out").glob("*.json"))  # no time: nothing was begun
     clock = iter([0.0, 0, 0, 0, 0, 1e9, *[1e9] * 99])
     monkeypatch.setattr(gpu_run.time, "monotonic", lambda: next(clock))
-    assert gpu_run.main(arguments) is False                                 # the time is up after its first steps
+    assert gpu_run.main(arguments) is False  # the time is up after its first steps
     assert "run it again" in capsys.readouterr().out
     assert (tmp_path / "out" / "ssd-tiny-smears-0.pt").exists()
     assert not (tmp_path / "out" / "ssd-tiny-smears-0.json").exists()
     monkeypatch.setattr(gpu_run.time, "monotonic", time.perf_counter)
     assert gpu_run.main(arguments) is True and "all done" in capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "ssd-tiny-smears-0.json").read_text())
-    assert figures["recipe"]["epochs"] == 2 and 0 <= figures["test"]["AP50"] <= 1 and figures["machine"]
+    assert (
+        figures["recipe"]["epochs"] == 2
+        and 0 <= figures["test"]["AP50"] <= 1
+        and figures["machine"]
+    )
     assert len(list((tmp_path / "out").glob("*.json"))) == 4
-    assert gpu_run.main(arguments) is True                                  # nothing is done twice
+    assert gpu_run.main(arguments) is True  # nothing is done twice

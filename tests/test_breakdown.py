@@ -1,11 +1,20 @@
 """The breakdown of errors: each kind by hand, AP equal to coco_evaluate's, and counts."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from lesson_lib.breakdown import KINDS, class_table, counting_table, error_costs, error_counts, judge, size_table
+from lesson_lib.breakdown import (
+    KINDS,
+    class_table,
+    counting_table,
+    error_costs,
+    error_counts,
+    judge,
+    size_table,
+)
 from lesson_lib.evaluation import coco_evaluate
 
 CLASSES = ("cat", "dog")
@@ -14,7 +23,11 @@ CLASSES = ("cat", "dog")
 def target(*objects, **marks) -> dict:
     """objects: (x1, y1, x2, y2, label)."""
     rows = torch.tensor(objects, dtype=torch.float32).reshape(-1, 5)
-    return {"boxes": rows[:, :4], "labels": rows[:, 4].long(), **{k: torch.tensor(v) for k, v in marks.items()}}
+    return {
+        "boxes": rows[:, :4],
+        "labels": rows[:, 4].long(),
+        **{k: torch.tensor(v) for k, v in marks.items()},
+    }
 
 
 def prediction(*found) -> dict:
@@ -29,61 +42,90 @@ def random_pictures(seed: int, count: int = 12) -> tuple[list[dict], list[dict]]
     predictions, targets = [], []
     for _ in range(count):
         corners = rng.uniform(0, 80, (rng.integers(0, 6), 2))
-        objects = np.concatenate((corners, corners + rng.uniform(8, 30, corners.shape),
-                                  rng.integers(0, 2, (len(corners), 1))), 1)
+        objects = np.concatenate(
+            (
+                corners,
+                corners + rng.uniform(8, 30, corners.shape),
+                rng.integers(0, 2, (len(corners), 1)),
+            ),
+            1,
+        )
         targets.append(target(*objects.tolist()))
-        copies = objects.repeat(2, 0)[rng.random(2 * len(objects)) < .7]
+        copies = objects.repeat(2, 0)[rng.random(2 * len(objects)) < 0.7]
         copies[:, :4] += rng.normal(0, 2.5, (len(copies), 4))
-        copies[:, 4] = np.where(rng.random(len(copies)) < .2, 1 - copies[:, 4], copies[:, 4])
+        copies[:, 4] = np.where(rng.random(len(copies)) < 0.2, 1 - copies[:, 4], copies[:, 4])
         noise = rng.uniform(0, 60, (2, 2))
         noise = np.concatenate((noise, noise + 20, rng.integers(0, 2, (2, 1))), 1)
         rows = np.concatenate((copies, noise))
-        predictions.append(prediction(*np.concatenate((rows, rng.random((len(rows), 1))), 1).tolist()))
+        predictions.append(
+            prediction(*np.concatenate((rows, rng.random((len(rows), 1))), 1).tolist())
+        )
     return predictions, targets
 
 
-@pytest.mark.parametrize("box, label, kind", [
-    ((0, 0, 10, 10), 0, "correct"),
-    ((0, 0, 10, 5), 0, "correct"),                  # IoU .5 exactly
-    ((0, 0, 10, 4.9), 0, "localisation"),
-    ((0, 0, 10, 1), 0, "localisation"),             # IoU .1 exactly
-    ((0, 0, 10, .9), 0, "background"),
-    ((0, 0, 10, 10), 1, "class"),
-    ((0, 0, 10, 4.9), 1, "both"),
-    ((50, 50, 60, 60), 0, "background"),
-    ((20, 0, 30, 10), 0, "class"),                  # the dog beside it
-])
+@pytest.mark.parametrize(
+    "box, label, kind",
+    [
+        ((0, 0, 10, 10), 0, "correct"),
+        ((0, 0, 10, 5), 0, "correct"),  # IoU .5 exactly
+        ((0, 0, 10, 4.9), 0, "localisation"),
+        ((0, 0, 10, 1), 0, "localisation"),  # IoU .1 exactly
+        ((0, 0, 10, 0.9), 0, "background"),
+        ((0, 0, 10, 10), 1, "class"),
+        ((0, 0, 10, 4.9), 1, "both"),
+        ((50, 50, 60, 60), 0, "background"),
+        ((20, 0, 30, 10), 0, "class"),  # the dog beside it
+    ],
+)
 def test_kinds_by_hand(box, label, kind):
-    judged = judge([prediction((*box, label, .9))], [target((0, 0, 10, 10, 0), (20, 0, 30, 10, 1))])
+    judged = judge(
+        [prediction((*box, label, 0.9))], [target((0, 0, 10, 10, 0), (20, 0, 30, 10, 1))]
+    )
     assert judged.kinds.tolist() == [kind]
     meant = {"correct": 0, "localisation": 0, "class": 1 if box[0] == 20 else 0}.get(kind, -1)
     assert judged.objects.tolist() == [meant]
 
 
 def test_duplicates_and_the_order_of_scores():
-    predictions = [prediction((0, 0, 10, 9, 0, .5), (0, 0, 10, 10, 0, .3), (0, 0, 10, 8, 0, .9))]
+    predictions = [prediction((0, 0, 10, 9, 0, 0.5), (0, 0, 10, 10, 0, 0.3), (0, 0, 10, 8, 0, 0.9))]
     judged = judge(predictions, [target((0, 0, 10, 10, 0))])
-    assert judged.scores.tolist() == [.9, .5, .3] and judged.kinds.tolist() == ["correct", "duplicate", "duplicate"]
-    two = [prediction((0, 0, 10, 8, 0, .9), (0, 0, 10, 10, 0, .5))]
-    judged = judge(two, [target((0, 0, 10, 10, 0), (0, 0, 10, 9, 0))])             # a second object is near
+    assert judged.scores.tolist() == [0.9, 0.5, 0.3] and judged.kinds.tolist() == [
+        "correct",
+        "duplicate",
+        "duplicate",
+    ]
+    two = [prediction((0, 0, 10, 8, 0, 0.9), (0, 0, 10, 10, 0, 0.5))]
+    judged = judge(two, [target((0, 0, 10, 10, 0), (0, 0, 10, 9, 0))])  # a second object is near
     assert judged.kinds.tolist() == ["correct", "correct"] and judged.objects.tolist() == [1, 0]
 
 
 def test_crowds_and_difficult_objects_count_for_nothing():
-    targets = [target((0, 0, 40, 40, 0), (60, 0, 70, 10, 0), crowd=[True, False], difficult=[False, True])]
-    found = [prediction((5, 5, 10, 10, 0, .9), (60, 0, 70, 10, 0, .8), (5, 5, 10, 10, 1, .7))]
+    targets = [
+        target((0, 0, 40, 40, 0), (60, 0, 70, 10, 0), crowd=[True, False], difficult=[False, True])
+    ]
+    found = [prediction((5, 5, 10, 10, 0, 0.9), (60, 0, 70, 10, 0, 0.8), (5, 5, 10, 10, 1, 0.7))]
     judged = judge(found, targets)
-    assert judged.kinds.tolist() == ["background"] and judged.labels.tolist() == [1]  # another class: no excuse
+    assert judged.kinds.tolist() == ["background"] and judged.labels.tolist() == [
+        1
+    ]  # another class: no excuse
     assert len(judged.truth) == 0
 
 
-@pytest.mark.parametrize("predictions, targets", [
-    ([], []), ([prediction()], [target()]), ([prediction()], [target((0, 0, 9, 9, 1))]),
-    ([prediction((0, 0, 9, 9, 1, .5))], [target()])])
+@pytest.mark.parametrize(
+    "predictions, targets",
+    [
+        ([], []),
+        ([prediction()], [target()]),
+        ([prediction()], [target((0, 0, 9, 9, 1))]),
+        ([prediction((0, 0, 9, 9, 1, 0.5))], [target()]),
+    ],
+)
 def test_nothing(predictions, targets):
     judged = judge(predictions, targets)
     counts, costs = error_counts(judged, CLASSES, 0), error_costs(judged, 2)
-    assert sum(row["background"] for row in counts.values()) == sum(len(p["boxes"]) for p in predictions)
+    assert sum(row["background"] for row in counts.values()) == sum(
+        len(p["boxes"]) for p in predictions
+    )
     objects = sum(len(t["boxes"]) for t in targets)
     assert sum(row["missed"] for row in counts.values()) == objects
     assert math.isnan(costs["AP"]) == (objects == 0)
@@ -95,14 +137,40 @@ def test_unequal_lengths_are_refused():
 
 
 def test_counts_by_hand():
-    targets = [target((0, 0, 10, 10, 0), (20, 0, 30, 10, 1), (60, 60, 70, 70, 1), (80, 0, 90, 10, 0))]
-    found = [prediction((0, 0, 10, 10, 0, .9), (0, 0, 10, 9, 0, .8), (20, 0, 30, 10, 0, .7), (60, 60, 70, 64, 1, .6),
-                        (40, 40, 45, 45, 1, .55), (80, 0, 90, 10, 0, .1))]
-    counts = error_counts(judge(found, targets), CLASSES, score=.5)
-    assert counts["cat"] == {"correct": 1, "class": 1, "localisation": 0, "both": 0, "duplicate": 1, "background": 0,
-                             "missed": 1, "objects": 2}                     # the one at 80 is below the score
-    assert counts["dog"] == {"correct": 0, "class": 0, "localisation": 1, "both": 0, "duplicate": 0, "background": 1,
-                             "missed": 0, "objects": 2}                     # both dogs were nearly found
+    targets = [
+        target((0, 0, 10, 10, 0), (20, 0, 30, 10, 1), (60, 60, 70, 70, 1), (80, 0, 90, 10, 0))
+    ]
+    found = [
+        prediction(
+            (0, 0, 10, 10, 0, 0.9),
+            (0, 0, 10, 9, 0, 0.8),
+            (20, 0, 30, 10, 0, 0.7),
+            (60, 60, 70, 64, 1, 0.6),
+            (40, 40, 45, 45, 1, 0.55),
+            (80, 0, 90, 10, 0, 0.1),
+        )
+    ]
+    counts = error_counts(judge(found, targets), CLASSES, score=0.5)
+    assert counts["cat"] == {
+        "correct": 1,
+        "class": 1,
+        "localisation": 0,
+        "both": 0,
+        "duplicate": 1,
+        "background": 0,
+        "missed": 1,
+        "objects": 2,
+    }  # the one at 80 is below the score
+    assert counts["dog"] == {
+        "correct": 0,
+        "class": 0,
+        "localisation": 1,
+        "both": 0,
+        "duplicate": 0,
+        "background": 1,
+        "missed": 0,
+        "objects": 2,
+    }  # both dogs were nearly found
     assert error_counts(judge(found, targets), CLASSES, score=0)["cat"]["missed"] == 0
 
 
@@ -115,8 +183,9 @@ def test_ap_is_that_of_coco_evaluate_and_counts_add_up(seed):
     assert all(costs[kind] >= -1e-12 for kind in KINDS)
     counts = error_counts(judged, CLASSES, 0)
     for label, row in enumerate(counts.values()):
-        assert sum(row[kind] for kind in ("correct", *KINDS[:-1])) == sum(int((p["labels"] == label).sum())
-                                                                          for p in predictions)
+        assert sum(row[kind] for kind in ("correct", *KINDS[:-1])) == sum(
+            int((p["labels"] == label).sum()) for p in predictions
+        )
     kinds = {kind: sum(row[kind] for row in counts.values()) for kind in KINDS}
     assert all(kinds[kind] > 0 for kind in KINDS if kind != "both")
 
@@ -124,51 +193,74 @@ def test_ap_is_that_of_coco_evaluate_and_counts_add_up(seed):
 def test_costs_by_hand():
     """One cat found by .9, another only nearly, by .8: AP 51/101 (recall 0 to .50); repaired 1."""
     targets = [target((0, 0, 10, 10, 0), (20, 0, 30, 10, 0))]
-    found = [prediction((0, 0, 10, 10, 0, .9), (20, 0, 30, 4, 0, .8))]
+    found = [prediction((0, 0, 10, 10, 0, 0.9), (20, 0, 30, 4, 0, 0.8))]
     costs = error_costs(judge(found, targets), 1)
-    assert costs["AP"] == pytest.approx(51 / 101) and costs["localisation"] == pytest.approx(50 / 101)
-    assert costs["missed"] == costs["class"] == costs["background"] == 0    # nearly found is not missed
-    missed = error_costs(judge([prediction((0, 0, 10, 10, 0, .9))], targets), 1)
+    assert costs["AP"] == pytest.approx(51 / 101) and costs["localisation"] == pytest.approx(
+        50 / 101
+    )
+    assert (
+        costs["missed"] == costs["class"] == costs["background"] == 0
+    )  # nearly found is not missed
+    missed = error_costs(judge([prediction((0, 0, 10, 10, 0, 0.9))], targets), 1)
     assert missed["missed"] == pytest.approx(50 / 101) and missed["localisation"] == 0
-    wrong = [prediction((0, 0, 10, 10, 0, .9), (20, 0, 30, 10, 1, .8), (20, 0, 30, 10, 1, .7))]
+    wrong = [prediction((0, 0, 10, 10, 0, 0.9), (20, 0, 30, 10, 1, 0.8), (20, 0, 30, 10, 1, 0.7))]
     judged = judge(wrong, [target((0, 0, 10, 10, 0), (20, 0, 30, 10, 0), (50, 0, 60, 10, 1))])
     assert judged.kinds.tolist() == ["correct", "class", "class"]
-    costs = error_costs(judged, 2)                                          # dog: AP 0 before and after
+    costs = error_costs(judged, 2)  # dog: AP 0 before and after
     assert costs["AP"] == pytest.approx(51 / 202) and costs["class"] == pytest.approx(50 / 202)
-    noisy = [prediction((60, 0, 70, 10, 0, .9), (0, 0, 10, 10, 0, .5))]
+    noisy = [prediction((60, 0, 70, 10, 0, 0.9), (0, 0, 10, 10, 0, 0.5))]
     first = error_costs(judge(noisy, [target((0, 0, 10, 10, 0))]), 1)
-    assert first["AP"] == pytest.approx(.5) and first["background"] == pytest.approx(.5)
+    assert first["AP"] == pytest.approx(0.5) and first["background"] == pytest.approx(0.5)
 
 
 def test_tables():
     targets = [target((0, 0, 10, 10, 0), (0, 20, 50, 70, 0))]
-    found = [prediction((0, 0, 10, 10, 0, .9), (60, 60, 70, 70, 0, .8), (0, 20, 50, 70, 0, .7))]
+    found = [prediction((0, 0, 10, 10, 0, 0.9), (60, 60, 70, 70, 0, 0.8), (0, 20, 50, 70, 0, 0.7))]
     figures = coco_evaluate(found, targets, 2)
     cat, dog = class_table(figures, CLASSES)
-    assert cat["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101) and cat["AP"] == figures["per_class"][0]
-    assert cat["F1"] == pytest.approx(.8) and cat["score"] == .7            # precision 2/3, recall 1
+    assert (
+        cat["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+        and cat["AP"] == figures["per_class"][0]
+    )
+    assert cat["F1"] == pytest.approx(0.8) and cat["score"] == 0.7  # precision 2/3, recall 1
     assert math.isnan(dog["AP"]) and math.isnan(dog["AP50"]) and dog["F1"] == 0
     small, medium, large = size_table(figures)
-    assert small["AP"] == figures["APs"] and medium["AR"] == figures["ARm"] == 1 and math.isnan(large["AP"])
+    assert (
+        small["AP"] == figures["APs"]
+        and medium["AR"] == figures["ARm"] == 1
+        and math.isnan(large["AP"])
+    )
 
 
 def test_counting_by_hand():
-    targets = [target((0, 0, 9, 9, 0), (0, 0, 5, 5, 0)),
-               target((0, 0, 9, 9, 1), (0, 0, 90, 90, 1), crowd=[False, True])]
-    found = [prediction((0, 0, 9, 9, 0, .9)),
-             prediction((0, 0, 9, 9, 0, .6), (0, 0, 9, 9, 1, .6), (1, 1, 9, 9, 1, .6), (2, 2, 9, 9, 1, .4))]
+    targets = [
+        target((0, 0, 9, 9, 0), (0, 0, 5, 5, 0)),
+        target((0, 0, 9, 9, 1), (0, 0, 90, 90, 1), crowd=[False, True]),
+    ]
+    found = [
+        prediction((0, 0, 9, 9, 0, 0.9)),
+        prediction(
+            (0, 0, 9, 9, 0, 0.6), (0, 0, 9, 9, 1, 0.6), (1, 1, 9, 9, 1, 0.6), (2, 2, 9, 9, 1, 0.4)
+        ),
+    ]
     cat, dog = counting_table(found, targets, CLASSES)
     assert cat == {"class": "cat", "annotated": 2, "predicted": 2, "MAE": 1.0, "bias": 0.0}
-    assert dog == {"class": "dog", "annotated": 1, "predicted": 2, "MAE": .5, "bias": .5}
-    cat, dog = counting_table(found, targets, CLASSES, score=(.7, .3))
-    assert cat["predicted"] == 1 and dog["predicted"] == 3 and cat["bias"] == -.5
+    assert dog == {"class": "dog", "annotated": 1, "predicted": 2, "MAE": 0.5, "bias": 0.5}
+    cat, dog = counting_table(found, targets, CLASSES, score=(0.7, 0.3))
+    assert cat["predicted"] == 1 and dog["predicted"] == 3 and cat["bias"] == -0.5
 
 
 def test_objects_are_numbered_through_all_pictures():
-    targets = [target((0, 0, 10, 10, 0), (0, 0, 4, 4, 1), difficult=[False, True]), target(),
-               target((0, 0, 10, 10, 1), (20, 0, 30, 10, 0))]
-    found = [prediction((0, 0, 10, 10, 0, .3)), prediction(),
-             prediction((20, 0, 30, 10, 0, .9), (0, 0, 10, 4, 1, .8))]
+    targets = [
+        target((0, 0, 10, 10, 0), (0, 0, 4, 4, 1), difficult=[False, True]),
+        target(),
+        target((0, 0, 10, 10, 1), (20, 0, 30, 10, 0)),
+    ]
+    found = [
+        prediction((0, 0, 10, 10, 0, 0.3)),
+        prediction(),
+        prediction((20, 0, 30, 10, 0, 0.9), (0, 0, 10, 4, 1, 0.8)),
+    ]
     judged = judge(found, targets)
     assert judged.objects.tolist() == [0, 2, 1] and judged.truth.tolist() == [0, 1, 0]
     assert judged.kinds.tolist() == ["correct", "correct", "localisation"]

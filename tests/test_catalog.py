@@ -1,4 +1,5 @@
 """Data sets by name: opening them; bringing them here past broken transfers, wrong files and bad archives."""
+
 import errno
 import hashlib
 import io
@@ -21,15 +22,26 @@ from lesson_lib.data.catalog import download, facts, find_dataset, names, open_d
 from lesson_lib.data.transfer import fetch, sha256, tree_digest, unpack
 
 CARDS = Path(__file__).parent.parent / "data" / "cards"
-VOC_FILES = {"*/Annotations/*.xml": "Annotations", "*/JPEGImages/*.png": "JPEGImages",
-             "*/ImageSets/Main/*.txt": "ImageSets/Main"}
-TINY = {"title": "tiny", "licence": "none", "format": "voc", "one_based": True, "classes": ["cat", "dog"],
-        "pictures": {"train": 1, "val": 1, "test": 1}, "files": VOC_FILES}
+VOC_FILES = {
+    "*/Annotations/*.xml": "Annotations",
+    "*/JPEGImages/*.png": "JPEGImages",
+    "*/ImageSets/Main/*.txt": "ImageSets/Main",
+}
+TINY = {
+    "title": "tiny",
+    "licence": "none",
+    "format": "voc",
+    "one_based": True,
+    "classes": ["cat", "dog"],
+    "pictures": {"train": 1, "val": 1, "test": 1},
+    "files": VOC_FILES,
+}
 
 
 class Server(ThreadingHTTPServer):
     """Files by path. ranges: False for a server without them. breaks: after how many bytes each of the next
     answers breaks off. etag: what it calls the version of its files. asked: each request's Range header."""
+
     daemon_threads = True
 
     def __init__(self):
@@ -48,7 +60,11 @@ class Answer(BaseHTTPRequestHandler):
         if data is None or server.status:
             return self.send_error(server.status or 404)
         start = 0
-        if self.headers.get("Range") and server.ranges and self.headers.get("If-Range") == server.etag:
+        if (
+            self.headers.get("Range")
+            and server.ranges
+            and self.headers.get("If-Range") == server.etag
+        ):
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
                 return self.send_error(416)
@@ -81,6 +97,7 @@ def server():
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A catalogue of its own, nothing downloaded yet; home.card(name, **facts) adds a data set to it."""
+
     class Home:
         cards, downloads = tmp_path / "cards", tmp_path / "downloads"
 
@@ -89,6 +106,7 @@ def home(tmp_path, monkeypatch):
 
         def left(self):
             return sorted(path.name for path in self.downloads.iterdir())
+
     Home.cards.mkdir()
     monkeypatch.setattr(catalog, "CARDS", Home.cards)
     monkeypatch.setattr(catalog, "DOWNLOADS", Home.downloads)
@@ -110,6 +128,7 @@ def digest(data: bytes) -> str:
 
 # ---------------------------------------------------------------------------------------------- opening
 
+
 def test_the_catalogue_names_the_data_sets_of_the_course():
     assert names() == ("smears", "aquarium", "bccd", "coco128", "voc2007", "voc2012")
 
@@ -119,7 +138,10 @@ def test_every_card_is_complete(name):
     about = facts(name)
     assert {"title", "licence", "format", "classes", "pictures", "sources", "files"} <= about.keys()
     assert all(source["url"].startswith("https://") for source in about["sources"])
-    checks = [about.get("digest", {}).get("sha256"), *(source["sha256"] for source in about["sources"])]
+    checks = [
+        about.get("digest", {}).get("sha256"),
+        *(source["sha256"] for source in about["sources"]),
+    ]
     assert all(check is None or len(bytes.fromhex(check)) == 32 for check in checks)
     assert any(checks) or name == "coco128", "only coco128 has no published checksum"
     card = (catalog.CARDS / f"{name}.md").read_text()
@@ -129,12 +151,21 @@ def test_every_card_is_complete(name):
 
 def test_the_order_of_the_classes():
     assert tuple(facts("bccd")["classes"]) == CELL_CLASSES
-    assert facts("voc2007")["classes"] == facts("voc2012")["classes"] == sorted(facts("voc2007")["classes"])
-    assert [len(facts(name)["classes"]) for name in ("voc2007", "coco128", "aquarium")] == [20, 80, 7]
+    assert (
+        facts("voc2007")["classes"]
+        == facts("voc2012")["classes"]
+        == sorted(facts("voc2007")["classes"])
+    )
+    assert [len(facts(name)["classes"]) for name in ("voc2007", "coco128", "aquarium")] == [
+        20,
+        80,
+        7,
+    ]
 
 
 def test_the_classes_of_coco128_are_cocos():
     from torchvision.models import detection
+
     weights = detection.SSD300_VGG16_Weights.COCO_V1.meta["categories"]
     assert facts("coco128")["classes"] == [c for c in weights if c not in ("N/A", "__background__")]
 
@@ -153,8 +184,11 @@ def test_an_unknown_name_meets_the_nearest_one():
 
 def test_a_data_set_that_is_not_here_tells_all_three_ways_out(home):
     home.card("tiny")
-    with pytest.raises(FileNotFoundError, match="tiny is not on this machine: `python -m lesson_lib data "
-                                                "download tiny` .*`--from DIR` .*'smears' needs no download"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="tiny is not on this machine: `python -m lesson_lib data "
+        "download tiny` .*`--from DIR` .*'smears' needs no download",
+    ):
         open_dataset("tiny")
 
 
@@ -180,11 +214,16 @@ def test_your_own_voc_folder(tmp_path):
 def test_your_own_coco_file_or_folder(tmp_path):
     for split in ("train", "val"):
         file = coco_file(tmp_path, split)
-    assert [s.id for s in open_dataset(f"coco:{tmp_path}/annotations/train.json")] == ["train0", "train1"]
+    assert [s.id for s in open_dataset(f"coco:{tmp_path}/annotations/train.json")] == [
+        "train0",
+        "train1",
+    ]
     for place in (tmp_path, tmp_path / "annotations" / "{split}.json"):
         assert [s.id for s in open_dataset(f"coco:{place}", "val")] == ["val0", "val1"]
         both = open_dataset(f"coco:{place}", "trainval")
-        assert [s.id for s in both] == ["train0", "train1", "val0", "val1"] and len(both.targets()) == 4
+        assert [s.id for s in both] == ["train0", "train1", "val0", "val1"] and len(
+            both.targets()
+        ) == 4
         with pytest.raises(ValueError, match=r"has no split 'test': there is no test\.json in"):
             open_dataset(f"coco:{place}", "test")
     with pytest.raises(ValueError, match="is one split, whatever its name"):
@@ -196,6 +235,7 @@ def test_your_own_coco_file_or_folder(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- transfers
+
 
 def test_a_full_transfer(server, tmp_path):
     server.files["x.bin"] = data = bytes(range(256)) * 4000
@@ -209,22 +249,29 @@ def test_a_broken_transfer_goes_on_where_it_broke(server, tmp_path, breaks):
     server.files["x.bin"], server.breaks = bytes(range(256)) * 40, list(breaks)
     fetch(server.url("x.bin"), tmp_path / "x.bin", pause=0)
     assert (tmp_path / "x.bin").read_bytes() == server.files["x.bin"]
-    sums = [sum(breaks[:k + 1]) for k in range(len(breaks))]
+    sums = [sum(breaks[: k + 1]) for k in range(len(breaks))]
     assert server.asked == [None, *(f"bytes={n}-" if n else None for n in sums)]
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
 
 
 def test_a_transfer_goes_on_in_the_next_call(server, tmp_path):
     server.files["x.bin"], server.breaks = bytes(range(256)) * 40, [700, 20]
-    with pytest.raises(OSError, match=r"No full transfer of http.*x\.bin in 2 tries .*Run the same command "
-                                      "again.*--from DIR.*'smears'"):
+    with pytest.raises(
+        OSError,
+        match=r"No full transfer of http.*x\.bin in 2 tries .*Run the same command "
+        "again.*--from DIR.*'smears'",
+    ):
         fetch(server.url("x.bin"), tmp_path / "x.bin", tries=2, pause=0)
     assert (tmp_path / "x.bin.part").stat().st_size == 720 and not (tmp_path / "x.bin").exists()
     fetch(server.url("x.bin"), tmp_path / "x.bin")
-    assert (tmp_path / "x.bin").read_bytes() == server.files["x.bin"] and server.asked[-1] == "bytes=720-"
+    assert (tmp_path / "x.bin").read_bytes() == server.files["x.bin"] and server.asked[
+        -1
+    ] == "bytes=720-"
 
 
-@pytest.mark.parametrize("change", ["no ranges", "another file", "no name for versions", "a weak name"])
+@pytest.mark.parametrize(
+    "change", ["no ranges", "another file", "no name for versions", "a weak name"]
+)
 def test_it_starts_again_when_the_rest_may_not_fit(server, tmp_path, change):
     server.files["x.bin"], server.breaks = b"old" * 1000, [700]
     server.etag = {"no name for versions": "", "a weak name": 'W/"one"'}.get(change, '"one"')
@@ -253,7 +300,9 @@ def test_a_file_of_unknown_length(server, tmp_path):
 
 
 def test_what_is_not_there_is_told_at_once(server, tmp_path):
-    with pytest.raises(OSError, match=r"http\S+/x\.bin answers 404 \(Not Found\); try .* --from DIR"):
+    with pytest.raises(
+        OSError, match=r"http\S+/x\.bin answers 404 \(Not Found\); try .* --from DIR"
+    ):
         fetch(server.url("x.bin"), tmp_path / "x.bin")
     assert len(server.asked) == 1
 
@@ -266,30 +315,40 @@ def test_a_troubled_server_is_asked_again(server, tmp_path):
 
 
 def test_nobody_answers(tmp_path):
-    with pytest.raises(OSError, match="No full transfer of http://127.0.0.1:9/x in 2 tries .*refused"):
+    with pytest.raises(
+        OSError, match="No full transfer of http://127.0.0.1:9/x in 2 tries .*refused"
+    ):
         fetch("http://127.0.0.1:9/x", tmp_path / "x", tries=2, pause=0)
 
 
 def test_a_disk_without_room_is_told_before_and_midway(server, tmp_path, monkeypatch):
     server.files["x.bin"] = b"x" * 100_000
     usage, spare = shutil.disk_usage(tmp_path), transfer.SPARE
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage._replace(free=spare + 99_999))
+    monkeypatch.setattr(
+        transfer.shutil, "disk_usage", lambda _: usage._replace(free=spare + 99_999)
+    )
     with pytest.raises(OSError, match="0 MB are to be written but .* has 64 MB free; make room"):
         fetch(server.url("x.bin"), tmp_path / "x.bin")
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage._replace(free=spare + 100_000))
+    monkeypatch.setattr(
+        transfer.shutil, "disk_usage", lambda _: usage._replace(free=spare + 100_000)
+    )
 
     class Full(transfer.tqdm):
         def update(self, n=1):
             raise OSError(errno.ENOSPC, "No space left on device")
+
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "tqdm", Full)
-        with pytest.raises(OSError, match="The disk is full, with 100000 bytes of .*goes on from there"):
+        with pytest.raises(
+            OSError, match="The disk is full, with 100000 bytes of .*goes on from there"
+        ):
             fetch(server.url("x.bin"), tmp_path / "x.bin")
     assert len(server.asked) == 2, "no second try on a full disk"
     assert (tmp_path / "x.bin.part").stat().st_size == 100_000
 
 
 # ---------------------------------------------------------------------------------------------- archives
+
 
 def archive_of(kind: str, path: Path, files: dict[str, bytes | None]) -> Path:
     """A zip or tar of name -> bytes; None makes a link to /etc/hostname."""
@@ -310,8 +369,11 @@ def archive_of(kind: str, path: Path, files: dict[str, bytes | None]) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_unpacking_takes_what_matches_and_puts_it_where_it_belongs(tmp_path, kind):
-    archive = archive_of(kind, tmp_path / "a", {"top/in/a.txt": b"a", "top/in/deep/b.txt": b"b",
-                                                "top/c.md": b"c", "top/d.exe": b"d"})
+    archive = archive_of(
+        kind,
+        tmp_path / "a",
+        {"top/in/a.txt": b"a", "top/in/deep/b.txt": b"b", "top/c.md": b"c", "top/d.exe": b"d"},
+    )
     count = unpack(archive, tmp_path / "out", {"*/in/*.txt": "x/y", "*.md": "", "*.txt": "never"})
     out = tmp_path / "out"
     found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.*")}
@@ -319,8 +381,17 @@ def test_unpacking_takes_what_matches_and_puts_it_where_it_belongs(tmp_path, kin
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-@pytest.mark.parametrize("name", ["../evil.txt", "in/../../evil.txt", "/evil.txt", "..\\evil.txt",
-                                  "C:/evil.txt", "C:\\evil.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.txt",
+        "in/../../evil.txt",
+        "/evil.txt",
+        "..\\evil.txt",
+        "C:/evil.txt",
+        "C:\\evil.txt",
+    ],
+)
 def test_a_path_that_leads_out_is_refused_whole(tmp_path, kind, name):
     archive = archive_of(kind, tmp_path / "a", {"good.txt": b"good", name: b"evil"})
     with pytest.raises(ValueError, match="which leads out of it; none unpacked"):
@@ -331,7 +402,9 @@ def test_a_path_that_leads_out_is_refused_whole(tmp_path, kind, name):
 def test_a_link_instead_of_a_file_is_refused_and_other_links_are_passed_over(tmp_path):
     archive = archive_of("tar", tmp_path / "a", {"good.txt": b"good", "link.md": None})
     assert unpack(archive, tmp_path / "out", {"*.txt": ""}) == 1
-    with pytest.raises(ValueError, match=r"holds a link, 'link\.md', instead of a file; none unpacked"):
+    with pytest.raises(
+        ValueError, match=r"holds a link, 'link\.md', instead of a file; none unpacked"
+    ):
         unpack(archive, tmp_path / "more", {"*": ""})
     assert not (tmp_path / "more").exists()
 
@@ -341,13 +414,17 @@ def test_a_broken_archive_is_one_sentence(tmp_path, kind, keep):
     noise = np.random.default_rng(0).bytes(5000)
     archive = archive_of(kind, tmp_path / "a", {"good.txt": noise})
     archive.write_bytes(archive.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"^\S+/a is no archive that can be read \(.*\); delete it\.$"):
+    with pytest.raises(
+        ValueError, match=r"^\S+/a is no archive that can be read \(.*\); delete it\.$"
+    ):
         unpack(archive, tmp_path / "out", {"*": ""})
 
 
 def test_unpacking_asks_for_room_first(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: usage._replace(free=transfer.SPARE + 9))
+    monkeypatch.setattr(
+        transfer.shutil, "disk_usage", lambda _: usage._replace(free=transfer.SPARE + 9)
+    )
     archive = archive_of("zip", tmp_path / "a", {"a.txt": b"12345", "b.txt": b"67890"})
     with pytest.raises(OSError, match="make room"):
         unpack(archive, tmp_path / "out", {"*": ""})
@@ -365,16 +442,24 @@ def test_the_digest_of_a_tree_is_sha256sums(tmp_path):
 
 # ---------------------------------------------------------------------------------------------- downloads
 
+
 def test_a_download_is_built_verified_and_left_tidy(server, home, tmp_path):
     tree = voc_folder(tmp_path / "source")
     server.files["tiny.tar.gz"] = data = tar_of(tree)
-    home.card("tiny", sources=[{"url": server.url("tiny.tar.gz"), "sha256": digest(data)}],
-              digest={"of": ["*/*.*"], "sha256": tree_digest(tree, ["*/*.*"])})
+    home.card(
+        "tiny",
+        sources=[{"url": server.url("tiny.tar.gz"), "sha256": digest(data)}],
+        digest={"of": ["*/*.*"], "sha256": tree_digest(tree, ["*/*.*"])},
+    )
     server.breaks = [1000]
     assert download("tiny") == home.downloads / "tiny"
     assert home.left() == ["tiny"] and len(server.asked) == 2
-    assert [s.id for split in ("train", "val", "test") for s in open_dataset("tiny", split)] == list("abc")
-    assert download("tiny") == home.downloads / "tiny" and len(server.asked) == 2, "it is not fetched twice"
+    assert [
+        s.id for split in ("train", "val", "test") for s in open_dataset("tiny", split)
+    ] == list("abc")
+    assert download("tiny") == home.downloads / "tiny" and len(server.asked) == 2, (
+        "it is not fetched twice"
+    )
 
 
 def test_two_archives_make_one_data_set(server, home, tmp_path):
@@ -383,27 +468,53 @@ def test_two_archives_make_one_data_set(server, home, tmp_path):
     for part in ("JPEGImages/c.png", "Annotations/c.xml", "ImageSets/Main/test.txt"):
         (tmp_path / "second" / part).parent.mkdir(parents=True)
         (tmp_path / "source" / part).rename(tmp_path / "second" / part)
-    server.files = {"1.tar": tar_of(tmp_path / "source", compress=""), "2.tar": tar_of(tmp_path / "second")}
-    home.card("tiny", sources=[{"url": server.url(k), "sha256": digest(v)} for k, v in server.files.items()])
-    assert [sample.id for sample in open_dataset(f"voc:{download('tiny')}", "all")] == ["a", "b", "c"]
+    server.files = {
+        "1.tar": tar_of(tmp_path / "source", compress=""),
+        "2.tar": tar_of(tmp_path / "second"),
+    }
+    home.card(
+        "tiny",
+        sources=[{"url": server.url(k), "sha256": digest(v)} for k, v in server.files.items()],
+    )
+    assert [sample.id for sample in open_dataset(f"voc:{download('tiny')}", "all")] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_wrong_checksum_is_one_sentence_and_the_file_is_kept_aside(server, home, tmp_path):
     server.files["tiny.tar.gz"] = tar_of(voc_folder(tmp_path / "source"))
     home.card("tiny", sources=[{"url": server.url("tiny.tar.gz"), "sha256": "0" * 64}])
     found = digest(server.files["tiny.tar.gz"])
-    with pytest.raises(ValueError, match=rf"tiny-tiny\.tar\.gz is not the file it should be \(SHA-256 "
-                                         rf"{found}, expected 0{{64}}\); nothing "
-                                         r"was unpacked, it is kept as tiny-tiny\.tar\.gz\.bad\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"tiny-tiny\.tar\.gz is not the file it should be \(SHA-256 "
+        rf"{found}, expected 0{{64}}\); nothing "
+        r"was unpacked, it is kept as tiny-tiny\.tar\.gz\.bad\.",
+    ):
         download("tiny")
     assert home.left() == ["tiny-tiny.tar.gz.bad"]
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"pictures": {"train": 2}}, "has 1 usable pictures in train instead of 2"),
-    ({"digest": {"of": ["Annotations/*.xml"], "sha256": "0" * 64}}, "not the tiny that is known: SHA-256"),
-    ({"files": {"*/nothing/*": ""}}, r"holds no tiny: nothing there is called like \*/nothing/\*"),
-    ({"files": {**VOC_FILES, "*/JPEGImages/*.png": "elsewhere"}}, "has 0 usable pictures in train")])
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"pictures": {"train": 2}}, "has 1 usable pictures in train instead of 2"),
+        (
+            {"digest": {"of": ["Annotations/*.xml"], "sha256": "0" * 64}},
+            "not the tiny that is known: SHA-256",
+        ),
+        (
+            {"files": {"*/nothing/*": ""}},
+            r"holds no tiny: nothing there is called like \*/nothing/\*",
+        ),
+        (
+            {"files": {**VOC_FILES, "*/JPEGImages/*.png": "elsewhere"}},
+            "has 0 usable pictures in train",
+        ),
+    ],
+)
 def test_what_does_not_fit_its_card_does_not_look_done(server, home, tmp_path, change, sentence):
     server.files["tiny.tar.gz"] = tar_of(voc_folder(tmp_path / "source"))
     home.card("tiny", sources=[{"url": server.url("tiny.tar.gz"), "sha256": None}], **change)
@@ -438,8 +549,11 @@ def test_smears_cannot_be_downloaded():
 
 @pytest.mark.parametrize("layout", ["as here", "as its home", "archives"])
 def test_a_copy_on_this_disk_is_verified_and_copied(home, tmp_path, layout):
-    home.card("tiny", sources=[{"url": "https://nowhere.invalid/x/tiny.tar.gz", "sha256": None}],
-              digest={"of": ["*/*.*"], "sha256": tree_digest(voc_folder(tmp_path / "copy"), ["*/*.*"])})
+    home.card(
+        "tiny",
+        sources=[{"url": "https://nowhere.invalid/x/tiny.tar.gz", "sha256": None}],
+        digest={"of": ["*/*.*"], "sha256": tree_digest(voc_folder(tmp_path / "copy"), ["*/*.*"])},
+    )
     source = tmp_path / "copy"
     if layout == "as its home":
         source = source.rename(tmp_path / "sub").parent
@@ -449,22 +563,32 @@ def test_a_copy_on_this_disk_is_verified_and_copied(home, tmp_path, layout):
         source = tmp_path / "has"
     before = sorted(source.rglob("*"))
     assert [sample.id for sample in open_dataset(f"voc:{download('tiny', source)}")] == ["a"]
-    after = [path for path in sorted(source.rglob("*")) if home.downloads not in (path, *path.parents)]
+    after = [
+        path for path in sorted(source.rglob("*")) if home.downloads not in (path, *path.parents)
+    ]
     assert after == before, "the copy itself stays as it is"
     assert home.left() == ["tiny"]
 
 
 def test_a_copy_that_is_no_copy(home, tmp_path):
     home.card("tiny", sources=[{"url": "https://nowhere.invalid/tiny.zip", "sha256": "0" * 64}])
-    with pytest.raises(NotADirectoryError, match="is no folder; --from takes a folder with a copy of tiny"):
+    with pytest.raises(
+        NotADirectoryError, match="is no folder; --from takes a folder with a copy of tiny"
+    ):
         download("tiny", tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no tiny: nothing there is called like \*/Annotations"):
+    with pytest.raises(
+        ValueError, match=r"empty holds no tiny: nothing there is called like \*/Annotations"
+    ):
         download("tiny", tmp_path / "empty")
     (tmp_path / "empty" / "tiny.zip").write_bytes(b"another file")
-    with pytest.raises(ValueError, match=r"tiny\.zip is not the file it should be .* kept as tiny\.zip\."):
+    with pytest.raises(
+        ValueError, match=r"tiny\.zip is not the file it should be .* kept as tiny\.zip\."
+    ):
         download("tiny", tmp_path / "empty")
-    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["tiny.zip"], "the user's file stays"
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["tiny.zip"], (
+        "the user's file stays"
+    )
 
 
 def test_yolo_labels_become_coco_and_the_first_download_is_the_measure(home, tmp_path):
@@ -476,35 +600,63 @@ def test_yolo_labels_become_coco_and_the_first_download_is_the_measure(home, tmp
         picture(upstream / split / "images" / f"{split}_a.jpg", 20, 40, seed=2)
         (upstream / split / "labels").mkdir()
         (upstream / split / "labels" / f"{split}_b_jpg.rf.{'ab' * 16}.txt").write_text(
-            "1 0.5 0.5 0.5 1\n0 0.05 0.1 0.1 0.2\n")
-    files = {f"*/{u}/{k}/*": f"raw/{s}/{k}" for s, u in (("train", "train"), ("val", "valid"))
-             for k in ("images", "labels")}
-    home.card("tiny", format="coco", sources=[{"url": "https://nowhere.invalid/t.zip", "sha256": None}],
-              pictures={"train": 2, "val": 8}, files=files, longest=20,
-              digest={"of": ["annotations/*.json"], "sha256": "0" * 64})
+            "1 0.5 0.5 0.5 1\n0 0.05 0.1 0.1 0.2\n"
+        )
+    files = {
+        f"*/{u}/{k}/*": f"raw/{s}/{k}"
+        for s, u in (("train", "train"), ("val", "valid"))
+        for k in ("images", "labels")
+    }
+    home.card(
+        "tiny",
+        format="coco",
+        sources=[{"url": "https://nowhere.invalid/t.zip", "sha256": None}],
+        pictures={"train": 2, "val": 8},
+        files=files,
+        longest=20,
+        digest={"of": ["annotations/*.json"], "sha256": "0" * 64},
+    )
     download("tiny", upstream)
-    assert home.left() == ["tiny", "tiny.first.json"] and not (home.downloads / "tiny" / "raw").exists()
+    assert (
+        home.left() == ["tiny", "tiny.first.json"]
+        and not (home.downloads / "tiny" / "raw").exists()
+    )
     data = open_dataset("tiny", "val")
     assert [entry.id for entry in data.entries] == [f"valid_{letter}" for letter in "abcdefgh"]
     assert data.classes == ("cat", "dog")
     assert data[0].size == (20, 10) and data[1].size == (10, 20)
-    assert data[1].boxes.tolist() == [[5, 0, 15, 10], [0, 0, 2, 2]] and data[1].labels.tolist() == [1, 0]
+    assert data[1].boxes.tolist() == [[5, 0, 15, 10], [0, 0, 2, 2]] and data[1].labels.tolist() == [
+        1,
+        0,
+    ]
     assert data[1].area.tolist() == [100, 4] and data[0].boxes.shape == (0, 4)
     shutil.rmtree(home.downloads / "tiny")
     download("tiny", upstream)
     shutil.rmtree(home.downloads / "tiny")
-    (upstream / "train" / "labels" / f"train_b_jpg.rf.{'ab' * 16}.txt").write_text("1 0.5 0.5 0.5 0.9\n")
+    (upstream / "train" / "labels" / f"train_b_jpg.rf.{'ab' * 16}.txt").write_text(
+        "1 0.5 0.5 0.5 0.9\n"
+    )
     with pytest.raises(ValueError, match="not the tiny that is known"):
         download("tiny", upstream)
 
 
 def test_without_a_longest_side_pictures_are_copied_as_they_are(home, tmp_path):
     picture(tmp_path / "up" / "images" / "train2017" / "1.jpg")
-    files = {"*/images/train2017/*.jpg": "raw/train/images", "*/labels/train2017/*.txt": "raw/train/labels"}
-    home.card("tiny", format="coco", sources=[{"url": "https://nowhere.invalid/t.zip", "sha256": None}],
-              pictures={"train": 1}, files=files)
+    files = {
+        "*/images/train2017/*.jpg": "raw/train/images",
+        "*/labels/train2017/*.txt": "raw/train/labels",
+    }
+    home.card(
+        "tiny",
+        format="coco",
+        sources=[{"url": "https://nowhere.invalid/t.zip", "sha256": None}],
+        pictures={"train": 1},
+        files=files,
+    )
     folder = download("tiny", tmp_path / "up")
-    assert sha256(folder / "images" / "train" / "1.jpg") == sha256(tmp_path / "up/images/train2017/1.jpg")
+    assert sha256(folder / "images" / "train" / "1.jpg") == sha256(
+        tmp_path / "up/images/train2017/1.jpg"
+    )
 
 
 def test_bccd_is_the_one_that_its_card_knows(real_datasets, home):
@@ -515,7 +667,9 @@ def test_bccd_is_the_one_that_its_card_knows(real_datasets, home):
     assert [len(open_dataset("bccd", split)) for split in splits] == [205, 87, 292, 72]
     assert open_dataset("bccd").classes == CELL_CLASSES
     written = open_dataset(f"voc:{source}", one_based=False, classes=CELL_CLASSES)
-    assert open_dataset("bccd").boxes(0).tolist() == written.boxes(0).tolist(), "positions as written"
+    assert open_dataset("bccd").boxes(0).tolist() == written.boxes(0).tolist(), (
+        "positions as written"
+    )
     assert (home.downloads / "bccd" / "LICENSE").is_file()
 
 
@@ -523,23 +677,36 @@ def test_aquarium_is_the_one_that_its_card_knows(real_datasets, home):
     source = real_datasets("aquarium")
     shutil.copyfile(CARDS / "aquarium.json", home.cards / "aquarium.json")
     download("aquarium", source)
-    assert [len(open_dataset("aquarium", split)) for split in ("train", "trainval", "test")] == [448, 575, 63]
+    assert [len(open_dataset("aquarium", split)) for split in ("train", "trainval", "test")] == [
+        448,
+        575,
+        63,
+    ]
     assert home.left() == ["aquarium"], "nothing was converted, nothing taken on trust"
 
 
 def test_the_converter_repeats_aquariums_annotations_to_the_byte(real_datasets, tmp_path):
     from lesson_lib.data.yolo import yolo_to_coco
+
     file = real_datasets("aquarium") / "annotations" / "test.json"
     data = json.loads(file.read_text())
     for part in ("images", "labels"):
         (tmp_path / "raw" / part).mkdir(parents=True)
     for image in data["images"]:
         name, width, height = image["file_name"][:-4], image["width"], image["height"]
-        Image.new("L", (2 * width, 2 * height)).save(tmp_path / "raw" / "images" / f"{name}_jpg.rf.0a.jpg")
-        rows = [(a["category_id"] - 1, a["bbox"]) for a in data["annotations"]
-                if a["image_id"] == image["id"]]
-        (tmp_path / "raw" / "labels" / f"{name}_jpg.rf.0a.txt").write_text("".join(
-            f"{k} {(x + w / 2) / width!r} {(y + h / 2) / height!r} {w / width!r} {h / height!r}\n"
-            for k, (x, y, w, h) in rows))
+        Image.new("L", (2 * width, 2 * height)).save(
+            tmp_path / "raw" / "images" / f"{name}_jpg.rf.0a.jpg"
+        )
+        rows = [
+            (a["category_id"] - 1, a["bbox"])
+            for a in data["annotations"]
+            if a["image_id"] == image["id"]
+        ]
+        (tmp_path / "raw" / "labels" / f"{name}_jpg.rf.0a.txt").write_text(
+            "".join(
+                f"{k} {(x + w / 2) / width!r} {(y + h / 2) / height!r} {w / width!r} {h / height!r}\n"
+                for k, (x, y, w, h) in rows
+            )
+        )
     yolo_to_coco(tmp_path / "raw", tmp_path / "out", "test", facts("aquarium")["classes"], 512)
     assert (tmp_path / "out" / "annotations" / "test.json").read_bytes() == file.read_bytes()

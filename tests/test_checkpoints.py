@@ -1,4 +1,5 @@
 """Checkpoints: runs that are killed, cut short, out of disk, or another's."""
+
 import errno
 import os
 import pickle
@@ -19,7 +20,7 @@ from lesson_lib.training import checkpoints
 from lesson_lib.training.loop import train
 from lesson_lib.training.recipes import Recipe
 
-RECIPE = Recipe(epochs=3, batch=2, size=64, lr=2e-3, augment="ssd")      # 3 steps an epoch, 9 in all
+RECIPE = Recipe(epochs=3, batch=2, size=64, lr=2e-3, augment="ssd")  # 3 steps an epoch, 9 in all
 SMEARS = [draw_smear(0, i, size=64) for i in range(6)]
 
 
@@ -29,7 +30,9 @@ def ssd(backbone="tiny-8"):
 
 
 def states(model):
-    return torch.cat([v.flatten().double() for v in model.state_dict().values()])    # weights and statistics
+    return torch.cat(
+        [v.flatten().double() for v in model.state_dict().values()]
+    )  # weights and statistics
 
 
 @pytest.fixture
@@ -72,17 +75,36 @@ KILLED = textwrap.dedent("""
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, one_thread):
-    kills = {"training": (3, 2), "writing": (2, 2), "renaming": (3, 4)}      # when, and the step then saved
-    running = {how: subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / how),
-                                      how, str(when)], stderr=subprocess.PIPE) for how, (when, _) in kills.items()}
+    kills = {
+        "training": (3, 2),
+        "writing": (2, 2),
+        "renaming": (3, 4),
+    }  # when, and the step then saved
+    running = {
+        how: subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                KILLED,
+                str(Path(__file__).parent),
+                str(tmp_path / how),
+                how,
+                str(when),
+            ],
+            stderr=subprocess.PIPE,
+        )
+        for how, (when, _) in kills.items()
+    }
     model = ssd()
     records = list(train(model, SMEARS, RECIPE))
     for how, process in running.items():
-        assert process.communicate(timeout=120)[1] == b"" and process.returncode == -signal.SIGKILL, how
+        assert (
+            process.communicate(timeout=120)[1] == b"" and process.returncode == -signal.SIGKILL
+        ), how
         assert checkpoints.read(tmp_path / how)["step"] == kills[how][1], how
         again = ssd()
         rest = list(train(again, SMEARS, RECIPE, checkpoint=tmp_path / how, save_every=2))
-        assert rest == records[kills[how][1]:], how
+        assert rest == records[kills[how][1] :], how
         assert torch.equal(states(again), states(model)), how
 
 
@@ -112,13 +134,26 @@ def test_what_is_no_checkpoint_gets_one_sentence(tmp_path):
     class Evil:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "hacked"),))
+
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
-    for data in (b"", b"PK", whole[:100], whole[:len(whole) // 2], whole[:-1], b"hello" * 1000, pickle.dumps(Evil()),
-                 pickle.dumps({"step": 3}), (tmp_path / "other.pt").read_bytes()):
+    for data in (
+        b"",
+        b"PK",
+        whole[:100],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        b"hello" * 1000,
+        pickle.dumps(Evil()),
+        pickle.dumps({"step": 3}),
+        (tmp_path / "other.pt").read_bytes(),
+    ):
         file.write_bytes(data)
         with pytest.raises(ValueError) as told:
             list(train(ssd(), SMEARS, RECIPE, checkpoint=file))
-        assert re.search(r"no checkpoint that can be read.*delete it|was not written by this version", str(told.value))
+        assert re.search(
+            r"no checkpoint that can be read.*delete it|was not written by this version",
+            str(told.value),
+        )
         assert file.read_bytes() == data and "\n" not in str(told.value)
     assert not (tmp_path / "hacked").exists()
     with pytest.raises(FileNotFoundError, match="train first"):
@@ -132,9 +167,12 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch, where):
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as disk:
         disk.setattr(checkpoints.os, where, full)
-        with pytest.raises(OSError, match="No space left on device.*last good one is kept.*same command"):
+        with pytest.raises(
+            OSError, match="No space left on device.*last good one is kept.*same command"
+        ):
             list(train(ssd(), SMEARS, RECIPE, checkpoint=file, save_every=1))
     assert file.read_bytes() == before and [f.name for f in tmp_path.iterdir()] == ["last.pt"]
     model, again = ssd(), ssd()

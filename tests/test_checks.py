@@ -1,4 +1,5 @@
 """Exercise checks: one line, never an exception, the failing case named and the answer never printed."""
+
 import math
 import re
 
@@ -6,8 +7,8 @@ import pytest
 import torch
 
 from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
-from lesson_lib.checks import Case, Exercise, check, difference, find, lesson01, verdict
 from lesson_lib.coding import decode
+from lesson_lib.course.checks import Case, Exercise, check, difference, find, lesson01, verdict
 
 
 def slip(side, overlap):
@@ -15,10 +16,16 @@ def slip(side, overlap):
 
 
 RIGHT = {
-    "00.ssd300": lambda: 8732, "00.broadcasting": (3, 5, 4), "00.convolution": 10,
-    "00.softmax_sigmoid": (0.5, 0.5, 0.5, 0.99), "00.cross_entropy": (0.105, 2.303),
+    "00.ssd300": lambda: 8732,
+    "00.broadcasting": (3, 5, 4),
+    "00.convolution": 10,
+    "00.softmax_sigmoid": (0.5, 0.5, 0.5, 0.99),
+    "00.cross_entropy": (0.105, 2.303),
     "00.loss_curves": ("B", "C", "D"),
-    "01.to_cxcywh": xyxy_to_cxcywh, "01.largest_slip": slip, "01.decode": decode, "01.pairwise_iou": pairwise_iou,
+    "01.to_cxcywh": xyxy_to_cxcywh,
+    "01.largest_slip": slip,
+    "01.decode": decode,
+    "01.pairwise_iou": pairwise_iou,
 }
 
 
@@ -30,33 +37,54 @@ def no_clamp(a, b):
 
 
 def clamped_too_late(a, b):
-    shared = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).prod(-1).clamp(min=0)
+    shared = (
+        (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2]))
+        .prod(-1)
+        .clamp(min=0)
+    )
     area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
     return torch.where(area > shared, shared / (area - shared).clamp(min=1e-12), 0.0)
 
 
 def nan_for_nothing(a, b):
-    sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
+    sides = (
+        torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
+    ).clamp(min=0)
     shared = sides.prod(-1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1) - shared)
+    return shared / (
+        (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1) - shared
+    )
 
 
 WRONG = [  # name, answer, words of the line that helps
-    ("00.ssd300", lambda: 8731, "8731"), ("00.broadcasting", (3, 1, 4), "shape of a + b"),
-    ("00.convolution", 9, "cells on a side"), ("00.softmax_sigmoid", (0.5, 0.5, 0.99, 0.99), "softmax"),
-    ("00.broadcasting", "(3, 5, 4)", "a tuple with one size"), ("00.convolution", (10, 10), "one number"),
+    ("00.ssd300", lambda: 8731, "8731"),
+    ("00.broadcasting", (3, 1, 4), "shape of a + b"),
+    ("00.convolution", 9, "cells on a side"),
+    ("00.softmax_sigmoid", (0.5, 0.5, 0.99, 0.99), "softmax"),
+    ("00.broadcasting", "(3, 5, 4)", "a tuple with one size"),
+    ("00.convolution", (10, 10), "one number"),
     ("00.softmax_sigmoid", (0.5, 0.5, 0.5, 1.0), "place 4: 1 / (1 + exp(-logit))"),
-    ("00.softmax_sigmoid", (0.5, ..., 0.5, 0.99), "four numbers"), ("00.softmax_sigmoid", (0.5, 0.99), "four numbers"),
-    ("00.cross_entropy", (0.105, 0.105), "place 2"), ("00.cross_entropy", (0.046, 1.0), "natural logarithm"),
-    ("00.loss_curves", ("C", "B", "D"), "overshoot"), ("00.loss_curves", ("B", "C", "A"), "place 3"),
+    ("00.softmax_sigmoid", (0.5, ..., 0.5, 0.99), "four numbers"),
+    ("00.softmax_sigmoid", (0.5, 0.99), "four numbers"),
+    ("00.cross_entropy", (0.105, 0.105), "place 2"),
+    ("00.cross_entropy", (0.046, 1.0), "natural logarithm"),
+    ("00.loss_curves", ("C", "B", "D"), "overshoot"),
+    ("00.loss_curves", ("B", "C", "A"), "place 3"),
     ("00.loss_curves", 7, "three letters"),
-    ("01.to_cxcywh", lambda b: b, "one box"), ("01.to_cxcywh", lambda b: xyxy_to_cxcywh(b[0]), "one box"),
+    ("01.to_cxcywh", lambda b: b, "one box"),
+    ("01.to_cxcywh", lambda b: xyxy_to_cxcywh(b[0]), "one box"),
     ("01.largest_slip", lambda s, j: s * (1 - j) / (1 + j), "side 100"),
     ("01.decode", lambda t, d: decode(t, d, (1.0, 1.0)), "a shift of 1 to the right"),
-    ("01.decode", lambda t, d: torch.cat((d[:, :2] + .1 * t[:, :2] * d[:, 2:3], d[:, 2:] * (.2 * t[:, 2:]).exp()), 1),
-     "a shift of 1 down"),
+    (
+        "01.decode",
+        lambda t, d: torch.cat(
+            (d[:, :2] + 0.1 * t[:, :2] * d[:, 2:3], d[:, 2:] * (0.2 * t[:, 2:]).exp()), 1
+        ),
+        "a shift of 1 down",
+    ),
     ("01.pairwise_iou", no_clamp, "apart in both"),
-    ("01.pairwise_iou", clamped_too_late, "apart in both"), ("01.pairwise_iou", nan_for_nothing, "zero area"),
+    ("01.pairwise_iou", clamped_too_late, "apart in both"),
+    ("01.pairwise_iou", nan_for_nothing, "zero area"),
     ("01.pairwise_iou", lambda a, b: pairwise_iou(a, b).T, "no boxes on the left"),
 ]
 
@@ -76,20 +104,30 @@ def test_a_wrong_answer_is_told_in_one_line_that_names_the_case(name, answer, wo
     assert line.startswith(f"✗ {name}, ") and words in line and "\n" not in line
 
 
-@pytest.mark.parametrize("name, answer, secret", [
-    ("00.broadcasting", (0, 0, 0), "3|5|4"), ("00.convolution", 9, "10"),
-    ("00.softmax_sigmoid", (0, 0, 0, 0), r"\.5|\.99"),
-    ("00.cross_entropy", (0, 0), r"\.105|2\.3"), ("00.loss_curves", ("A", "A", "A"), "'[BCD]'")])
+@pytest.mark.parametrize(
+    "name, answer, secret",
+    [
+        ("00.broadcasting", (0, 0, 0), "3|5|4"),
+        ("00.convolution", 9, "10"),
+        ("00.softmax_sigmoid", (0, 0, 0, 0), r"\.5|\.99"),
+        ("00.cross_entropy", (0, 0), r"\.105|2\.3"),
+        ("00.loss_curves", ("A", "A", "A"), "'[BCD]'"),
+    ],
+)
 def test_the_self_test_tells_what_to_look_at_and_never_the_value(name, answer, secret):
-    for right in range(len(answer) if isinstance(answer, tuple) else 1):  # the first places right, the rest wrong
+    for right in range(
+        len(answer) if isinstance(answer, tuple) else 1
+    ):  # the first places right, the rest wrong
         tried = RIGHT[name][:right] + answer[right:] if right else answer
-        advice = verdict(name, tried).partition("expected ")[2].rpartition(", got ")[0].partition(": ")
+        advice = (
+            verdict(name, tried).partition("expected ")[2].rpartition(", got ")[0].partition(": ")
+        )
         assert advice[0] and not re.search(secret, advice[2] or advice[0])
 
 
 def test_letters_may_be_small_and_a_sigmoid_may_have_three_decimals():
     assert verdict("00.loss_curves", ["b", "c", "d"]).startswith("✓")
-    assert verdict("00.softmax_sigmoid", torch.tensor([.5, .5, .5, .993])).startswith("✓")
+    assert verdict("00.softmax_sigmoid", torch.tensor([0.5, 0.5, 0.5, 0.993])).startswith("✓")
 
 
 @pytest.mark.parametrize("stub", [..., None, NotImplemented, lambda *_: None, lambda *_: ...])
@@ -114,8 +152,9 @@ def eats_its_input(boxes):
 def test_whatever_the_learner_does_check_never_raises(capsys):
     assert verdict("01.to_cxcywh", raises_not_implemented).startswith("○")
     assert "it stopped with IndexError in line" in verdict("01.to_cxcywh", breaks)
-    assert "wrong number of arguments" not in verdict("01.to_cxcywh", lambda: 1) and "TypeError" in verdict(
-        "01.to_cxcywh", lambda: 1)
+    assert "wrong number of arguments" not in verdict(
+        "01.to_cxcywh", lambda: 1
+    ) and "TypeError" in verdict("01.to_cxcywh", lambda: 1)
     assert "changed its own input" in verdict("01.to_cxcywh", eats_its_input)
     assert "no exercise '01.nothing'" in verdict("01.nothing", 1)
     assert "no lesson '77'" in verdict("77.x", 1) and "no lesson" in verdict("nonsense", 1)
@@ -123,13 +162,22 @@ def test_whatever_the_learner_does_check_never_raises(capsys):
     assert capsys.readouterr().out.startswith("✓")
 
 
-@pytest.mark.parametrize("got, expected, words", [
-    (1.0, torch.zeros(2), "expected a tensor"), (torch.zeros(3), torch.zeros(2), "expected shape (2,), got (3,)"),
-    (torch.zeros(2), torch.tensor([True, False]), "dtype bool"), (torch.tensor([0.0, 1.0]), torch.zeros(2), "1 of 2"),
-    (torch.tensor([math.nan]), torch.zeros(1), "differ"), ((1, 2), (1, 2, 3), "expected 3 values"),
-    ((1, [2, 4]), (1, [2, 3]), "value 2 of 2: value 2 of 2: expected 3, got 4"), ("a", 1.0, "number"),
-    (True, False, "expected False"), (1.2, 1.0, "expected 1"),
-    (torch.tensor(2.0), torch.tensor(1.0), "expected 1, got 2")])
+@pytest.mark.parametrize(
+    "got, expected, words",
+    [
+        (1.0, torch.zeros(2), "expected a tensor"),
+        (torch.zeros(3), torch.zeros(2), "expected shape (2,), got (3,)"),
+        (torch.zeros(2), torch.tensor([True, False]), "dtype bool"),
+        (torch.tensor([0.0, 1.0]), torch.zeros(2), "1 of 2"),
+        (torch.tensor([math.nan]), torch.zeros(1), "differ"),
+        ((1, 2), (1, 2, 3), "expected 3 values"),
+        ((1, [2, 4]), (1, [2, 3]), "value 2 of 2: value 2 of 2: expected 3, got 4"),
+        ("a", 1.0, "number"),
+        (True, False, "expected False"),
+        (1.2, 1.0, "expected 1"),
+        (torch.tensor(2.0), torch.tensor(1.0), "expected 1, got 2"),
+    ],
+)
 def test_differences_are_put_into_words(got, expected, words):
     assert words in difference(got, expected, 1e-4)
     assert difference(expected, expected, 1e-4) == ""

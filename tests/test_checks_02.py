@@ -1,11 +1,12 @@
 """The exercises of lesson 2: a right answer passes, and each wrong idea is told by the name of its case."""
+
 import math
 
 import pytest
 import torch
 
 from lesson_lib.anchors import SSD300_SCALES
-from lesson_lib.checks import verdict
+from lesson_lib.course.checks import verdict
 
 
 def scales_needed(smallest, largest, overlap):
@@ -30,23 +31,62 @@ def boxes_of_map(grid, picture, scale, following, ratios, step=0.5, root=math.sq
     places = [(x, y) for y in range(rows) for x in range(columns)]
     places = sorted(places) if turned else places
     sides = torch.tensor([width, height] * 2)
-    return torch.tensor([[(x + step) / columns - w / 2, (y + step) / rows - h / 2, (x + step) / columns + w / 2,
-                          (y + step) / rows + h / 2] for x, y in places for w, h in shapes]) * sides
+    return (
+        torch.tensor(
+            [
+                [
+                    (x + step) / columns - w / 2,
+                    (y + step) / rows - h / 2,
+                    (x + step) / columns + w / 2,
+                    (y + step) / rows + h / 2,
+                ]
+                for x, y in places
+                for w, h in shapes
+            ]
+        )
+        * sides
+    )
 
 
-RIGHT = {"scales_needed": scales_needed, "count_outputs": count_outputs, "release_sides": release_sides,
-         "boxes_of_map": boxes_of_map, "my_scales": (.05, .15, .3, .45, .6, .75, .9)}
+RIGHT = {
+    "scales_needed": scales_needed,
+    "count_outputs": count_outputs,
+    "release_sides": release_sides,
+    "boxes_of_map": boxes_of_map,
+    "my_scales": (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+}
 WRONG = [
-    ("scales_needed", lambda a, b, j: scales_needed(a, b, .5), "overlap 0.7"),
-    ("scales_needed", lambda a, b, j: round(scales_needed(a, b, j) - .5), "23 to 45"),
-    ("scales_needed", lambda a, b, j: math.ceil(math.log(b / a) / math.log(1 / j)), "all objects of one size"),
-    ("scales_needed", lambda a, b, j: max(1, math.floor(math.log(b / a) / math.log(1 / j))), "18 to 130 px"),
-    ("scales_needed", lambda a, b, j: math.floor(math.log(b / a) / math.log(1 / j)) + 1, "two octaves"),
-    ("count_outputs", lambda g, k, c: (count_outputs(g, k, c)[0], count_outputs(g, k, c + 1)[1]), "conv4_3"),
+    ("scales_needed", lambda a, b, j: scales_needed(a, b, 0.5), "overlap 0.7"),
+    ("scales_needed", lambda a, b, j: round(scales_needed(a, b, j) - 0.5), "23 to 45"),
+    (
+        "scales_needed",
+        lambda a, b, j: math.ceil(math.log(b / a) / math.log(1 / j)),
+        "all objects of one size",
+    ),
+    (
+        "scales_needed",
+        lambda a, b, j: max(1, math.floor(math.log(b / a) / math.log(1 / j))),
+        "18 to 130 px",
+    ),
+    (
+        "scales_needed",
+        lambda a, b, j: math.floor(math.log(b / a) / math.log(1 / j)) + 1,
+        "two octaves",
+    ),
+    (
+        "count_outputs",
+        lambda g, k, c: (count_outputs(g, k, c)[0], count_outputs(g, k, c + 1)[1]),
+        "conv4_3",
+    ),
     ("count_outputs", lambda g, k, c: count_outputs([(m, m) for m, _ in g], k, c), "not square"),
     ("count_outputs", lambda g, k, c: count_outputs(g, k[:1] * len(g), c), "SSD300"),
-    ("release_sides", lambda z, m, f, lo, hi: [z * p / 100 for p in [f] + [lo + (hi - lo) / (m - 2) * k
-                                                                          for k in range(m)]], "SSD300 for VOC"),
+    (
+        "release_sides",
+        lambda z, m, f, lo, hi: [
+            z * p / 100 for p in [f] + [lo + (hi - lo) / (m - 2) * k for k in range(m)]
+        ],
+        "SSD300 for VOC",
+    ),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(300, m, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, 6, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, m, 10, lo, hi), "SSD300 for COCO"),
@@ -54,12 +94,20 @@ WRONG = [
     ("boxes_of_map", lambda *a: boxes_of_map(*a, turned=True), "2 x 2 map"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, root=lambda r: r), "ratio 2"),
     ("boxes_of_map", lambda g, p, *a: boxes_of_map(g, p[::-1], *a), "200 wide and 100 high"),
-    *[("my_scales", SSD300_SCALES[name].scales, words) for name, words in  # none of the published sets will do
-      {"paper-eq4": "red 10%", "paper-conv4_3": "platelets 4%", "caffe-voc": "platelets 4%",
-       "torchvision-coco": "platelets 68%"}.items()],
-    ("my_scales", (.05, .15, .3), "seven numbers"), ("my_scales", (.05, .3, .15, .45, .6, .75, .9), "seven numbers"),
-    ("my_scales", 7, "seven numbers"), ("my_scales", ("a",) * 7, "seven numbers"),
-    ("my_scales", torch.tensor([.07, .15, .3, .45, .6, .75, .9]), "platelets 68%"),
+    *[
+        ("my_scales", SSD300_SCALES[name].scales, words)
+        for name, words in {  # none of the published sets will do
+            "paper-eq4": "red 10%",
+            "paper-conv4_3": "platelets 4%",
+            "caffe-voc": "platelets 4%",
+            "torchvision-coco": "platelets 68%",
+        }.items()
+    ],
+    ("my_scales", (0.05, 0.15, 0.3), "seven numbers"),
+    ("my_scales", (0.05, 0.3, 0.15, 0.45, 0.6, 0.75, 0.9), "seven numbers"),
+    ("my_scales", 7, "seven numbers"),
+    ("my_scales", ("a",) * 7, "seven numbers"),
+    ("my_scales", torch.tensor([0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9]), "platelets 68%"),
 ]
 
 

@@ -1,10 +1,11 @@
 """The exercises of lesson 3: a right answer passes, and each wrong idea is told by the name of its case."""
+
 import math
 
 import pytest
 import torch
 
-from lesson_lib.checks import verdict
+from lesson_lib.course.checks import verdict
 
 
 def iou(a, b):
@@ -23,7 +24,9 @@ def input_side(side, picture, anchor, threshold):
 def best_pairs(overlaps):
     result, free = [-1] * len(overlaps), set(range(len(overlaps[0]) if overlaps else 0))
     while free and -1 in result:
-        _, anchor, g = min((-overlaps[g][a], a, g) for g in range(len(overlaps)) if result[g] < 0 for a in free)
+        _, anchor, g = min(
+            (-overlaps[g][a], a, g) for g in range(len(overlaps)) if result[g] < 0 for a in free
+        )
         result[g] = anchor
         free.remove(anchor)
     return result
@@ -43,7 +46,9 @@ def in_turn(overlaps):
     return taken
 
 
-def match(objects, anchors, threshold, pairs=best_pairs, over=lambda value, bar: value >= bar, force=True):
+def match(
+    objects, anchors, threshold, pairs=best_pairs, over=lambda value, bar: value >= bar, force=True
+):
     overlaps = [[iou(g, a) for a in anchors.tolist()] for g in objects.tolist()]
     result = torch.full((len(anchors),), -1)
     for a in range(len(anchors)):
@@ -76,8 +81,16 @@ def claimed_only_if_over(objects, anchors, threshold):
 RIGHT = {"labels": labels, "input_side": input_side, "best_pairs": best_pairs, "match": match}
 WRONG = [
     ("labels", lambda b, p, n: torch.where(b > p, 1, torch.where(b < n, 0, -1)), "upper threshold"),
-    ("labels", lambda b, p, n: torch.where(b >= p, 1, torch.where(b <= n, 0, -1)), "lower threshold"),
-    ("labels", lambda b, p, n: labels(b, .5, .4) if n != .25 else labels(b, .5, .25), "other thresholds"),
+    (
+        "labels",
+        lambda b, p, n: torch.where(b >= p, 1, torch.where(b <= n, 0, -1)),
+        "lower threshold",
+    ),
+    (
+        "labels",
+        lambda b, p, n: labels(b, 0.5, 0.4) if n != 0.25 else labels(b, 0.5, 0.25),
+        "other thresholds",
+    ),
     ("labels", lambda b, p, n: labels(b, p, n).clamp(min=0), "each kind"),
     ("labels", lambda b, p, n: torch.where(b >= p, 1, torch.where(b < n, -1, 0)), "each kind"),
     ("input_side", lambda s, z, a, t: z * a * t / s, "32 px"),
@@ -86,15 +99,26 @@ WRONG = [
     ("best_pairs", each_its_best, "two objects want anchor 0, the second"),
     ("best_pairs", in_turn, "two objects want anchor 0, the second"),
     ("best_pairs", lambda o: best_pairs(o) if len(o) != 3 else [0, 1, 2], "second choice is taken"),
-    ("best_pairs", lambda o: [len(o[0]) - 1 - a for a in best_pairs([r[::-1] for r in o])] if len(o) == 1 else
-     best_pairs(o), "equal overlaps"),
-    ("best_pairs", lambda o: best_pairs(o) if len(o) <= len(o[0]) else [0, 0], "more objects than anchors"),
+    (
+        "best_pairs",
+        lambda o: (
+            [len(o[0]) - 1 - a for a in best_pairs([r[::-1] for r in o])]
+            if len(o) == 1
+            else best_pairs(o)
+        ),
+        "equal overlaps",
+    ),
+    (
+        "best_pairs",
+        lambda o: best_pairs(o) if len(o) <= len(o[0]) else [0, 0],
+        "more objects than anchors",
+    ),
     ("match", lambda *a: match(*a, over=lambda v, bar: v > bar + 2e-9), "two anchors"),
     ("match", claimed_only_if_over, "a small object"),
     ("match", lambda *a: match(*a, pairs=each_its_best), "two objects want anchor 0"),
     ("match", lambda *a: match(*a, pairs=in_turn), "the other order"),
     ("match", last_over_the_bar, "goes to the one that overlaps it more"),
-    ("match", lambda g, a, t: match(g, a, .5), "goes to the one that overlaps it more"),
+    ("match", lambda g, a, t: match(g, a, 0.5), "goes to the one that overlaps it more"),
     ("match", lambda g, a, t: match(g, a, 2.0), "two anchors"),
     ("match", threshold_has_the_last_word, "stays with the first"),
 ]

@@ -1,11 +1,12 @@
 """Lesson 6's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+
 import numpy as np
 import pytest
 import torch
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.checks import DONE, TODO, WRONG, verdict
-from lesson_lib.checks.lesson06 import EXERCISES
+from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.course.checks.lesson06 import EXERCISES
 from lesson_lib.evaluation import average_precision, precision_recall
 from lesson_lib.nms import greedy_nms
 
@@ -14,7 +15,7 @@ def true_or_false(boxes, scores, objects, by_rank=True, inclusive=True, once=Tru
     true, taken = torch.zeros(len(boxes), dtype=torch.bool), set()
     order = scores.argsort(descending=True, stable=True) if by_rank else torch.arange(len(boxes))
     for i in order.tolist():
-        overlap = pairwise_iou(boxes[i:i + 1], objects)[0]
+        overlap = pairwise_iou(boxes[i : i + 1], objects)[0]
         if taken and once and not voc:
             overlap[list(taken)] = -1
         if not len(objects):
@@ -51,12 +52,20 @@ def counting(predicted, annotated):
     return error.mean(), error.abs().mean()
 
 
-RIGHT = {"06.nms": greedy_nms, "06.true_or_false": true_or_false, "06.counting": counting,
-         "06.average_precision": area}
+RIGHT = {
+    "06.nms": greedy_nms,
+    "06.true_or_false": true_or_false,
+    "06.counting": counting,
+    "06.average_precision": area,
+}
 
 MISTAKES = [
     ("06.nms", lambda b, s, t: torch.arange(len(b)), "the better box comes second"),
-    ("06.nms", lambda b, s, t: greedy_nms(b, -torch.arange(len(b)).float(), t), "the better box comes second"),
+    (
+        "06.nms",
+        lambda b, s, t: greedy_nms(b, -torch.arange(len(b)).float(), t),
+        "the better box comes second",
+    ),
     ("06.nms", lambda b, s, t: greedy_nms(b, s, t).sort().values, "best first"),
     ("06.nms", lambda b, s, t: greedy_nms(b, s, t - 1e-6), "equal to the threshold"),
     ("06.nms", nms_that_drops_by_dropped, "a chain"),
@@ -64,7 +73,11 @@ MISTAKES = [
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, inclusive=False), "exactly 0.5"),
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, once=False), "found twice"),
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, by_rank=False), "the higher score"),
-    ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, voc=True), "its best object is taken"),
+    (
+        "06.true_or_false",
+        lambda b, s, o: true_or_false(b, s, o, voc=True),
+        "its best object is taken",
+    ),
     ("06.true_or_false", lambda b, s, o: pairwise_iou(b, o).amax(1) >= 0.5, "found twice"),
     ("06.counting", lambda p, a: (counting(p, a)[0], abs(counting(p, a)[0])), "two too many here"),
     ("06.counting", lambda p, a: ((p - a).sum().item(), counting(p, a)[1]), "five pictures"),

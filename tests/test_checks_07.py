@@ -1,10 +1,11 @@
 """Lesson 7's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lesson_lib.checks import DONE, TODO, WRONG, verdict
-from lesson_lib.checks.lesson07 import EXERCISES
+from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.course.checks.lesson07 import EXERCISES
 
 
 def receptive_field(layers, jump_after=True, use_dilation=True):
@@ -34,22 +35,49 @@ def top_down(maps, weights, mode="nearest", size=True, chain=True, pictures=None
 RIGHT = {"07.receptive_field": receptive_field, "07.l2norm": l2norm, "07.top_down": top_down}
 
 MISTAKES = [
-    ("07.receptive_field", lambda layers: receptive_field(layers, jump_after=False), "stride 2 first"),
-    ("07.receptive_field", lambda layers: receptive_field(layers, use_dilation=False), "dilation 6"),
-    ("07.receptive_field", lambda layers: (1 + sum(k - 1 for k, _, _ in layers), receptive_field(layers)[1]),
-     "stride 2 first"),
+    (
+        "07.receptive_field",
+        lambda layers: receptive_field(layers, jump_after=False),
+        "stride 2 first",
+    ),
+    (
+        "07.receptive_field",
+        lambda layers: receptive_field(layers, use_dilation=False),
+        "dilation 6",
+    ),
+    (
+        "07.receptive_field",
+        lambda layers: (1 + sum(k - 1 for k, _, _ in layers), receptive_field(layers)[1]),
+        "stride 2 first",
+    ),
     ("07.receptive_field", lambda layers: receptive_field(layers)[::-1], "one 3 x 3"),
     ("07.l2norm", lambda x, scale: x / x.norm() * scale[:, None, None], "two cells"),
     ("07.l2norm", lambda x, scale: l2norm(x, torch.ones_like(scale)), "the learned scale"),
-    ("07.l2norm", lambda x, scale: x / x.norm(dim=1, keepdim=True) * scale[:, None, None], "a cell of zeros"),
+    (
+        "07.l2norm",
+        lambda x, scale: x / x.norm(dim=1, keepdim=True) * scale[:, None, None],
+        "a cell of zeros",
+    ),
     ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(2, 3)), "the values 3 and 4"),
     ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(0, 1)), "two pictures"),
     ("07.top_down", lambda maps, weights: top_down(maps, weights, pictures=1), "two pictures"),
-    ("07.top_down", lambda maps, weights: top_down(maps, weights, mode="bilinear"), "each value is copied"),
-    ("07.top_down", lambda maps, weights: top_down(maps, weights, chain=False), "passes on what it was given"),
+    (
+        "07.top_down",
+        lambda maps, weights: top_down(maps, weights, mode="bilinear"),
+        "each value is copied",
+    ),
+    (
+        "07.top_down",
+        lambda maps, weights: top_down(maps, weights, chain=False),
+        "passes on what it was given",
+    ),
     ("07.top_down", lambda maps, weights: top_down(maps, weights, size=False), "odd pictures"),
     ("07.top_down", lambda maps, weights: top_down(maps, weights)[::-1], "two maps"),
-    ("07.top_down", lambda maps, weights: top_down(maps, [w.flip(0) for w in weights]), "two channels from three"),
+    (
+        "07.top_down",
+        lambda maps, weights: top_down(maps, [w.flip(0) for w in weights]),
+        "two channels from three",
+    ),
 ]
 
 

@@ -1,11 +1,12 @@
 """The exercises of lesson 8: a right answer passes, and each wrong idea is told by the name of its case."""
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lesson_lib.anchors import anchor_address
-from lesson_lib.checks import verdict
-from lesson_lib.checks.lesson08 import EXERCISES
+from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks.lesson08 import EXERCISES
 
 
 def address(row, maps):
@@ -13,8 +14,14 @@ def address(row, maps):
 
 
 def flatten(prediction, values):
-    return torch.cat([prediction[:, :, y, x].reshape(len(prediction), -1, values)
-                      for y in range(prediction.shape[2]) for x in range(prediction.shape[3])], dim=1)
+    return torch.cat(
+        [
+            prediction[:, :, y, x].reshape(len(prediction), -1, values)
+            for y in range(prediction.shape[2])
+            for x in range(prediction.shape[3])
+        ],
+        dim=1,
+    )
 
 
 def scores(logits):
@@ -22,13 +29,26 @@ def scores(logits):
     return best, label
 
 
-def ssd_loss(cls_logits, box_deltas, labels, box_targets, positive, ratio=3, shift=1, pooled=False, all_boxes=False,
-             blank=True, least=1):
-    loss = F.cross_entropy(cls_logits.transpose(1, 2), torch.where(positive, labels + shift, 0), reduction="none")
+def ssd_loss(
+    cls_logits,
+    box_deltas,
+    labels,
+    box_targets,
+    positive,
+    ratio=3,
+    shift=1,
+    pooled=False,
+    all_boxes=False,
+    blank=True,
+    least=1,
+):
+    loss = F.cross_entropy(
+        cls_logits.transpose(1, 2), torch.where(positive, labels + shift, 0), reduction="none"
+    )
     conf = loss[positive].sum()
     rows = [(loss.flatten(), positive.flatten())] if pooled else zip(loss, positive)
     for row, found in rows:
-        conf = conf + row[~found].sort(descending=True).values[:ratio * found.sum()].sum()
+        conf = conf + row[~found].sort(descending=True).values[: ratio * found.sum()].sum()
     loc = F.smooth_l1_loss(box_deltas, box_targets, reduction="none")
     loc = loc[positive].sum() if blank else (loc * positive[..., None]).sum()
     n = positive.numel() if all_boxes else positive.sum().clamp(min=least)
@@ -38,7 +58,15 @@ def ssd_loss(cls_logits, box_deltas, labels, box_targets, positive, ratio=3, shi
 RIGHT = {"address": address, "flatten": flatten, "scores": scores, "ssd_loss": ssd_loss}
 WRONG = [
     ("address", lambda row, maps: (0, *divmod(row // 4, 38), row % 4), "the first row of fc7"),
-    ("address", lambda row, maps: (address(row, maps)[0], *address(row, maps)[2:0:-1], address(row, maps)[3]), "next cell"),
+    (
+        "address",
+        lambda row, maps: (
+            address(row, maps)[0],
+            *address(row, maps)[2:0:-1],
+            address(row, maps)[3],
+        ),
+        "next cell",
+    ),
     ("address", lambda row, maps: tuple(i + 1 for i in address(row, maps)), "first row of all"),
     ("address", lambda row, maps: address(row, [(m, m, k) for m, _, k in maps]), "not square"),
     ("flatten", lambda p, v: p.reshape(len(p), -1, v), "three cells"),
@@ -56,13 +84,21 @@ WRONG = [
     ("ssd_loss", lambda *a: ssd_loss(*a, all_boxes=True), "logits 0"),
     ("ssd_loss", lambda *a: ssd_loss(*a, blank=False), "infinite"),
     ("ssd_loss", lambda *a: ssd_loss(*a, least=0), "no object"),
-    ("ssd_loss", lambda *a: (ssd_loss(*a)[0], F.l1_loss(a[1][a[4]], a[3][a[4]], reduction="sum") / a[4].sum()),
-     "one positive, three negatives"),
+    (
+        "ssd_loss",
+        lambda *a: (
+            ssd_loss(*a)[0],
+            F.l1_loss(a[1][a[4]], a[3][a[4]], reduction="sum") / a[4].sum(),
+        ),
+        "one positive, three negatives",
+    ),
 ]
 
 
 def test_every_exercise_is_tried():
-    assert {f"08.{name}" for name in RIGHT} == set(EXERCISES) == {f"08.{name}" for name, _, _ in WRONG}
+    assert (
+        {f"08.{name}" for name in RIGHT} == set(EXERCISES) == {f"08.{name}" for name, _, _ in WRONG}
+    )
 
 
 @pytest.mark.parametrize("name", RIGHT)

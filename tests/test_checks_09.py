@@ -1,30 +1,47 @@
 """The exercises of lesson 9: a right answer passes, and each wrong idea is told by the name of its case."""
+
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lesson_lib.checks import verdict
-from lesson_lib.checks.lesson09 import EXERCISES
+from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks.lesson09 import EXERCISES
 
 
 def first_loss(anchors, classes, positives, pi, gamma, alpha, alpha_yes=None, noes=None, least=1):
-    no = (1 if alpha is None else 1 - alpha) * pi ** gamma * -math.log1p(-pi)
+    no = (1 if alpha is None else 1 - alpha) * pi**gamma * -math.log1p(-pi)
     yes = (1 if alpha is None else alpha_yes or alpha) * (1 - pi) ** gamma * -math.log(pi)
     noes = anchors * classes - positives if noes is None else noes
     return (noes * no + positives * yes) / max(least, positives)
 
 
-def head_parameters(channels, per_cell, num_classes, towers=2, layers=4, bias=1, levels=1, background=0):
+def head_parameters(
+    channels, per_cell, num_classes, towers=2, layers=4, bias=1, levels=1, background=0
+):
     def conv(a, b):
         return 9 * a * b + bias * b
+
     ends = conv(channels, per_cell * (num_classes + background)) + conv(channels, per_cell * 4)
     return levels * (towers * layers * conv(channels, channels) + ends)
 
 
-def retinanet_loss(cls_logits, box_deltas, labels, box_targets, state, alpha=0.25, gamma=2, beta=1 / 9, used=None, least=1,
-                   by=None, blank=True, naive=False):
+def retinanet_loss(
+    cls_logits,
+    box_deltas,
+    labels,
+    box_targets,
+    state,
+    alpha=0.25,
+    gamma=2,
+    beta=1 / 9,
+    used=None,
+    least=1,
+    by=None,
+    blank=True,
+    naive=False,
+):
     positive = state == 1
     yes = F.one_hot(labels, cls_logits.shape[-1]).bool() & positive[..., None]
     signed = torch.where(yes, cls_logits, -cls_logits)
@@ -36,17 +53,50 @@ def retinanet_loss(cls_logits, box_deltas, labels, box_targets, state, alpha=0.2
     return focal[(state != -1) if used is None else used(state)].sum() / n, box / n
 
 
-RIGHT = {"first_loss": first_loss, "head_parameters": head_parameters, "retinanet_loss": retinanet_loss}
+RIGHT = {
+    "first_loss": first_loss,
+    "head_parameters": head_parameters,
+    "retinanet_loss": retinanet_loss,
+}
 WRONG = [
-    ("first_loss", lambda a, k, n, p, g, w: a * k * -math.log(p) * p ** g * (1 - (w or 0)), "with the prior 0.01"),
-    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, k, n, p, 0, w), "focal loss without the prior"),
-    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, k, n, p, g, w and 1 - w), "focal loss without the prior"),
-    ("first_loss", lambda a, k, n, p, g, w: first_loss(a, 1, n, p, g, w), "100,000 anchors, 80 classes"),
-    ("first_loss", lambda a, k, n, p, g, w: a * k * (1 if w is None else .75) * (1 - p) ** g * -math.log1p(-p),
-     "with the prior"),
+    (
+        "first_loss",
+        lambda a, k, n, p, g, w: a * k * -math.log(p) * p**g * (1 - (w or 0)),
+        "with the prior 0.01",
+    ),
+    (
+        "first_loss",
+        lambda a, k, n, p, g, w: first_loss(a, k, n, p, 0, w),
+        "focal loss without the prior",
+    ),
+    (
+        "first_loss",
+        lambda a, k, n, p, g, w: first_loss(a, k, n, p, g, w and 1 - w),
+        "focal loss without the prior",
+    ),
+    (
+        "first_loss",
+        lambda a, k, n, p, g, w: first_loss(a, 1, n, p, g, w),
+        "100,000 anchors, 80 classes",
+    ),
+    (
+        "first_loss",
+        lambda a, k, n, p, g, w: (
+            a * k * (1 if w is None else 0.75) * (1 - p) ** g * -math.log1p(-p)
+        ),
+        "with the prior",
+    ),
     ("first_loss", lambda a, k, n, *o: first_loss(a, k, 0, *o), "one anchor with an object"),
-    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o, noes=a * k), "one anchor with an object"),
-    ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o, noes=(a - n) * k), "one anchor with an object"),
+    (
+        "first_loss",
+        lambda a, k, n, *o: first_loss(a, k, n, *o, noes=a * k),
+        "one anchor with an object",
+    ),
+    (
+        "first_loss",
+        lambda a, k, n, *o: first_loss(a, k, n, *o, noes=(a - n) * k),
+        "one anchor with an object",
+    ),
     ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o) * max(1, n), "four of ten"),
     ("first_loss", lambda a, k, n, *o: first_loss(a, k, n, *o) * max(1, n) / a, "100,000 anchors"),
     ("first_loss", lambda *a: first_loss(*a, least=0), "one anchor of background"),
@@ -58,21 +108,45 @@ WRONG = [
     ("head_parameters", lambda *a: head_parameters(a[0], 9, a[2]), "one channel"),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, alpha=0.75), "one negative anchor"),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, gamma=0), "one negative anchor"),
-    ("retinanet_loss", lambda *a: retinanet_loss(*a, used=lambda state: state >= -1), "an ignored anchor"),
+    (
+        "retinanet_loss",
+        lambda *a: retinanet_loss(*a, used=lambda state: state >= -1),
+        "an ignored anchor",
+    ),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, beta=1.0), "one positive, one negative"),
-    ("retinanet_loss", lambda *a: retinanet_loss(*a, by=a[4].numel()), "one positive, one negative"),
+    (
+        "retinanet_loss",
+        lambda *a: retinanet_loss(*a, by=a[4].numel()),
+        "one positive, one negative",
+    ),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, by=1), "two positives"),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, least=0), "one negative anchor"),
-    ("retinanet_loss", lambda *a: retinanet_loss(*a) if (a[4] == 1).any() else (0.0, 0.0), "one negative anchor"),
-    ("retinanet_loss", lambda *a: retinanet_loss(*a, used=lambda state: (state != -1) & (state == 1).any(1, keepdim=True)
-                                                 if state.shape[0] > 1 else state != -1), "one without an object"),
+    (
+        "retinanet_loss",
+        lambda *a: retinanet_loss(*a) if (a[4] == 1).any() else (0.0, 0.0),
+        "one negative anchor",
+    ),
+    (
+        "retinanet_loss",
+        lambda *a: retinanet_loss(
+            *a,
+            used=lambda state: (
+                (state != -1) & (state == 1).any(1, keepdim=True)
+                if state.shape[0] > 1
+                else state != -1
+            ),
+        ),
+        "one without an object",
+    ),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, blank=False), "infinite"),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, naive=True), "beyond 100"),
 ]
 
 
 def test_every_exercise_is_tried():
-    assert {f"09.{name}" for name in RIGHT} == set(EXERCISES) == {f"09.{name}" for name, _, _ in WRONG}
+    assert (
+        {f"09.{name}" for name in RIGHT} == set(EXERCISES) == {f"09.{name}" for name, _, _ in WRONG}
+    )
 
 
 @pytest.mark.parametrize("name", RIGHT)

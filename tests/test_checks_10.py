@@ -1,13 +1,18 @@
 """Lesson 10's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+
 import pytest
 import torch
 
-from lesson_lib.checks import DONE, WRONG, verdict
-from lesson_lib.checks.lesson10 import EXERCISES
+from lesson_lib.course.checks import DONE, WRONG, verdict
+from lesson_lib.course.checks.lesson10 import EXERCISES
 
 
 def rate(step, lr, warmup, drops):
-    return lr * (step + 1) / (warmup + 1) if step < warmup else lr * 0.1 ** sum(step >= drop for drop in drops)
+    return (
+        lr * (step + 1) / (warmup + 1)
+        if step < warmup
+        else lr * 0.1 ** sum(step >= drop for drop in drops)
+    )
 
 
 def zoom(boxes, size, factor, x, y):
@@ -35,11 +40,19 @@ def crop_without_cut(boxes, labels, patch):
 
 RIGHT = {"10.learning_rate": rate, "10.zoom_out": zoom, "10.crop": crop}
 MISTAKES = [
-    ("10.learning_rate", lambda s, lr, w, d: lr * 0.1 ** sum(s > x for x in d), "itself is dropped"),
+    (
+        "10.learning_rate",
+        lambda s, lr, w, d: lr * 0.1 ** sum(s > x for x in d),
+        "itself is dropped",
+    ),
     ("10.learning_rate", lambda s, lr, w, d: lr * s / w if s < w else rate(s, lr, 0, d), "not 0"),
     ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, 0, d), "first step of a warm-up"),
     ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, w, d[:1]), "both drops"),
-    ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, w, [drop + w for drop in d]), "does not move the drops"),
+    (
+        "10.learning_rate",
+        lambda s, lr, w, d: rate(s, lr, w, [drop + w for drop in d]),
+        "does not move the drops",
+    ),
     ("10.zoom_out", lambda b, size, f, x, y: b / f + torch.tensor([x, y, x, y]), "bottom right"),
     ("10.zoom_out", lambda b, size, f, x, y: b / f, "bottom right"),
     ("10.zoom_out", lambda b, size, f, x, y: (b + torch.tensor([y, x, y, x])) / f, "40 and 8"),
@@ -47,7 +60,7 @@ MISTAKES = [
     ("10.crop", crop_what_touches, "reaches in"),
     ("10.crop", crop_without_cut, "cut at the border"),
     ("10.crop", lambda b, n, p: (crop(b, n, p)[0] + p[:2].repeat(2), crop(b, n, p)[1]), "moves"),
-    ("10.crop", lambda b, n, p: (crop(b, n, p)[0], n[:len(crop(b, n, p)[0])]), "labels go with"),
+    ("10.crop", lambda b, n, p: (crop(b, n, p)[0], n[: len(crop(b, n, p)[0])]), "labels go with"),
 ]
 
 

@@ -1,4 +1,5 @@
 """Lesson 12's exercises, and its museum: each exhibit has the bug that its label says, and shows it."""
+
 import math
 import statistics
 
@@ -6,8 +7,9 @@ import pytest
 import torch
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.checks import DONE, TODO, WRONG, museum, verdict
-from lesson_lib.checks.lesson12 import EXERCISES, LETTERS
+from lesson_lib.course import museum
+from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.course.checks.lesson12 import EXERCISES, LETTERS
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs
 
@@ -29,7 +31,7 @@ def agreement_with_ties(paper, here):
 
 def boxes_follow(augment, shape=(3, 40, 64), box=(8, 6, 36, 18), share=0.75, slack=0.5):
     image = torch.zeros(shape, dtype=torch.uint8)
-    image[:, box[1]:box[3], box[0]:box[2]] = 255
+    image[:, box[1] : box[3], box[0] : box[2]] = 255
     moved, boxes = augment(image, torch.tensor([box]).float())
     rows, columns = (moved[0] > share * moved.max()).nonzero().unbind(1)
     seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -45,28 +47,59 @@ def box_is_white(augment):
     return bool(inside.numel() and (inside > 0.75 * moved.max()).all())
 
 
-KEY = dict(zip(LETTERS, (next(bug for bug in museum.BUGS if museum.is_right(letter, bug)) for letter in LETTERS)))
-RIGHT = {"12.in_noise": in_noise, "12.agreement": agreement, "12.boxes_follow": boxes_follow,
-         "12.museum": lambda letter: museum.is_right(letter, KEY[letter])}
+KEY = dict(
+    zip(
+        LETTERS,
+        (next(bug for bug in museum.BUGS if museum.is_right(letter, bug)) for letter in LETTERS),
+    )
+)
+RIGHT = {
+    "12.in_noise": in_noise,
+    "12.agreement": agreement,
+    "12.boxes_follow": boxes_follow,
+    "12.museum": lambda letter: museum.is_right(letter, KEY[letter]),
+}
 MISTAKES = [
     ("12.in_noise", lambda a, b: -in_noise(a, b), "differ by one"),
     ("12.in_noise", lambda a, b: abs(in_noise(a, b)), "second is worse"),
     ("12.in_noise", lambda a, b: statistics.fmean(b) - statistics.fmean(a), "differ by one"),
     ("12.in_noise", lambda a, b: in_noise(a, b) / math.sqrt(len(a)), "differ by one"),
-    ("12.in_noise", lambda a, b: (statistics.fmean(b) - statistics.fmean(a)) / math.sqrt(
-        statistics.pvariance(a) / len(a) + statistics.pvariance(b) / len(b)), "differ by one"),
-    ("12.agreement", lambda paper, here: float(paper.index(max(paper)) == here.index(max(here))), "one pair of three"),
+    (
+        "12.in_noise",
+        lambda a, b: (
+            (statistics.fmean(b) - statistics.fmean(a))
+            / math.sqrt(statistics.pvariance(a) / len(a) + statistics.pvariance(b) / len(b))
+        ),
+        "differ by one",
+    ),
+    (
+        "12.agreement",
+        lambda paper, here: float(paper.index(max(paper)) == here.index(max(here))),
+        "one pair of three",
+    ),
     ("12.agreement", lambda paper, here: 2 * agreement(paper, here) - 1, "opposite order"),
     ("12.agreement", lambda paper, here: agreement(paper[:3], here[:3]), "four settings"),
     ("12.agreement", agreement_with_ties, "equal in the paper"),
     ("12.boxes_follow", box_is_white, "middle of their objects"),
     ("12.boxes_follow", lambda augment: True, "forgets the boxes"),
-    ("12.boxes_follow", lambda augment: boxes_follow(augment, box=(16, 6, 48, 18)), "forgets the boxes"),
-    ("12.boxes_follow", lambda augment: boxes_follow(augment, shape=(3, 64, 64)), "height for the width"),
+    (
+        "12.boxes_follow",
+        lambda augment: boxes_follow(augment, box=(16, 6, 48, 18)),
+        "forgets the boxes",
+    ),
+    (
+        "12.boxes_follow",
+        lambda augment: boxes_follow(augment, shape=(3, 64, 64)),
+        "height for the width",
+    ),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, box=(8, 10, 36, 30)), "upside down"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=2.5), "W - 1 - x"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, share=0.0), "grey canvas around it"),
-    ("12.museum", lambda letter: museum.is_right(letter, KEY[letter]) if letter != "D" else False, "exhibit D"),
+    (
+        "12.museum",
+        lambda letter: museum.is_right(letter, KEY[letter]) if letter != "D" else False,
+        "exhibit D",
+    ),
 ]
 
 
@@ -92,9 +125,12 @@ def test_the_check_of_the_museum_never_says_the_bug():
 
 # ---- the exhibits, each by what its one line does; no training but a step ---------------------------------
 
+
 def outputs(kind, pictures=2):
     torch.manual_seed(0)
-    model = kind(museum.RETINANET_CONFIG if issubclass(kind, museum.RetinaNet) else museum.SSD_CONFIG).eval()
+    model = kind(
+        museum.RETINANET_CONFIG if issubclass(kind, museum.RetinaNet) else museum.SSD_CONFIG
+    ).eval()
     anchors = model.anchors(museum.SIZE)
     channels = 3 + issubclass(kind, museum.SSD)
     shape = (pictures, len(anchors))
@@ -110,13 +146,20 @@ def losses(kind, plain, ids=("a", "b")):
     samples = Smears("train", 2, museum.SIZE)
     targets = [{"boxes": s.boxes, "labels": s.labels, "id": name} for s, name in zip(samples, ids)]
     model, anchors, out = outputs(kind)
-    return model.criterion(out, anchors, targets), outputs(plain)[0].criterion(out, anchors, targets), anchors, targets
+    return (
+        model.criterion(out, anchors, targets),
+        outputs(plain)[0].criterion(out, anchors, targets),
+        anchors,
+        targets,
+    )
 
 
 def test_ratio_flipped_exchanges_width_and_height_of_the_anchors():
     model = outputs(museum.RatioFlipped)[0]
     wide, sure = torch.tensor([[20.0, 40.0, 60.0, 50.0]]), torch.tensor([[[0.0, 9.0, 0.0, 0.0]]])
-    box = model.detections(Outputs(sure, torch.zeros(1, 1, 4)), wide, (museum.SIZE,) * 2)[0]["boxes"]
+    box = model.detections(Outputs(sure, torch.zeros(1, 1, 4)), wide, (museum.SIZE,) * 2)[0][
+        "boxes"
+    ]
     assert torch.allclose(box[0], torch.tensor([35.0, 25.0, 45.0, 65.0]))
 
 
@@ -127,13 +170,15 @@ def test_no_variances_moves_boxes_further_than_the_healthy_one():
     options = dict(size=(museum.SIZE,) * 2, nms=1.0, keep=10**6)
     a, b = (m.detections(small, anchors, **options)[0]["boxes"] for m in (model, healthy))
     assert not torch.equal(a, b)
-    assert torch.equal(a, healthy.detections(small, anchors, variances=(1.0, 1.0), **options)[0]["boxes"])
+    assert torch.equal(
+        a, healthy.detections(small, anchors, variances=(1.0, 1.0), **options)[0]["boxes"]
+    )
 
 
 def test_off_by_one_calls_the_background_class_0():
     model, anchors, out = outputs(museum.OffByOne)
     sure = torch.full_like(out.cls_logits, -9.0)
-    sure[..., 0] = 9.0                                                   # background everywhere
+    sure[..., 0] = 9.0  # background everywhere
     found = model.detections(out._replace(cls_logits=sure), anchors, (museum.SIZE,) * 2)[0]
     assert len(found["labels"]) and (found["labels"] == 0).all() and (found["scores"] > 0.9).all()
 
@@ -142,6 +187,7 @@ def test_nms_across_classes_leaves_no_two_boxes_on_one_place():
     def pairs(p):
         overlap = pairwise_iou(p["boxes"], p["boxes"]) > 0.45
         return int((overlap & (p["labels"][:, None] != p["labels"])).sum())
+
     assert pairs(found(museum.SSD)) > 0 and pairs(found(museum.AcrossClasses)) == 0
 
 

@@ -1,4 +1,5 @@
 """The command line, run in this process but for one call."""
+
 import subprocess
 import sys
 
@@ -20,7 +21,9 @@ def test_list_tells_what_is_here_and_what_is_not(nothing_here, tmp_path, capsys)
     assert cli.main(["data", "list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert list(lines) == ["smears", "aquarium", "bccd", "coco128", "voc2007", "voc2012"]
-    assert lines["bccd"] == f"bccd       train 205, val 87, test 72; MIT; {tmp_path / 'none' / 'bccd'}"
+    assert (
+        lines["bccd"] == f"bccd       train 205, val 87, test 72; MIT; {tmp_path / 'none' / 'bccd'}"
+    )
     assert lines["aquarium"].endswith("CC BY 4.0 (Roboflow); not on this machine")
     assert "no download" in lines["smears"]
 
@@ -54,12 +57,17 @@ def test_download_from_a_folder(nothing_here, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0] == f"bccd lies in {tmp_path / 'bccd'}"
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["data", "card", "bcd"], "did you mean 'bccd'?"), (["data", "check", "bccd"], "is not on this machine"),
-    (["data", "check", "voc:/no/such/folder"], "has no folder Annotations"),
-    (["data", "check", "coco:/no/such.json"], "is missing; give a COCO JSON file"),
-    (["data", "download", "bccd", "--from", "/no/such"], "is no folder; --from takes"),
-    (["data", "download", "smears"], "drawn by this package")])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["data", "card", "bcd"], "did you mean 'bccd'?"),
+        (["data", "check", "bccd"], "is not on this machine"),
+        (["data", "check", "voc:/no/such/folder"], "has no folder Annotations"),
+        (["data", "check", "coco:/no/such.json"], "is missing; give a COCO JSON file"),
+        (["data", "download", "bccd", "--from", "/no/such"], "is no folder; --from takes"),
+        (["data", "download", "smears"], "drawn by this package"),
+    ],
+)
 def test_every_error_is_one_sentence_on_stderr(nothing_here, arguments, sentence, capsys):
     assert cli.main(arguments) == 1
     out, err = capsys.readouterr()
@@ -69,12 +77,15 @@ def test_every_error_is_one_sentence_on_stderr(nothing_here, arguments, sentence
 def test_an_interrupted_command_says_how_to_go_on(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(catalog, "download", stop)
     assert cli.main(["data", "download", "bccd"]) == 130
     assert "goes on with a download" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["data"], ["data", "nonsense"], ["nonsense"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["data"], ["data", "nonsense"], ["nonsense"], ["data", "check"]]
+)
 def test_misuse_is_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)

@@ -1,4 +1,5 @@
 """train, evaluate and predict on the command line, in this process."""
+
 import json
 
 import pytest
@@ -7,13 +8,22 @@ from PIL import Image
 from tiny_data import coco_file, voc_folder
 
 from lesson_lib import cli
+from lesson_lib.cli import train
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 from lesson_lib.training import runs
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, find_recipe, overridden
 
-SMALL = ["--budget", "ci", "--norm", "group", "--set=backbone=tiny-8", "--set=batch=2", "--set=size=64"]
+SMALL = [
+    "--budget",
+    "ci",
+    "--norm",
+    "group",
+    "--set=backbone=tiny-8",
+    "--set=batch=2",
+    "--set=size=64",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +32,17 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for seed, split in enumerate(("train", "val", "test")):
         coco_file(root, split, seed=10 * seed)
-    command = ["train", "--data", f"coco:{root}", "--out", str(root / "run"), "--seed", "3", *SMALL, "--set=epochs=3"]
+    command = [
+        "train",
+        "--data",
+        f"coco:{root}",
+        "--out",
+        str(root / "run"),
+        "--seed",
+        "3",
+        *SMALL,
+        "--set=epochs=3",
+    ]
     assert cli.main([*command, "--train-split", "train"]) == 0
     return root, command
 
@@ -34,8 +54,16 @@ def log(folder):
 def test_a_run_says_what_it_is(trained, capsys):
     root, command = trained
     about = json.loads((root / "run" / "run.json").read_text())
-    assert (about["model"], about["split"], about["classes"]) == ("ssd-tiny", "train", ["bus", "fox", "cup"])
-    assert about["recipe"]["seed"] == 3 and about["recipe"]["epochs"] == 3 and "tiny-8" in about["config"]
+    assert (about["model"], about["split"], about["classes"]) == (
+        "ssd-tiny",
+        "train",
+        ["bus", "fox", "cup"],
+    )
+    assert (
+        about["recipe"]["seed"] == 3
+        and about["recipe"]["epochs"] == 3
+        and "tiny-8" in about["config"]
+    )
     assert [r["step"] for r in log(root / "run")] == [1, 2, 3] and "AP" in log(root / "run")[-1]
 
 
@@ -45,7 +73,10 @@ def test_the_same_command_goes_on_and_another_is_refused(trained, capsys):
     assert "Was trained before" in capsys.readouterr().out
     assert cli.main([*command, "--set=lr=0.5", "--train-split", "train"]) == 1
     assert "'lr': 0.5" in (err := capsys.readouterr().err) and "another --out" in err
-    assert cli.main(command) == 1 and "of another split (there train, now trainval)" in capsys.readouterr().err
+    assert (
+        cli.main(command) == 1
+        and "of another split (there train, now trainval)" in capsys.readouterr().err
+    )
 
 
 def test_a_run_goes_on_with_its_log(trained, tmp_path, capsys):
@@ -54,31 +85,44 @@ def test_a_run_goes_on_with_its_log(trained, tmp_path, capsys):
     assert cli.main(command) == 0
     whole, file = log(tmp_path / "run"), tmp_path / "run" / "log.jsonl"
     first = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
-    (tmp_path / "run" / "last.pt").unlink()                              # stopped before the first checkpoint
-    file.write_text(file.read_text() + '{"step": 4, "lo')                # and in the middle of a line
+    (tmp_path / "run" / "last.pt").unlink()  # stopped before the first checkpoint
+    file.write_text(file.read_text() + '{"step": 4, "lo')  # and in the middle of a line
     assert cli.main(command) == 0
     again = log(tmp_path / "run")
     assert [r | {"seconds": 0} for r in again] == [r | {"seconds": 0} for r in whole]
-    assert all(torch.equal(v, first[k])
-               for k, v in torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"].items())
+    assert all(
+        torch.equal(v, first[k])
+        for k, v in torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"].items()
+    )
 
 
 def test_trainval_is_the_default_where_there_is_one(tmp_path, trained):
     root, _ = trained
-    assert cli.open_for_training(f"coco:{root}", None)[1] == "trainval"
-    assert len(cli.open_for_training(f"coco:{root}", None)[0]) == 4
-    assert cli.open_for_training("smears", None)[1] == "train"
+    assert train.open_for_training(f"coco:{root}", None)[1] == "trainval"
+    assert len(train.open_for_training(f"coco:{root}", None)[0]) == 4
+    assert train.open_for_training("smears", None)[1] == "train"
 
 
 def test_evaluate(trained, capsys):
     root, _ = trained
-    assert cli.main(["evaluate", str(root / "run"), "--data", f"coco:{root}", "--split", "train", "--json"]) == 0
+    assert (
+        cli.main(
+            ["evaluate", str(root / "run"), "--data", f"coco:{root}", "--split", "train", "--json"]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     report = json.loads(lines[0])
     last = log(root / "run")[-1]
     assert len(lines) == 1 and report["pictures"] == 2 and report["split"] == "train"
-    assert [r["class"] for r in report["classes"]] == ["bus", "fox", "cup"] == [r["class"] for r in report["counting"]]
-    assert {"AP", "AP50", "AP75", "APs", "AR100", "errors", "cost"} <= report.keys() and report["step"] == last["step"]
+    assert (
+        [r["class"] for r in report["classes"]]
+        == ["bus", "fox", "cup"]
+        == [r["class"] for r in report["counting"]]
+    )
+    assert {"AP", "AP50", "AP75", "APs", "AR100", "errors", "cost"} <= report.keys() and report[
+        "step"
+    ] == last["step"]
     assert cli.main(["evaluate", str(root / "run"), "--split", "val"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("AP ") and "counted" in out and "localisation" in out
@@ -87,25 +131,79 @@ def test_evaluate(trained, capsys):
 def test_predict(trained, tmp_path, capsys):
     root, _ = trained
     pictures = sorted(map(str, (root / "images" / "test").iterdir()))
-    assert cli.main(["predict", str(root / "run"), *pictures, "--out", str(tmp_path / "new"), "--score", "0.02"]) == 0
+    assert (
+        cli.main(
+            [
+                "predict",
+                str(root / "run"),
+                *pictures,
+                "--out",
+                str(tmp_path / "new"),
+                "--score",
+                "0.02",
+            ]
+        )
+        == 0
+    )
     found = json.loads((tmp_path / "new" / "predictions.json").read_text())
-    assert [i["file_name"] for i in found["images"]] == ["test0.png", "test1.png"] and len(found["annotations"]) > 0
+    assert [i["file_name"] for i in found["images"]] == ["test0.png", "test1.png"] and len(
+        found["annotations"]
+    ) > 0
     assert {a["id"] for a in found["annotations"]} == set(range(len(found["annotations"])))
-    read = CocoJson(tmp_path / "new" / "predictions.json", root / "images" / "test")     # a file that readers take
-    assert read.classes == ("bus", "fox", "cup") and not read.problems and read[0].boxes[:, 2].max() <= 20
+    read = CocoJson(
+        tmp_path / "new" / "predictions.json", root / "images" / "test"
+    )  # a file that readers take
+    assert (
+        read.classes == ("bus", "fox", "cup")
+        and not read.problems
+        and read[0].boxes[:, 2].max() <= 20
+    )
     drawn = Image.open(tmp_path / "new" / "0000-test0.png")
-    assert drawn.size == (20, 10) and drawn.tobytes() != Image.open(pictures[0]).convert("RGB").tobytes()
+    assert (
+        drawn.size == (20, 10)
+        and drawn.tobytes() != Image.open(pictures[0]).convert("RGB").tobytes()
+    )
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    (["train", "--data", "smears", "--out", "x", "--set", "learn=1"], "'learn=1' sets nothing"),
-    (["train", "--data", "smears", "--out", "x", "--set", "epoch=1"], "did you mean epochs=...?"),
-    (["train", "--data", "smears", "--out", "x", "--set", "criterion.gama=1"], "did you mean criterion"),
-    (["train", "--data", "smears", "--out", "x", "--set", "epochs=many"], "epochs is 'many'; give a value of type int"),
-    (["train", "--data", "smears", "--out", "x", "--set", "epochs"], "did you mean epochs=...?"),
-    (["train", "--data", "smear", "--out", "x"], "did you mean 'smears'?"),
-    (["train", "--data", "smears", "--out", "x", "--model", "ssd300-vgg16", "--set", "batch=1"], "norm='group'"),
-    (["evaluate", "nowhere"], "nowhere is no run"), (["predict", "nowhere", "a.png", "--out", "x"], "is no run")])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["train", "--data", "smears", "--out", "x", "--set", "learn=1"], "'learn=1' sets nothing"),
+        (
+            ["train", "--data", "smears", "--out", "x", "--set", "epoch=1"],
+            "did you mean epochs=...?",
+        ),
+        (
+            ["train", "--data", "smears", "--out", "x", "--set", "criterion.gama=1"],
+            "did you mean criterion",
+        ),
+        (
+            ["train", "--data", "smears", "--out", "x", "--set", "epochs=many"],
+            "epochs is 'many'; give a value of type int",
+        ),
+        (
+            ["train", "--data", "smears", "--out", "x", "--set", "epochs"],
+            "did you mean epochs=...?",
+        ),
+        (["train", "--data", "smear", "--out", "x"], "did you mean 'smears'?"),
+        (
+            [
+                "train",
+                "--data",
+                "smears",
+                "--out",
+                "x",
+                "--model",
+                "ssd300-vgg16",
+                "--set",
+                "batch=1",
+            ],
+            "norm='group'",
+        ),
+        (["evaluate", "nowhere"], "nowhere is no run"),
+        (["predict", "nowhere", "a.png", "--out", "x"], "is no run"),
+    ],
+)
 def test_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sentence, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LESSON_BUDGET", "ci")
@@ -131,26 +229,63 @@ def test_a_model_that_changed_since_is_refused(trained, tmp_path):
 
 
 def test_settings_go_where_they_belong():
-    config, recipe = overridden(MODELS["retinanet-tiny"], Recipe(), [
-        "lr=1e-3", "augment=none", "norm=batch", "prior=0.02", "criterion.gamma=0", "criterion.alpha=none",
-        "inference.score=0.1", "drops=(0.5,)", "criterion.force_best=False"])
-    assert (config.norm, config.prior) == ("batch", 0.02) and (recipe.lr, recipe.augment) == (1e-3, "none")
-    assert recipe.criterion == {"gamma": 0, "alpha": None, "force_best": False} and recipe.drops == (0.5,)
+    config, recipe = overridden(
+        MODELS["retinanet-tiny"],
+        Recipe(),
+        [
+            "lr=1e-3",
+            "augment=none",
+            "norm=batch",
+            "prior=0.02",
+            "criterion.gamma=0",
+            "criterion.alpha=none",
+            "inference.score=0.1",
+            "drops=(0.5,)",
+            "criterion.force_best=False",
+        ],
+    )
+    assert (config.norm, config.prior) == ("batch", 0.02) and (recipe.lr, recipe.augment) == (
+        1e-3,
+        "none",
+    )
+    assert recipe.criterion == {
+        "gamma": 0,
+        "alpha": None,
+        "force_best": False,
+    } and recipe.drops == (0.5,)
     assert recipe.inference == {"score": 0.1}
 
 
 def test_the_papers_recipes():
     model, voc = NAMED["ssd300-voc"]
-    assert (voc.batch, voc.lr, voc.momentum, voc.weight_decay, voc.optimizer) == (32, 1e-3, 0.9, 5e-4, "sgd")
+    assert (voc.batch, voc.lr, voc.momentum, voc.weight_decay, voc.optimizer) == (
+        32,
+        1e-3,
+        0.9,
+        5e-4,
+        "sgd",
+    )
     assert [round(d * voc.steps) for d in voc.drops] == [80_000, 100_000] and voc.steps == 120_000
     assert model == "ssd300-vgg16" and voc.augment == "ssd" and voc.size == 300
     model, coco = NAMED["retinanet-r50-coco-1x"]
-    assert (coco.batch, coco.lr, coco.momentum, coco.weight_decay, coco.steps) == (16, 0.01, 0.9, 1e-4, 90_000)
-    assert [round(d * coco.steps) for d in coco.drops] == [60_000, 80_000] and coco.augment == "mirror"
+    assert (coco.batch, coco.lr, coco.momentum, coco.weight_decay, coco.steps) == (
+        16,
+        0.01,
+        0.9,
+        1e-4,
+        90_000,
+    )
+    assert [round(d * coco.steps) for d in coco.drops] == [
+        60_000,
+        80_000,
+    ] and coco.augment == "mirror"
 
 
 def test_every_budget_has_a_recipe_for_every_data_set():
-    assert find_recipe("bccd", "laptop") == "bccd-laptop" and find_recipe("voc:somewhere", "gpu") == "any-gpu"
+    assert (
+        find_recipe("bccd", "laptop") == "bccd-laptop"
+        and find_recipe("voc:somewhere", "gpu") == "any-gpu"
+    )
     assert find_recipe("aquarium", "laptop", "ssd-lite0") == "any-laptop-ssd-lite0"
     assert find_recipe("bccd", "laptop", "retinanet-tiny") == "bccd-laptop"
     for data in ("smears", "bccd", "aquarium", "coco:x"):
@@ -163,4 +298,7 @@ def test_models_by_name(name):
     config, recipe = overridden(MODELS[name], Recipe(size=96), ["norm=group"])
     model = build_model(config, 5, recipe.size)
     assert recipe.size == (300 if name == "ssd300-vgg16" else 96)
-    assert isinstance(model, SSD if name.startswith("ssd") else RetinaNet) and model.config.num_classes == 5
+    assert (
+        isinstance(model, SSD if name.startswith("ssd") else RetinaNet)
+        and model.config.num_classes == 5
+    )

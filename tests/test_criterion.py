@@ -8,14 +8,22 @@ from torchvision.models.detection import _utils as tv
 from torchvision.models.detection.ssd import SSD
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.detectors.criterion import Outputs, anchor_targets, retinanet_criterion, ssd_criterion
+from lesson_lib.detectors.criterion import (
+    Outputs,
+    anchor_targets,
+    retinanet_criterion,
+    ssd_criterion,
+)
 from lesson_lib.matching import match_retinanet, match_ssd, pad_boxes
 
 # Three anchors: the object's own place, one beside it (IoU 1/3), one far away.
-ANCHORS = tensor([[0., 0., 10., 10.], [5., 0., 15., 10.], [50., 50., 60., 60.]])
-OBJECT = {"boxes": tensor([[0., 0., 10., 10.]]), "labels": tensor([1])}
+ANCHORS = tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
+OBJECT = {"boxes": tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": tensor([1])}
 EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-CRITERIA = {"ssd": (ssd_criterion, 1), "retinanet": (retinanet_criterion, 0)}  # with background's channels
+CRITERIA = {
+    "ssd": (ssd_criterion, 1),
+    "retinanet": (retinanet_criterion, 0),
+}  # with background's channels
 both = pytest.mark.parametrize("criterion, background", CRITERIA.values(), ids=CRITERIA)
 
 
@@ -26,28 +34,33 @@ def outputs_for(channels, batch=1, anchors=3):
 def random_case(channels, batch=3, seed=0):
     """Anchors on a 4 x 4 grid, two objects a picture, one on either side, random outputs."""
     g = torch.Generator().manual_seed(seed)
-    at = torch.cartesian_prod(torch.arange(4.), torch.arange(4.)) * 16
-    anchors = torch.cat((at, at + 20), 1)                                               # (16, 4)
-    corners = torch.rand(batch, 2, 2, generator=g) * tensor([12., 42.]) + tensor([[0., 0.], [30., 0.]])
+    at = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0)) * 16
+    anchors = torch.cat((at, at + 20), 1)  # (16, 4)
+    corners = torch.rand(batch, 2, 2, generator=g) * tensor([12.0, 42.0]) + tensor(
+        [[0.0, 0.0], [30.0, 0.0]]
+    )
     boxes = torch.cat((corners, corners + 12 + torch.rand(batch, 2, 2, generator=g) * 14), -1)
     labels = torch.randint(channels - 1, (batch, 2), generator=g)
     targets = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)]
-    out = Outputs(torch.randn(batch, 16, channels, generator=g) * 2, torch.randn(batch, 16, 4, generator=g))
+    out = Outputs(
+        torch.randn(batch, 16, channels, generator=g) * 2, torch.randn(batch, 16, 4, generator=g)
+    )
     return out, anchors, targets
 
 
 # ---- by hand ----
 
+
 def test_ssd_by_hand():
     out = outputs_for(3)
-    out.cls_logits[0] = tensor([[0., 0., 2.], [1., 0., 0.], [0., 1., 0.]])
-    out.box_deltas[0] = tensor([[0.5, 0., 0., 2.], [9., 9., 9., 9.], [9., 9., 9., 9.]])
+    out.cls_logits[0] = tensor([[0.0, 0.0, 2.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    out.box_deltas[0] = tensor([[0.5, 0.0, 0.0, 2.0], [9.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0]])
     losses = ssd_criterion(out, ANCHORS, [OBJECT], ratio=1)
     # Label 1 is channel 2. One negative for one positive: anchor 2 calls the background less likely.
     positive = math.log(2 + math.exp(2)) - 2
     mined = math.log(2 + math.exp(1))
     assert losses["cls"].item() == pytest.approx(positive + mined)
-    assert losses["box"].item() == pytest.approx(0.5 * 0.5**2 + (2 - 0.5))             # its offsets are 0
+    assert losses["box"].item() == pytest.approx(0.5 * 0.5**2 + (2 - 0.5))  # its offsets are 0
     assert ssd_criterion(out, ANCHORS, [OBJECT], ratio=1, loc_weight=3)["box"] == 3 * losses["box"]
 
 
@@ -55,47 +68,54 @@ def test_ssd_divides_by_the_positives_of_the_batch():
     two = {"boxes": ANCHORS[[0, 2]], "labels": tensor([0, 0])}
     losses = ssd_criterion(outputs_for(3, batch=2), ANCHORS, [OBJECT, two], ratio=0)
     assert losses["cls"].item() == pytest.approx(3 * math.log(3) / 3)
-    losses = ssd_criterion(outputs_for(3, batch=2), ANCHORS, [OBJECT, two], ratio=5)    # all 3 negatives join
+    losses = ssd_criterion(
+        outputs_for(3, batch=2), ANCHORS, [OBJECT, two], ratio=5
+    )  # all 3 negatives join
     assert losses["cls"].item() == pytest.approx(6 * math.log(3) / 3)
 
 
 def test_retinanet_by_hand():
-    anchors = torch.cat((ANCHORS, tensor([[0., 0., 10., 22.]])))                        # IoU .4545: ignored
+    anchors = torch.cat((ANCHORS, tensor([[0.0, 0.0, 10.0, 22.0]])))  # IoU .4545: ignored
     out = outputs_for(2, anchors=4)
-    out.cls_logits[0] = tensor([[0., 1.], [0., 0.], [0., 0.], [50., 50.]])
+    out.cls_logits[0] = tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [50.0, 50.0]])
     out.box_deltas[0, 0, 0] = 0.5
     losses = retinanet_criterion(out, anchors, [OBJECT], beta=1.0)
     p = 1 / (1 + math.exp(-1))
-    right = -0.25 * (1 - p)**2 * math.log(p)                                            # label 1 is channel 1
-    background = -0.75 * 0.5**2 * math.log(0.5)                                         # 5 logits of 0
+    right = -0.25 * (1 - p) ** 2 * math.log(p)  # label 1 is channel 1
+    background = -0.75 * 0.5**2 * math.log(0.5)  # 5 logits of 0
     assert losses["cls"].item() == pytest.approx(right + 5 * background)
     assert losses["box"].item() == pytest.approx(0.125)
-    plain = retinanet_criterion(out, anchors, [OBJECT], alpha=None, gamma=0)["cls"]     # cross entropy
+    plain = retinanet_criterion(out, anchors, [OBJECT], alpha=None, gamma=0)["cls"]  # cross entropy
     assert plain.item() == pytest.approx(-math.log(p) + 5 * math.log(2))
 
 
 @both
 def test_box_targets_are_the_papers_offsets(criterion, background):
-    box = {"boxes": tensor([[1., 0., 11., 20.]]), "labels": tensor([0])}                # anchor 0, IoU 9/21
-    offsets = tensor([0.1, 0.5, 0., math.log(2)])  # (g - d) / d_wh, log(g / d)
-    for variances in ((1., 1.), (0.1, 0.2)):
+    box = {"boxes": tensor([[1.0, 0.0, 11.0, 20.0]]), "labels": tensor([0])}  # anchor 0, IoU 9/21
+    offsets = tensor([0.1, 0.5, 0.0, math.log(2)])  # (g - d) / d_wh, log(g / d)
+    for variances in ((1.0, 1.0), (0.1, 0.2)):
         out = outputs_for(2 + background)
         out.box_deltas[0, 0] = offsets / tensor(variances).repeat_interleave(2)
         options = {} if background else {"negative": 0.35}
-        right, zero = (criterion(o, ANCHORS, [box], variances=variances, **options)["box"].item()
-                       for o in (out, outputs_for(2 + background)))
+        right, zero = (
+            criterion(o, ANCHORS, [box], variances=variances, **options)["box"].item()
+            for o in (out, outputs_for(2 + background))
+        )
         assert right == pytest.approx(0, abs=1e-6) and zero > 0.1
 
 
 def test_what_each_anchor_shall_say():
     targets = [OBJECT, EMPTY]
     gt, valid = pad_boxes([t["boxes"] for t in targets])
-    labels, offsets = anchor_targets(match_ssd(gt, ANCHORS, valid=valid), gt, targets, ANCHORS, (0.1, 0.2))
+    labels, offsets = anchor_targets(
+        match_ssd(gt, ANCHORS, valid=valid), gt, targets, ANCHORS, (0.1, 0.2)
+    )
     assert labels.tolist() == [[1, 0, 0], [0, 0, 0]]
-    assert offsets.shape == (2, 3, 4) and not offsets.any()                             # finite where none is matched
+    assert offsets.shape == (2, 3, 4) and not offsets.any()  # finite where none is matched
 
 
 # ---- the convention of labels and channels ----
+
 
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_one_label_raises_one_channel(label):
@@ -103,7 +123,7 @@ def test_one_label_raises_one_channel(label):
     for criterion, background in CRITERIA.values():
         logits = torch.zeros(1, 3, 3 + background, requires_grad=True)
         criterion(Outputs(logits, torch.zeros(1, 3, 4)), ANCHORS, [target])["cls"].backward()
-        raised = (logits.grad < 0).nonzero().tolist()                                   # descent raises these
+        raised = (logits.grad < 0).nonzero().tolist()  # descent raises these
         expected = [[0, 0, label + background]]
         if background:
             expected += [[0, 1, 0], [0, 2, 0]]  # background's channel 0
@@ -112,30 +132,39 @@ def test_one_label_raises_one_channel(label):
 
 # ---- objects that are not there ----
 
+
 def test_ssd_learns_nothing_from_pictures_without_objects():
     out = outputs_for(3, batch=2)
-    both_pictures, alone = (ssd_criterion(Outputs(*(x[:n] for x in out)), ANCHORS, t, check=True)
-                            for n, t in ((2, [OBJECT, EMPTY]), (1, [OBJECT])))
+    both_pictures, alone = (
+        ssd_criterion(Outputs(*(x[:n] for x in out)), ANCHORS, t, check=True)
+        for n, t in ((2, [OBJECT, EMPTY]), (1, [OBJECT]))
+    )
     assert both_pictures == alone
     logits = torch.randn(2, 3, 3, requires_grad=True)
-    losses = ssd_criterion(Outputs(logits, torch.zeros(2, 3, 4)), ANCHORS, [OBJECT, EMPTY], min_negatives=1)
+    losses = ssd_criterion(
+        Outputs(logits, torch.zeros(2, 3, 4)), ANCHORS, [OBJECT, EMPTY], min_negatives=1
+    )
     losses["cls"].backward()
-    assert logits.grad[1].abs().sum() > 0                                               # asked to: it learns
+    assert logits.grad[1].abs().sum() > 0  # asked to: it learns
     nothing = ssd_criterion(out, ANCHORS, [EMPTY, EMPTY])
     assert nothing["cls"] == 0 and nothing["box"] == 0
 
 
 def test_retinanet_learns_from_pictures_without_objects():
     losses = retinanet_criterion(outputs_for(2), ANCHORS, [EMPTY])
-    assert losses["cls"].item() == pytest.approx(6 * 0.75 * 0.25 * math.log(2)) and losses["box"] == 0
+    assert (
+        losses["cls"].item() == pytest.approx(6 * 0.75 * 0.25 * math.log(2)) and losses["box"] == 0
+    )
 
 
 @both
-@pytest.mark.parametrize("box", [[3., 3., 3., 9.], [math.nan, 0., 1., 1.]])
+@pytest.mark.parametrize("box", [[3.0, 3.0, 3.0, 9.0], [math.nan, 0.0, 1.0, 1.0]])
 def test_an_object_without_area_or_with_nan_is_no_object(criterion, background, box):
-    bad = {"boxes": tensor([box, [0., 0., 10., 10.]]), "labels": tensor([0, 1])}
-    out = Outputs(torch.randn(1, 3, 2 + background, requires_grad=True),
-                  torch.randn(1, 3, 4, requires_grad=True))
+    bad = {"boxes": tensor([box, [0.0, 0.0, 10.0, 10.0]]), "labels": tensor([0, 1])}
+    out = Outputs(
+        torch.randn(1, 3, 2 + background, requires_grad=True),
+        torch.randn(1, 3, 4, requires_grad=True),
+    )
     losses = criterion(out, ANCHORS, [bad])
     for name, value in criterion(out, ANCHORS, [OBJECT]).items():
         assert losses[name] == value
@@ -144,15 +173,18 @@ def test_an_object_without_area_or_with_nan_is_no_object(criterion, background, 
 
 
 def test_two_objects_that_want_one_anchor():
-    boxes = tensor([[0., 0., 10., 10.], [1., 0., 10., 10.]])
+    boxes = tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 10.0, 10.0]])
     target = {"boxes": boxes, "labels": tensor([0, 1])}
     out = outputs_for(3)
-    assert ssd_criterion(out, ANCHORS, [target], ratio=0)["cls"].item() == pytest.approx(math.log(3))
-    boxed = ssd_criterion(out, ANCHORS, [target], ratio=0)["box"]                       # two anchors positive
+    assert ssd_criterion(out, ANCHORS, [target], ratio=0)["cls"].item() == pytest.approx(
+        math.log(3)
+    )
+    boxed = ssd_criterion(out, ANCHORS, [target], ratio=0)["box"]  # two anchors positive
     assert boxed != ssd_criterion(out, ANCHORS, [target], ratio=0, best="overwrite")["box"]
 
 
 # ---- the reference ----
+
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ssd_equals_torchvision(seed):
@@ -160,19 +192,25 @@ def test_ssd_equals_torchvision(seed):
     out, anchors, targets = random_case(channels, seed=seed)
     targets.append({"boxes": targets[0]["boxes"][:0], "labels": targets[0]["labels"][:0]})
     out = Outputs(*(torch.cat((x, x[:1])) for x in out))
-    shifted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]  # background is its class 0
+    shifted = [
+        {"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets
+    ]  # background is its class 0
     matcher, matched = tv.SSDMatcher(0.5), []
     for target in targets:
         if len(target["boxes"]):
             overlap = pairwise_iou(target["boxes"], anchors)
-            assert len(set(overlap.argmax(1).tolist())) == len(overlap)  # nobody's best anchor twice
+            assert len(set(overlap.argmax(1).tolist())) == len(
+                overlap
+            )  # nobody's best anchor twice
             matched.append(matcher(overlap))
-            assert 3 * (matched[-1] >= 0).sum() <= (matched[-1] < 0).sum()  # else it counts positives twice
+            assert (
+                3 * (matched[-1] >= 0).sum() <= (matched[-1] < 0).sum()
+            )  # else it counts positives twice
         else:
             matched.append(torch.full((len(anchors),), -1))
     reference = SSD.__new__(SSD)
     torch.nn.Module.__init__(reference)
-    reference.box_coder, reference.neg_to_pos_ratio = tv.BoxCoder((10., 10., 5., 5.)), 3.0
+    reference.box_coder, reference.neg_to_pos_ratio = tv.BoxCoder((10.0, 10.0, 5.0, 5.0)), 3.0
     heads = {"cls_logits": out.cls_logits, "bbox_regression": out.box_deltas}
     theirs = reference.compute_loss(shifted, heads, [anchors] * len(targets), matched)
     for check in (True, False):
@@ -184,7 +222,10 @@ def test_ssd_equals_torchvision(seed):
 @both
 def test_a_batch_is_the_sum_of_its_pictures(criterion, background):
     out, anchors, targets = random_case(3 + background)
-    one_by_one = [criterion(Outputs(*(x[i:i + 1] for x in out)), anchors, targets[i:i + 1]) for i in range(3)]
+    one_by_one = [
+        criterion(Outputs(*(x[i : i + 1] for x in out)), anchors, targets[i : i + 1])
+        for i in range(3)
+    ]
     losses = criterion(out, anchors, targets)
     options = {"best": "bipartite"} if background else {}
     match = match_ssd if background else match_retinanet
@@ -196,6 +237,7 @@ def test_a_batch_is_the_sum_of_its_pictures(criterion, background):
 
 
 # ---- precision ----
+
 
 @both
 def test_bfloat16_outputs_are_judged_in_float32(criterion, background):
@@ -210,12 +252,15 @@ def test_bfloat16_outputs_are_judged_in_float32(criterion, background):
 
 def test_mining_tells_losses_apart_that_bfloat16_cannot():
     out = outputs_for(3)
-    out.cls_logits[0] = tensor([[0., 0., 0.], [-100., 0., -0.5], [-100., 0., 0.]])      # 100.47 and 100.69
+    out.cls_logits[0] = tensor(
+        [[0.0, 0.0, 0.0], [-100.0, 0.0, -0.5], [-100.0, 0.0, 0.0]]
+    )  # 100.47 and 100.69
     cls = ssd_criterion(Outputs(*(x.bfloat16() for x in out)), ANCHORS, [OBJECT], ratio=1)["cls"]
     assert cls.item() == pytest.approx(math.log(3) + 100 + math.log(2))
 
 
 # ---- refusals ----
+
 
 @both
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -235,15 +280,20 @@ def test_broken_outputs_name_the_picture(criterion, background, part, number):
 def test_strange_labels_are_refused(criterion, background, label):
     out, anchors, targets = random_case(3 + background)
     targets[1]["labels"] = tensor([0, label])
-    with pytest.raises(ValueError, match=f"picture 1 of the batch has the label {label}; .* labels 0 to 2"):
+    with pytest.raises(
+        ValueError, match=f"picture 1 of the batch has the label {label}; .* labels 0 to 2"
+    ):
         criterion(out, anchors, targets)
 
 
 @both
 def test_what_does_not_fit_is_refused(criterion, background):
     out, anchors, targets = random_case(3 + background)
-    for broken in ((out, anchors[:-1]), (Outputs(out.cls_logits, out.box_deltas[..., :3]), anchors),
-                   (Outputs(out.cls_logits[0], out.box_deltas), anchors)):
+    for broken in (
+        (out, anchors[:-1]),
+        (Outputs(out.cls_logits, out.box_deltas[..., :3]), anchors),
+        (Outputs(out.cls_logits[0], out.box_deltas), anchors),
+    ):
         with pytest.raises(ValueError, match="do not fit"):
             criterion(*broken, targets, check=False)
     with pytest.raises(ValueError, match="2 targets for 3 pictures"):
@@ -261,7 +311,9 @@ def test_gamma_0_without_alpha_is_torchs_cross_entropy():
         positives += int((match.label == 1).sum())
         for row, index, label in zip(logits, match.gt_index, match.label):
             if label >= 0:
-                wanted = F.one_hot(target["labels"][index], 3).float() if label == 1 else torch.zeros(3)
+                wanted = (
+                    F.one_hot(target["labels"][index], 3).float() if label == 1 else torch.zeros(3)
+                )
                 loss += F.binary_cross_entropy_with_logits(row, wanted, reduction="sum")
     ours = retinanet_criterion(out, anchors, targets, alpha=None, gamma=0)["cls"]
     torch.testing.assert_close(ours, loss / positives)
@@ -270,7 +322,11 @@ def test_gamma_0_without_alpha_is_torchs_cross_entropy():
 def test_what_mining_ranks_by_is_cross_entropy_with_the_background():
     from lesson_lib.detectors.criterion import _background_loss
 
-    for scale in (1, 30, 300):                                      # the last overflows exp
+    for scale in (1, 30, 300):  # the last overflows exp
         logits = torch.randn(2, 50, 5, generator=torch.Generator().manual_seed(0)) * scale
-        expected = torch.nn.functional.cross_entropy(logits.mT.double(), torch.zeros(2, 50).long(), reduction="none")
-        assert torch.allclose(_background_loss(logits).double(), expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale)
+        expected = torch.nn.functional.cross_entropy(
+            logits.mT.double(), torch.zeros(2, 50).long(), reduction="none"
+        )
+        assert torch.allclose(
+            _background_loss(logits).double(), expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale
+        )

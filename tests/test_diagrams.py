@@ -1,13 +1,14 @@
 """Drawings of architectures: what stands in them is what the model has. Expected numbers are the papers'."""
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.patches import FancyArrowPatch
 
+from lesson_lib.course.diagrams import draw_architecture, read_shapes
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, SSDConfig
-from lesson_lib.diagrams import draw_architecture, read_shapes
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def drawn():
         assert draw_architecture(axes, model, size) is axes
         arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
         return [text.get_text() for text in axes.texts if text.get_text()], arrows
+
     yield draw
     for figure in figures:
         plt.close(figure)
@@ -37,13 +39,26 @@ def tiny_retinanet(**options):
 
 def test_the_papers_ssd_reads_as_in_its_figure(drawn, paper_ssd):
     words, arrows = drawn(paper_ssd, 300)
-    for name, cells, channels in (("conv4_3", 38, 512), ("fc7", 19, 1024), ("conv8_2", 10, 512), ("conv9_2", 5, 256),
-                                  ("conv10_2", 3, 256), ("conv11_2", 1, 256)):
+    for name, cells, channels in (
+        ("conv4_3", 38, 512),
+        ("fc7", 19, 1024),
+        ("conv8_2", 10, 512),
+        ("conv9_2", 5, 256),
+        ("conv10_2", 3, 256),
+        ("conv11_2", 1, 256),
+    ):
         assert f"{name}\n{cells} × {cells} × {channels}" in words
-    assert [w for w in words if w.replace(",", "").isdigit()] == ["5,776", "2,166", "600", "150", "36", "4"]
+    assert [w for w in words if w.replace(",", "").isdigit()] == [
+        "5,776",
+        "2,166",
+        "600",
+        "150",
+        "36",
+        "4",
+    ]
     assert "8,732 anchors\n× (21 + 4)" in words
     assert [w for w in words if w.startswith("3 × 3, 6")] == ["3 × 3, 6 × (21 classes + 4)"] * 3
-    assert len(arrows) == 1 + 5 + 2 * 6                         # picture, from map to map, to and from each head
+    assert len(arrows) == 1 + 5 + 2 * 6  # picture, from map to map, to and from each head
 
 
 def test_the_model_and_its_mode_stay_as_they_were(paper_ssd):
@@ -59,9 +74,17 @@ def test_a_pyramid_says_where_p6_comes_from(drawn, p6_from, start):
     words, arrows = drawn(tiny_retinanet(p6_from=p6_from), (96, 160))
     assert "C5\n3 × 5 × 64" in words and "P3\n12 × 20 × 16" in words and "P7\n1 × 2 × 16" in words
     assert words.count("enlarge, add") == 2
-    assert sum("4 times 3 × 3 × 16" in w and "9 × 3 classes" in w and "9 × 4 offsets" in w for w in words) == 1
+    assert (
+        sum(
+            "4 times 3 × 3 × 16" in w and "9 × 3 classes" in w and "9 × 4 offsets" in w
+            for w in words
+        )
+        == 1
+    )
     ends = [tuple(arrow._posA_posB) for arrow in arrows]
-    assert [a[0] for a, b in ends if a[1] == 2.3 and b[1] in (2.7, 3)] == [start]   # from the third map to P6
+    assert [a[0] for a, b in ends if a[1] == 2.3 and b[1] in (2.7, 3)] == [
+        start
+    ]  # from the third map to P6
 
 
 def test_counts_are_those_of_the_outputs(drawn):
@@ -69,7 +92,10 @@ def test_counts_are_those_of_the_outputs(drawn):
     words, _ = drawn(model, (96, 160))
     outputs = model.eval()(torch.zeros(1, 3, 96, 160)).cls_logits
     assert f"{outputs.shape[1]:,} anchors\n× (3 + 4)" in words
-    assert sum(int(w.replace(",", "")) for w in words if w.replace(",", "").isdigit()) == outputs.shape[1]
+    assert (
+        sum(int(w.replace(",", "")) for w in words if w.replace(",", "").isdigit())
+        == outputs.shape[1]
+    )
     millions = sum(p.numel() for p in model.heads.parameters()) / 1e6
     assert f"heads, shared by all levels\n{millions:.2f} M" in words
 
@@ -77,10 +103,22 @@ def test_counts_are_those_of_the_outputs(drawn):
 def test_other_backbones_count_levels_by_their_stride(drawn):
     words, _ = drawn(SSD(SSDConfig(num_classes=3, backbone="tiny-8", image_size=64)), 64)
     assert [w.split("\n")[0] for w in words if " × " in w][:6] == [
-        "picture", "C3", "C4", "C5", "extra 1", "3 × 3, 4 × (4 classes + 4)"]
+        "picture",
+        "C3",
+        "C4",
+        "C5",
+        "extra 1",
+        "3 × 3, 4 × (4 classes + 4)",
+    ]
 
 
 def test_a_backbone_alone(drawn):
     words, arrows = drawn(build_backbone("tiny-8"), 64)
-    assert words == ["picture\n64 × 64 × 3", "C3\n8 × 8 × 32", "C4\n4 × 4 × 48", "C5\n2 × 2 × 64", words[-1]]
+    assert words == [
+        "picture\n64 × 64 × 3",
+        "C3\n8 × 8 × 32",
+        "C4\n4 × 4 × 48",
+        "C5\n2 × 2 × 64",
+        words[-1],
+    ]
     assert words[-1].startswith("backbone Tiny\n0.") and len(arrows) == 3

@@ -10,13 +10,20 @@ from pycocotools.cocoeval import COCOeval
 from lesson_lib.evaluation import average_precision, coco_evaluate, precision_recall, voc_evaluate
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-NOTHING = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
+NOTHING = {
+    "boxes": torch.zeros(0, 4),
+    "scores": torch.zeros(0),
+    "labels": torch.zeros(0, dtype=torch.long),
+}
 
 
 def found(boxes, scores, labels=None):
     labels = [0] * len(boxes) if labels is None else labels
-    return {"boxes": torch.tensor(boxes).float().view(-1, 4), "scores": torch.tensor(scores).float(),
-            "labels": torch.tensor(labels).long()}
+    return {
+        "boxes": torch.tensor(boxes).float().view(-1, 4),
+        "scores": torch.tensor(scores).float(),
+        "labels": torch.tensor(labels).long(),
+    }
 
 
 def truth(boxes, labels=None, **marks):
@@ -34,26 +41,45 @@ def random_scene(seed, pictures=12, num_classes=4, grid=None, crowd=0.15, area=F
     for number in range(pictures):
         count = 0 if number % 5 == 3 else g.integers(1, 9)
         corner = g.uniform(0, 250, (count, 2))
-        size = g.choice([20, 60, 200], (count, 1)) * g.uniform(.5, 1.5, (count, 2))
-        boxes, labels = np.concatenate((corner, corner + size), 1), g.integers(0, num_classes - 1, count)
-        target = {"labels": labels, "crowd": g.random(count) < crowd, "difficult": g.random(count) < .2}
+        size = g.choice([20, 60, 200], (count, 1)) * g.uniform(0.5, 1.5, (count, 2))
+        boxes, labels = (
+            np.concatenate((corner, corner + size), 1),
+            g.integers(0, num_classes - 1, count),
+        )
+        target = {
+            "labels": labels,
+            "crowd": g.random(count) < crowd,
+            "difficult": g.random(count) < 0.2,
+        }
         copies = np.repeat(np.arange(count), g.integers(0, 40 if many else 5, count))
-        near = boxes[copies] + np.tile(size[copies], 2) * g.normal(0, .08, (len(copies), 4))
+        near = boxes[copies] + np.tile(size[copies], 2) * g.normal(0, 0.08, (len(copies), 4))
         wild = g.uniform(0, 300, (g.integers(0, 6), 2))
         wild = np.concatenate((wild, wild + g.uniform(5, 150, wild.shape)), 1)
         guess = np.concatenate((near, wild)) if number % 5 != 1 else np.zeros((0, 4))
         if grid:
             boxes, guess = (np.round(b / grid) * grid for b in (boxes, guess))
-            boxes[:, 2:], guess[:, 2:] = (np.maximum(b[:, 2:], b[:, :2] + grid) for b in (boxes, guess))
+            boxes[:, 2:], guess[:, 2:] = (
+                np.maximum(b[:, 2:], b[:, :2] + grid) for b in (boxes, guess)
+            )
         chance = g.random(len(guess))
         scores = np.round(chance * 4) / 4 if grid else chance
-        guessed = np.where(g.random(len(guess)) < .8, np.resize(np.append(labels[copies], 3), len(guess)),
-                           g.integers(0, num_classes, len(guess)))
+        guessed = np.where(
+            g.random(len(guess)) < 0.8,
+            np.resize(np.append(labels[copies], 3), len(guess)),
+            g.integers(0, num_classes, len(guess)),
+        )
         if area:
-            target["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1) * g.uniform(.3, 1, count)
-        targets.append({"boxes": torch.tensor(boxes)} | {k: torch.tensor(v) for k, v in target.items()})
-        predictions.append({"boxes": torch.tensor(guess), "scores": torch.tensor(scores),
-                            "labels": torch.tensor(guessed).long()})
+            target["area"] = (boxes[:, 2:] - boxes[:, :2]).prod(1) * g.uniform(0.3, 1, count)
+        targets.append(
+            {"boxes": torch.tensor(boxes)} | {k: torch.tensor(v) for k, v in target.items()}
+        )
+        predictions.append(
+            {
+                "boxes": torch.tensor(guess),
+                "scores": torch.tensor(scores),
+                "labels": torch.tensor(guessed).long(),
+            }
+        )
     return predictions, targets
 
 
@@ -61,23 +87,40 @@ def pycocotools_figures(predictions, targets, num_classes):
     def rows(items, extra):
         for number, item in enumerate(items):
             for i, (x1, y1, x2, y2) in enumerate(item["boxes"].tolist()):
-                yield {"image_id": number + 1, "category_id": item["labels"][i].item() + 1,
-                       "bbox": [x1, y1, x2 - x1, y2 - y1]} | extra(item, i, (x2 - x1) * (y2 - y1))
+                yield {
+                    "image_id": number + 1,
+                    "category_id": item["labels"][i].item() + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                } | extra(item, i, (x2 - x1) * (y2 - y1))
 
     def api(annotations):
         coco = COCO()
-        coco.dataset = {"images": [{"id": i + 1} for i in range(len(targets))], "annotations": annotations,
-                        "categories": [{"id": k + 1} for k in range(num_classes)]}
+        coco.dataset = {
+            "images": [{"id": i + 1} for i in range(len(targets))],
+            "annotations": annotations,
+            "categories": [{"id": k + 1} for k in range(num_classes)],
+        }
         for i, annotation in enumerate(annotations):
             annotation["id"] = i + 1
         coco.createIndex()
         return coco
 
     crowd = torch.zeros(1000)
-    objects = list(rows(targets, lambda t, i, box: {
-        "iscrowd": int(t.get("crowd", crowd)[i]), "area": t["area"][i].item() if "area" in t else box}))
-    guesses = list(rows(predictions, lambda p, i, box: {
-        "iscrowd": 0, "area": box, "score": p["scores"][i].item()}))
+    objects = list(
+        rows(
+            targets,
+            lambda t, i, box: {
+                "iscrowd": int(t.get("crowd", crowd)[i]),
+                "area": t["area"][i].item() if "area" in t else box,
+            },
+        )
+    )
+    guesses = list(
+        rows(
+            predictions,
+            lambda p, i, box: {"iscrowd": 0, "area": box, "score": p["scores"][i].item()},
+        )
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         run = COCOeval(api(objects), api(guesses), "bbox")
         run.evaluate()
@@ -88,8 +131,20 @@ def pycocotools_figures(predictions, targets, num_classes):
 
 # ---- COCO ----
 
-@pytest.mark.parametrize("options", [{}, {"grid": 10}, {"grid": 20}, {"area": True}, {"many": True},
-                                     {"crowd": 0.6}, {"grid": 10, "many": True, "area": True}], ids=str)
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"grid": 10},
+        {"grid": 20},
+        {"area": True},
+        {"many": True},
+        {"crowd": 0.6},
+        {"grid": 10, "many": True, "area": True},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_coco_is_pycocotools_in_all_twelve_figures(seed, options):
     predictions, targets = random_scene(seed, **options)
@@ -109,28 +164,42 @@ def test_coco_figures_with_nothing_to_find_or_nothing_found():
     for case in ((nothing, targets), (predictions, nobody), (nothing, nobody), ([], [])):
         ours, theirs = coco_evaluate(*case, 4), pycocotools_figures(*case, 4)[0]
         assert {name: ours[name] for name in FIGURES} == pytest.approx(theirs, abs=1e-6)
-    assert coco_evaluate(nothing, targets, 4)["AP"] == 0 and coco_evaluate(predictions, nobody, 4)["AP"] == -1
+    assert (
+        coco_evaluate(nothing, targets, 4)["AP"] == 0
+        and coco_evaluate(predictions, nobody, 4)["AP"] == -1
+    )
 
 
 def test_coco_ignores_detections_in_a_crowd_as_often_as_they_come():
     target = truth([[0, 0, 10, 10], [50, 50, 90, 90]], crowd=[False, True])
-    in_crowd = [[52, 52, 60, 60], [70, 70, 80, 80], [55, 55, 95, 95]]           # the last one to 77 %
+    in_crowd = [[52, 52, 60, 60], [70, 70, 80, 80], [55, 55, 95, 95]]  # the last one to 77 %
     got = coco_evaluate([found([[0, 0, 10, 10], *in_crowd], [0.1, 0.9, 0.8, 0.7])], [target], 1)
     assert got["AP50"] == pytest.approx(1) and len(got["curves"][0]["recall"]) == 1
     target["crowd"][1] = False
-    assert coco_evaluate([found([[0, 0, 10, 10], *in_crowd], [0.1, 0.9, 0.8, 0.7])], [target], 1)["AP50"] < 1
+    assert (
+        coco_evaluate([found([[0, 0, 10, 10], *in_crowd], [0.1, 0.9, 0.8, 0.7])], [target], 1)[
+            "AP50"
+        ]
+        < 1
+    )
 
 
 def test_coco_curve_by_hand():
     boxes = [[0, 0, 10, 10], [20, 0, 30, 10]]
-    guess = [[0, 0, 10, 5.2], [50, 50, 60, 60], boxes[1]]                       # IoU .52, 0, 1
+    guess = [[0, 0, 10, 5.2], [50, 50, 60, 60], boxes[1]]  # IoU .52, 0, 1
     got = coco_evaluate([found(guess, [0.9, 0.8, 0.7])], [truth(boxes)], 1)
-    curve = got["curves"][0]                                                    # at IoU .5
-    assert curve["recall"].tolist() == [0.5, 0.5, 1] and curve["precision"].tolist() == [1, 0.5, 2 / 3]
+    curve = got["curves"][0]  # at IoU .5
+    assert curve["recall"].tolist() == [0.5, 0.5, 1] and curve["precision"].tolist() == [
+        1,
+        0.5,
+        2 / 3,
+    ]
     assert curve["scores"].tolist() == pytest.approx([0.9, 0.8, 0.7])
     assert got["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert got["AP75"] == pytest.approx(51 / 101 / 3)
-    assert got["AR1"] == pytest.approx(0.5 / 10) and got["AR10"] == pytest.approx((1 + 9 * 0.5) / 10)
+    assert got["AR1"] == pytest.approx(0.5 / 10) and got["AR10"] == pytest.approx(
+        (1 + 9 * 0.5) / 10
+    )
 
 
 def test_coco_takes_the_last_of_equally_overlapped_objects():
@@ -138,14 +207,16 @@ def test_coco_takes_the_last_of_equally_overlapped_objects():
     case = [found([[1, 0, 11, 10], objects[0]], [0.9, 0.8])], [truth(objects)], 1
     ours, theirs = coco_evaluate(*case), pycocotools_figures(*case)[0]
     assert {name: ours[name] for name in FIGURES} == pytest.approx(theirs, abs=1e-6)
-    assert ours["AP75"] == 1                                                    # taking the first: .5
+    assert ours["AP75"] == 1  # taking the first: .5
 
 
 def test_coco_an_object_exactly_between_two_sizes_is_of_both():
     boxes = [[0, 0, 32, 32], [100, 0, 196, 96]]
-    wild = [[300, 300, 332, 332], [400, 0, 496, 96]]                            # false, and of both sizes too
-    for case in (([found(boxes, [0.9, 0.8])], [truth(boxes)], 1),
-                 ([found(boxes + wild, [0.5, 0.5, 0.9, 0.8])], [truth(boxes)], 1)):
+    wild = [[300, 300, 332, 332], [400, 0, 496, 96]]  # false, and of both sizes too
+    for case in (
+        ([found(boxes, [0.9, 0.8])], [truth(boxes)], 1),
+        ([found(boxes + wild, [0.5, 0.5, 0.9, 0.8])], [truth(boxes)], 1),
+    ):
         ours, theirs = coco_evaluate(*case), pycocotools_figures(*case)[0]
         assert {name: ours[name] for name in FIGURES} == pytest.approx(theirs, abs=1e-6)
         assert ours["ARs"] == ours["ARm"] == ours["ARl"] == 1
@@ -153,19 +224,36 @@ def test_coco_an_object_exactly_between_two_sizes_is_of_both():
 
 def test_coco_boxes_of_zero_area_neither_match_nor_break():
     flat = [[5.0, 5, 5, 9], [3, 3, 3, 3]]
-    case = [found(flat, [0.9, 0.8])], [truth([[0, 0, 10, 10], *flat], crowd=[True, False, False])], 1
+    case = (
+        [found(flat, [0.9, 0.8])],
+        [truth([[0, 0, 10, 10], *flat], crowd=[True, False, False])],
+        1,
+    )
     ours, theirs = coco_evaluate(*case), pycocotools_figures(*case)[0]
-    assert {name: ours[name] for name in FIGURES} == pytest.approx(theirs, abs=1e-6) and ours["AP"] == 0
+    assert {name: ours[name] for name in FIGURES} == pytest.approx(theirs, abs=1e-6) and ours[
+        "AP"
+    ] == 0
 
 
 # ---- VOC ----
 
+
 def voc_by_the_development_kit(predictions, targets, label, iou):
     """VOCevaldet.m again, in Python, one detection after the other; without its + 1."""
-    rows = [(-s, n, b) for n, p in enumerate(predictions)
-            for s, b, k in zip(p["scores"].tolist(), p["boxes"].tolist(), p["labels"].tolist()) if k == label]
-    objects = {n: [[b, bool(d), False] for b, k, d in zip(t["boxes"].tolist(), t["labels"], t["difficult"])
-                   if k == label] for n, t in enumerate(targets)}
+    rows = [
+        (-s, n, b)
+        for n, p in enumerate(predictions)
+        for s, b, k in zip(p["scores"].tolist(), p["boxes"].tolist(), p["labels"].tolist())
+        if k == label
+    ]
+    objects = {
+        n: [
+            [b, bool(d), False]
+            for b, k, d in zip(t["boxes"].tolist(), t["labels"], t["difficult"])
+            if k == label
+        ]
+        for n, t in enumerate(targets)
+    }
     tp, fp = [], []
     for _, n, (x1, y1, x2, y2) in sorted(rows, key=lambda row: row[:2]):
         best, chosen = -1.0, None
@@ -199,9 +287,13 @@ def test_voc_is_the_development_kits(seed, grid, iou):
     predictions, targets = random_scene(seed, grid=grid, crowd=0)
     for method in ("voc11", "voc-all"):
         got = voc_evaluate(predictions, targets, ("a", "b", "c", "never"), iou, method)
-        expected = [voc_by_the_development_kit(predictions, targets, k, iou)[method] for k in range(3)]
+        expected = [
+            voc_by_the_development_kit(predictions, targets, k, iou)[method] for k in range(3)
+        ]
         assert [got["per_class"][name] for name in "abc"] == pytest.approx(expected, abs=1e-12)
-        assert got["mAP"] == pytest.approx(np.mean(expected)) and np.isnan(got["per_class"]["never"])
+        assert got["mAP"] == pytest.approx(np.mean(expected)) and np.isnan(
+            got["per_class"]["never"]
+        )
         assert list(got["curves"]) == ["a", "b", "c"]
 
 
@@ -217,7 +309,9 @@ def test_voc_a_second_detection_of_one_object_is_false():
     guess = found([[0, 0, 10, 10], [0, 0, 10, 9]], [0.9, 0.8])
     got = voc_evaluate([guess], [truth([[0, 0, 10, 10]])], ["x"])
     assert got["curves"]["x"]["precision"].tolist() == [1, 0.5]
-    got = voc_evaluate([NOTHING, guess, guess], [truth([]), truth([]), truth([[0, 0, 10, 10]])], ["x"])
+    got = voc_evaluate(
+        [NOTHING, guess, guess], [truth([]), truth([]), truth([[0, 0, 10, 10]])], ["x"]
+    )
     assert got["curves"]["x"]["scores"].tolist() == pytest.approx([0.9, 0.9, 0.8, 0.8])
     assert got["curves"]["x"]["precision"].tolist() == pytest.approx([0, 1 / 2, 1 / 3, 1 / 4])
 
@@ -235,23 +329,32 @@ def test_voc_with_nothing():
 
 # ---- the curve ----
 
+
 def test_three_averages_of_one_curve_by_hand():
     """Five objects; the ranked list is true, true, false, true, false, true; one object is never found."""
-    recall, precision = precision_recall([.9, .8, .7, .6, .5, .4], [1, 1, 0, 1, 0, 1], 5)
-    assert recall.tolist() == pytest.approx([.2, .4, .4, .6, .6, .8])
+    recall, precision = precision_recall([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [1, 1, 0, 1, 0, 1], 5)
+    assert recall.tolist() == pytest.approx([0.2, 0.4, 0.4, 0.6, 0.6, 0.8])
     assert precision.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4, 3 / 5, 2 / 3])
-    assert average_precision(recall, precision, "voc-all") == pytest.approx(.2 * (1 + 1 + 3 / 4 + 2 / 3))
-    assert average_precision(recall, precision, "voc11") == pytest.approx((5 + 2 * 3 / 4 + 2 * 2 / 3) / 11)
+    assert average_precision(recall, precision, "voc-all") == pytest.approx(
+        0.2 * (1 + 1 + 3 / 4 + 2 / 3)
+    )
+    assert average_precision(recall, precision, "voc11") == pytest.approx(
+        (5 + 2 * 3 / 4 + 2 * 2 / 3) / 11
+    )
     expected = (41 + 20 * 3 / 4 + 20 * 2 / 3) / 101
     assert average_precision(recall, precision, "coco101") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("method", ["voc11", "voc-all", "coco101"])
 def test_perfect_empty_and_tied(method):
-    assert average_precision(*precision_recall([.9, .8], [True, True], 2), method) == pytest.approx(1)
+    assert average_precision(
+        *precision_recall([0.9, 0.8], [True, True], 2), method
+    ) == pytest.approx(1)
     assert average_precision(*precision_recall([], [], 2), method) == 0
-    assert average_precision(*precision_recall([.9], [False], 2), method) == 0
-    recall, precision = precision_recall([.5, .5, .7], [True, False, False], 1)     # a tie: in order
+    assert average_precision(*precision_recall([0.9], [False], 2), method) == 0
+    recall, precision = precision_recall(
+        [0.5, 0.5, 0.7], [True, False, False], 1
+    )  # a tie: in order
     assert recall.tolist() == [0, 1, 1] and precision.tolist() == [0, 0.5, 1 / 3]
 
 
@@ -259,19 +362,20 @@ def test_refuses_nonsense_with_a_sentence():
     with pytest.raises(ValueError, match="voc11, voc-all or coco101"):
         average_precision(np.zeros(1), np.zeros(1), "area")
     with pytest.raises(ValueError, match="without objects"):
-        precision_recall([.5], [True], 0)
+        precision_recall([0.5], [True], 0)
     good, target = found([[0, 0, 1, 1]], [0.5]), truth([[0, 0, 1, 1]])
     for run in (lambda p, t: voc_evaluate(p, t, ["x"]), lambda p, t: coco_evaluate(p, t, 1)):
         run([good], [target])
         for predictions, targets, message in (
-                ([good], [], "one for each picture"),
-                ([found([[0, 0, 1, 1]], [float("nan")])], [target], r"predictions\[0\] holds NaN"),
-                ([good, found([[0, float("nan"), 1, 1]], [0.5])], [target] * 2, r"ns\[1\] holds NaN"),
-                ([good], [truth([[0, 0, 1, float("nan")]])], r"targets\[0\] holds NaN"),
-                ([found([[0, 0, 1, 1]], [0.5, 0.6])], [target], "scores has"),
-                ([good], [truth([[0, 0, 1, 1]], crowd=[True, False])], "crowd has"),
-                ([found([[0, 0, 1, 1]], [0.5], [1])], [target], "labels run from 1 to 1"),
-                ([good], [truth([[0, 0, 1, 1]], [-1])], "labels run from -1"),
-                ([good | {"boxes": torch.zeros(1, 5)}], [target], r"\(N, 4\)")):
+            ([good], [], "one for each picture"),
+            ([found([[0, 0, 1, 1]], [float("nan")])], [target], r"predictions\[0\] holds NaN"),
+            ([good, found([[0, float("nan"), 1, 1]], [0.5])], [target] * 2, r"ns\[1\] holds NaN"),
+            ([good], [truth([[0, 0, 1, float("nan")]])], r"targets\[0\] holds NaN"),
+            ([found([[0, 0, 1, 1]], [0.5, 0.6])], [target], "scores has"),
+            ([good], [truth([[0, 0, 1, 1]], crowd=[True, False])], "crowd has"),
+            ([found([[0, 0, 1, 1]], [0.5], [1])], [target], "labels run from 1 to 1"),
+            ([good], [truth([[0, 0, 1, 1]], [-1])], "labels run from -1"),
+            ([good | {"boxes": torch.zeros(1, 5)}], [target], r"\(N, 4\)"),
+        ):
             with pytest.raises(ValueError, match=message):
                 run(predictions, targets)

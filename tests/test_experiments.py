@@ -1,4 +1,5 @@
 """The ablations: settings differ in what they say, a run is recorded whole, the command goes on where it stopped."""
+
 import json
 import re
 
@@ -6,16 +7,25 @@ import pytest
 import torch
 
 from lesson_lib.config import CELL_CLASSES
+from lesson_lib.course import experiments
+from lesson_lib.course.experiments import SETTINGS, TABLES, build, main, missing
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion
-from lesson_lib.training import checkpoints, experiments
-from lesson_lib.training.experiments import SETTINGS, TABLES, build, main, missing
+from lesson_lib.training import checkpoints
 
 PRINTED = {  # as in the papers: {(gamma, alpha): AP} of FL table 1a and 1b, {(scales, ratios): AP} of 1c
-    "loss": {(0, .10): 0.0, (0, .50): 30.2, (0, .75): 31.1, (0, .99): 28.7,
-             (.5, .50): 32.9, (2, .25): 34.0, (5, .25): 32.2},
+    "loss": {
+        (0, 0.10): 0.0,
+        (0, 0.50): 30.2,
+        (0, 0.75): 31.1,
+        (0, 0.99): 28.7,
+        (0.5, 0.50): 32.9,
+        (2, 0.25): 34.0,
+        (5, 0.25): 32.2,
+    },
     "anchors": {(1, 1): 30.3, (3, 1): 31.8, (1, 3): 32.4, (3, 3): 34.0},
-    "ssd": {(1, "ssd"): 71.6, (3, "ssd"): 73.7, (5, "ssd"): 74.3, (5, "none"): 65.5}}
+    "ssd": {(1, "ssd"): 71.6, (3, "ssd"): 73.7, (5, "ssd"): 74.3, (5, "none"): 65.5},
+}
 
 
 @pytest.fixture
@@ -25,13 +35,16 @@ def small(monkeypatch):
 
 def test_tables_use_every_setting_and_no_other():
     assert {row[1] for table in TABLES.values() for row in table.rows} == set(SETTINGS)
-    assert all(3 <= len(table.rows) <= 4 and re.match(r"(FL|SSD) table \d", table.source) for table in TABLES.values())
+    assert all(
+        3 <= len(table.rows) <= 4 and re.match(r"(FL|SSD) table \d", table.source)
+        for table in TABLES.values()
+    )
 
 
 def test_the_papers_numbers_stand_beside_the_right_settings():
     for name in ("ce-alpha", "focal-gamma"):
         for _, setting, paper in TABLES[name].rows:
-            options = {"gamma": 2, "alpha": .25} | SETTINGS[setting].criterion
+            options = {"gamma": 2, "alpha": 0.25} | SETTINGS[setting].criterion
             assert PRINTED["loss"][options["gamma"], options["alpha"]] == paper
     for _, setting, paper in TABLES["anchors"].rows:
         assert PRINTED["anchors"][SETTINGS[setting].scales, SETTINGS[setting].ratios] == paper
@@ -40,14 +53,21 @@ def test_the_papers_numbers_stand_beside_the_right_settings():
     assert [row[2] for row in TABLES["ohem"].rows] == [31.1, 32.8, 31.1, 36.0]
 
 
-@pytest.mark.parametrize("setting, per_cell", [
-    ("fl-2-.25", 9), ("anchors-1x1", 1), ("anchors-3x1", 3), ("anchors-1x3", 3)])
+@pytest.mark.parametrize(
+    "setting, per_cell",
+    [("fl-2-.25", 9), ("anchors-1x1", 1), ("anchors-3x1", 3), ("anchors-1x3", 3)],
+)
 def test_anchors_of_a_cell(setting, per_cell):
-    assert len(build(SETTINGS[setting], 96).anchors(96)) == per_cell * (12**2 + 6**2 + 3**2 + 2**2 + 1)
+    assert len(build(SETTINGS[setting], 96).anchors(96)) == per_cell * (
+        12**2 + 6**2 + 3**2 + 2**2 + 1
+    )
 
 
 def test_ratios_of_ssd():
-    per_cell = [build(SETTINGS[name], 96).boxes.per_cell() for name in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")]
+    per_cell = [
+        build(SETTINGS[name], 96).boxes.per_cell()
+        for name in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")
+    ]
     assert set(per_cell[0]) == {2} and set(per_cell[1]) == {4} and set(per_cell[2]) == {4, 6}
 
 
@@ -55,7 +75,9 @@ def batch():
     torch.manual_seed(0)
     model = build(SETTINGS["ohem-.7"], 96)
     anchors = model.anchors(96)
-    outputs = Outputs(torch.randn(2, len(anchors), 3, requires_grad=True), torch.randn(2, len(anchors), 4))
+    outputs = Outputs(
+        torch.randn(2, len(anchors), 3, requires_grad=True), torch.randn(2, len(anchors), 4)
+    )
     targets = [{"boxes": s.boxes, "labels": s.labels} for s in Smears("train", 2, 96)]
     return model, outputs, anchors, targets
 
@@ -67,7 +89,7 @@ def test_ohem_that_keeps_all_is_cross_entropy_of_all():
     assert all(torch.allclose(mined[name], plain[name]) for name in ("cls", "box"))
 
 
-@pytest.mark.parametrize("options", [{"nms": .7}, {"nms": .5}, {"nms": .5, "ratio": 3.0}])
+@pytest.mark.parametrize("options", [{"nms": 0.7}, {"nms": 0.5}, {"nms": 0.5, "ratio": 3.0}])
 def test_ohem_teaches_at_most_as_many_anchors_as_it_keeps(options):
     model, outputs, anchors, targets = batch()
     model.criterion(outputs, anchors, targets, keep=16, **options)["cls"].backward()
@@ -77,9 +99,24 @@ def test_ohem_teaches_at_most_as_many_anchors_as_it_keeps(options):
 
 def test_a_run_is_recorded_whole_and_comes_out_again(small):
     record, again = (experiments.run("ssd-full", 3, "ci") for _ in range(2))
-    assert {"setting", "seed", "AP", "AP50", "loss", "steps", "seconds", "machine", "date", "command"} <= set(record)
-    json.dumps(record, allow_nan=False)                       # a class without objects is null, not NaN
-    assert record | {"seconds": 0} == again | {"seconds": 0} and record["steps"] == 2 and len(record["loss"]) == 2
+    assert {
+        "setting",
+        "seed",
+        "AP",
+        "AP50",
+        "loss",
+        "steps",
+        "seconds",
+        "machine",
+        "date",
+        "command",
+    } <= set(record)
+    json.dumps(record, allow_nan=False)  # a class without objects is null, not NaN
+    assert (
+        record | {"seconds": 0} == again | {"seconds": 0}
+        and record["steps"] == 2
+        and len(record["loss"]) == 2
+    )
     assert record["loss"] != experiments.run("ssd-full", 4, "ci")["loss"]
 
 
@@ -87,10 +124,17 @@ def test_the_command_goes_on_where_it_stopped(small, tmp_path, capsys):
     file = tmp_path / "results.json"
     command = ["run", "--budget", "ci", "--only", "ssd-ratios", "--seeds", "2", "--out", str(file)]
     assert main([*command, "--most", "2"]) == 0
-    assert [(r["setting"], r["seed"]) for r in experiments.read(file)] == [("ssd-ratios-1", 0), ("ssd-ratios-3", 0)]
+    assert [(r["setting"], r["seed"]) for r in experiments.read(file)] == [
+        ("ssd-ratios-1", 0),
+        ("ssd-ratios-3", 0),
+    ]
     assert main([*command, "--most", "1"]) == 0
-    assert missing("ci", "ssd-ratios", 2, file) == [(n, 1) for n in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")]
-    assert missing("laptop", "ssd-full", 1, file) == [("ssd-full", 0)]             # another budget is another run
+    assert missing("ci", "ssd-ratios", 2, file) == [
+        (n, 1) for n in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")
+    ]
+    assert missing("laptop", "ssd-full", 1, file) == [
+        ("ssd-full", 0)
+    ]  # another budget is another run
     assert "1 of 6: ssd-ratios-1, seed 0" in capsys.readouterr().out
 
 
@@ -100,6 +144,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
     def torn(*_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(checkpoints.os, "replace", torn)
     with pytest.raises(KeyboardInterrupt):
         experiments.append({"setting": "b"}, file)
@@ -113,8 +158,10 @@ def test_an_unknown_name_is_told_with_those_that_exist(capsys):
 
 
 def test_percent_by_seed():
-    runs = [{"setting": "a", "seed": s, "budget": b, "AP": x, "AP50": 2 * x} for s, b, x in
-            ((1, "laptop", .2), (0, "laptop", .1), (0, "ci", .9))]
+    runs = [
+        {"setting": "a", "seed": s, "budget": b, "AP": x, "AP50": 2 * x}
+        for s, b, x in ((1, "laptop", 0.2), (0, "laptop", 0.1), (0, "ci", 0.9))
+    ]
     assert experiments.aps(runs, "laptop") == {"a": [10.0, 20.0]}
     assert experiments.aps(runs, "ci", "AP50") == {"a": [180.0]}
 
@@ -122,6 +169,11 @@ def test_percent_by_seed():
 def test_what_is_recorded_is_complete_and_names_no_folder():
     runs = experiments.read()
     keys = [(run["setting"], run["seed"], run["budget"]) for run in runs]
-    assert len(set(keys)) == len(keys) and {(n, s, "laptop") for n in SETTINGS for s in range(3)} <= set(keys)
-    assert all(0 <= run["AP"] <= run["AP50"] <= 1 and len(run["per_class"]) == len(CELL_CLASSES) for run in runs)
+    assert len(set(keys)) == len(keys) and {
+        (n, s, "laptop") for n in SETTINGS for s in range(3)
+    } <= set(keys)
+    assert all(
+        0 <= run["AP"] <= run["AP50"] <= 1 and len(run["per_class"]) == len(CELL_CLASSES)
+        for run in runs
+    )
     assert not re.search(r"[/\\](home|root|tmp|work|Users)|\.venv", json.dumps(runs))

@@ -1,4 +1,5 @@
 """ONNX: what ONNX Runtime finds with the exported file is what the model finds."""
+
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from lesson_lib.detectors.export import OUTPUTS, export_onnx, run_onnx
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 
-pytestmark = pytest.mark.filterwarnings("default")                  # the exporter's own warnings
+pytestmark = pytest.mark.filterwarnings("default")  # the exporter's own warnings
 SIZE = (96, 128)
 
 
@@ -19,7 +20,7 @@ def spread(model):
     for head in model.heads.children():
         for conv in head.modules() if isinstance(head, torch.nn.ModuleList) else [head]:
             if isinstance(conv, torch.nn.Conv2d):
-                conv.weight.data.normal_(std=.08)
+                conv.weight.data.normal_(std=0.08)
                 conv.bias.data.zero_()
     return model.train()
 
@@ -34,9 +35,11 @@ MODELS = {
 def exported(request, tmp_path_factory):
     torch.manual_seed(0)
     model = spread(MODELS[request.param]())
-    model(torch.rand(4, 3, *SIZE))                                  # batch norms learn statistics that matter
+    model(torch.rand(4, 3, *SIZE))  # batch norms learn statistics that matter
     file = export_onnx(model, tmp_path_factory.mktemp("onnx") / "model.onnx", SIZE)
-    assert model.training and [p.name for p in file.parent.iterdir()] == ["model.onnx"]     # weights inside
+    assert model.training and [p.name for p in file.parent.iterdir()] == [
+        "model.onnx"
+    ]  # weights inside
     return model.eval(), file
 
 
@@ -64,11 +67,13 @@ def test_boxes_and_scores_need_only_a_threshold_and_nms(exported):
     model, file = exported
     images = torch.rand(1, 3, *SIZE)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    boxes, scores = (torch.from_numpy(x)[0] for x in session.run(list(OUTPUTS[2:]), {"images": images.numpy()}))
-    rows, labels = (scores > .5).nonzero(as_tuple=True)
-    kept = batched_nms(boxes[rows], scores[rows, labels], labels, .5)[:100]
+    boxes, scores = (
+        torch.from_numpy(x)[0] for x in session.run(list(OUTPUTS[2:]), {"images": images.numpy()})
+    )
+    rows, labels = (scores > 0.5).nonzero(as_tuple=True)
+    kept = batched_nms(boxes[rows], scores[rows, labels], labels, 0.5)[:100]
     with torch.no_grad():
-        options = dict(score=.5, nms=.5, keep=100, topk=10**4)
+        options = dict(score=0.5, nms=0.5, keep=100, topk=10**4)
         expected = model.detections(model(images), model.anchors(SIZE), SIZE, **options)[0]
     assert len(kept) >= 20
     assert torch.allclose(boxes[rows][kept], expected["boxes"], atol=1e-2)

@@ -1,4 +1,5 @@
 """The feed: the same batches for the same seed, whoever asks and wherever one begins."""
+
 import random
 
 import numpy as np
@@ -14,10 +15,19 @@ def samples(count: int = 10) -> list[Sample]:
     """Pictures of unlike sizes, each of one grey; picture k holds k % 3 objects of label k and a crowd."""
     made = []
     for k in range(count):
-        boxes = torch.tensor([[4., 4, 20, 24], [10, 8, 30, 30], [0, 0, 39, 29]])[[*range(k % 3), 2]]
+        boxes = torch.tensor([[4.0, 4, 20, 24], [10, 8, 30, 30], [0, 0, 39, 29]])[
+            [*range(k % 3), 2]
+        ]
         crowd = torch.arange(len(boxes)) == len(boxes) - 1
-        made.append(Sample(torch.full((3, 30 + k, 40), 10 * k + 5, dtype=torch.uint8), boxes,
-                           torch.full((len(boxes),), k), crowd=crowd, id=f"p{k}"))
+        made.append(
+            Sample(
+                torch.full((3, 30 + k, 40), 10 * k + 5, dtype=torch.uint8),
+                boxes,
+                torch.full((len(boxes),), k),
+                crowd=crowd,
+                id=f"p{k}",
+            )
+        )
     return made
 
 
@@ -31,23 +41,27 @@ def assert_same(one, other) -> None:
     for (images, targets), (images2, targets2) in zip(one, other):
         assert torch.equal(images, images2)
         for target, target2 in zip(targets, targets2):
-            assert all(torch.equal(target[key], target2[key]) for key in ("boxes", "labels", "difficult"))
+            assert all(
+                torch.equal(target[key], target2[key]) for key in ("boxes", "labels", "difficult")
+            )
 
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_what_comes_out(cache):
     feed = Feed(samples(), 32, 4, augment="none", cache=cache, workers=0)
     batches = list(feed.epoch(0))
-    assert len(batches) == len(feed) == 2                                       # 10 pictures: two wait
+    assert len(batches) == len(feed) == 2  # 10 pictures: two wait
     seen = [name for batch in names(batches) for name in batch]
     assert len(set(seen)) == 8
     for images, targets in batches:
         assert images.shape == (4, 3, 32, 32) and images.dtype == torch.float32
         for image, target in zip(images, targets):
             k = int(target["id"][1:])
-            assert torch.allclose(image, torch.tensor((10 * k + 5) / 255))      # the picture belongs to the name
-            assert target["labels"].tolist() == [k] * (k % 3)                   # without the crowd
-            expected = resize(samples()[k], 32).boxes[:k % 3]
+            assert torch.allclose(
+                image, torch.tensor((10 * k + 5) / 255)
+            )  # the picture belongs to the name
+            assert target["labels"].tolist() == [k] * (k % 3)  # without the crowd
+            expected = resize(samples()[k], 32).boxes[: k % 3]
             assert torch.allclose(target["boxes"], expected)
 
 
@@ -78,7 +92,7 @@ def test_workers_give_the_same_as_none_and_leave_chance_alone():
     list(Feed(samples(), 32, 5, 0, "ssd").epoch(0))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1] and random.getstate() == before[2]
-    torch.manual_seed(99)                                                       # workers are seeded from it
+    torch.manual_seed(99)  # workers are seeded from it
     assert_same(alone, Feed(samples(), 32, 5, 0, "ssd", cache=False, workers=2).epoch(0))
 
 
@@ -112,10 +126,17 @@ def test_small_sets_and_no_cache_for_large_ones(monkeypatch):
     assert not Feed(samples(), 32, 4, cache=None).cache
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(samples=[]), "no picture"), (dict(batch=0), "batch of 0"), (dict(batch=3, world=2), "multiple of 2"),
-    (dict(batch=16, world=2), "at most 10"), (dict(rank=2, world=2), "this is 2"),
-    (dict(augment="mosaic"), "choose none")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(samples=[]), "no picture"),
+        (dict(batch=0), "batch of 0"),
+        (dict(batch=3, world=2), "multiple of 2"),
+        (dict(batch=16, world=2), "at most 10"),
+        (dict(rank=2, world=2), "this is 2"),
+        (dict(augment="mosaic"), "choose none"),
+    ],
+)
 def test_nonsense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         Feed(**dict(samples=samples(), size=32, batch=4) | change)

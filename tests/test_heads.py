@@ -11,7 +11,7 @@ from lesson_lib.losses import prior_bias
 def test_flatten_follows_one_element(memory_format):
     b, k, values, height, width = 2, 3, 5, 4, 6
     prediction = torch.zeros(b, k * values, height, width)
-    prediction[1, 2 * values + 4, 3, 1] = 7.0                           # anchor 2, value 4, row 3, column 1
+    prediction[1, 2 * values + 4, 3, 1] = 7.0  # anchor 2, value 4, row 3, column 1
     rows = flatten_predictions(prediction.contiguous(memory_format=memory_format), values)
     assert rows.shape == (b, height * width * k, values)
     assert rows.nonzero().tolist() == [[1, (3 * width + 1) * k + 2, 4]]
@@ -20,7 +20,7 @@ def test_flatten_follows_one_element(memory_format):
 def test_joined_levels_stand_where_the_anchors_stand():
     grids, per_cell = [(3, 4), (2, 1)], [2, 3]
     maps = [torch.zeros(1, k * 4, *grid) for grid, k in zip(grids, per_cell)]
-    maps[1][0, 2 * 4 + 1, 1, 0] = 1.0                                   # level 1, row 1, column 0, anchor 2
+    maps[1][0, 2 * 4 + 1, 1, 0] = 1.0  # level 1, row 1, column 0, anchor 2
     row = int(join_levels(maps, 4)[0, :, 1].nonzero())
     assert anchor_address(row, grids, per_cell) == (1, 1, 0, 2)
 
@@ -35,7 +35,9 @@ def test_ssd_outputs_count_as_the_paper_says():
     logits, deltas = heads([torch.randn(2, 8, 5, 4), torch.randn(2, 16, 3, 2)])
     anchors = 4 * 5 * 4 + 6 * 3 * 2
     assert logits.shape == (2, anchors, 3) and deltas.shape == (2, anchors, 4)
-    assert logits[0].numel() + deltas[0].numel() == (3 + 4) * anchors   # (c + 4) k m n, summed over the maps
+    assert (
+        logits[0].numel() + deltas[0].numel() == (3 + 4) * anchors
+    )  # (c + 4) k m n, summed over the maps
     assert all(not conv.bias.any() for conv in [*heads.cls, *heads.box])
 
 
@@ -51,20 +53,22 @@ def test_retinanet_heads_share_weights_between_levels():
     x = torch.randn(2, 8, 2, 3)
     logits, deltas = heads([x, x])
     assert logits.shape == (2, 2 * 54, 3) and deltas.shape == (2, 2 * 54, 4)
-    assert torch.equal(logits[:, :54], logits[:, 54:]) and torch.equal(deltas[:, :54], deltas[:, 54:])
+    assert torch.equal(logits[:, :54], logits[:, 54:]) and torch.equal(
+        deltas[:, :54], deltas[:, 54:]
+    )
 
 
 def test_retinanet_heads_start_as_the_paper_says():
     torch.manual_seed(0)
     heads = RetinaNetHeads(64, 9, 20)
     convs = [module for module in heads.modules() if isinstance(module, nn.Conv2d)]
-    assert len(convs) == 10                                             # four, four, and the two last ones
+    assert len(convs) == 10  # four, four, and the two last ones
     for conv in convs:
-        assert conv.weight.std().item() == pytest.approx(0.01, rel=.03)
-        bias = prior_bias(.01) if conv is heads.cls else 0.0
+        assert conv.weight.std().item() == pytest.approx(0.01, rel=0.03)
+        bias = prior_bias(0.01) if conv is heads.cls else 0.0
         assert conv.bias.tolist() == pytest.approx([bias] * len(conv.bias))
     logits, _ = heads([torch.randn(1, 64, 4, 4)])
-    assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=.01)
+    assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.01)
 
 
 def test_classes_do_not_reach_the_box_tower():

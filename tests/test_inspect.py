@@ -1,4 +1,5 @@
 """The check of a data set: each thing that can be wrong is put into a folder and must be found there."""
+
 import shutil
 
 import pytest
@@ -7,8 +8,10 @@ from tiny_data import coco_file, picture, voc_folder, voc_object, voc_picture, v
 from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.inspect import inspect_dataset, open_splits
 
-QUIET = {"picture without objects": ["test: c.png"],
-         "class without objects": ["test: cat", "test: dog", "val: cat"]}
+QUIET = {
+    "picture without objects": ["test: c.png"],
+    "class without objects": ["test: cat", "test: dog", "val: cat"],
+}
 
 
 def found(report) -> dict[str, list[str]]:
@@ -28,48 +31,72 @@ def test_a_corrupt_and_a_missing_picture_do_not_stop_it(tmp_path):
     (tmp_path / "JPEGImages" / "b.png").unlink()
     problems = found(inspect_dataset(tmp_path))
     assert problems.keys() == {"picture unreadable", "picture missing"}
-    assert problems["picture unreadable"][0].startswith("train: The picture ") and "a.png" in str(problems)
-    assert problems["picture missing"][0].startswith("val: The picture ") and "b.png" in str(problems)
+    assert problems["picture unreadable"][0].startswith("train: The picture ") and "a.png" in str(
+        problems
+    )
+    assert problems["picture missing"][0].startswith("val: The picture ") and "b.png" in str(
+        problems
+    )
 
 
 def test_boxes_that_are_no_boxes_and_annotations_that_are_none(tmp_path):
     voc_folder(tmp_path)
-    voc_picture(tmp_path, "d", voc_object("cat", (5, 5, 5, 5)) + voc_object("cat", (30, 1, 40, 9))
-                + voc_object("cat", (3, 3, 30, 9)) + voc_object("cat", ("x", 3, 30, 9)), seed=4)
+    voc_picture(
+        tmp_path,
+        "d",
+        voc_object("cat", (5, 5, 5, 5))
+        + voc_object("cat", (30, 1, 40, 9))
+        + voc_object("cat", (3, 3, 30, 9))
+        + voc_object("cat", ("x", 3, 30, 9)),
+        seed=4,
+    )
     (tmp_path / "Annotations" / "e.xml").write_text("<")
     voc_split(tmp_path, "train", "a", "d", "e", "gone")
     assert found(inspect_dataset(tmp_path)) == {
-        "empty box": ["train: Annotations/d.xml: object 1 (cat: 5, 5, 5, 5) has no area; left out."],
-        "box outside": ["train: Annotations/d.xml: object 2 (cat: 30, 1, 40, 9) lies outside the 20x10 "
-                        "picture; left out."],
-        "box across the border": ["train: Annotations/d.xml: object 3 (cat: 3, 3, 30, 9) leaves the 20x10 "
-                                  "picture; cut there."],
-        "broken box": ["train: Annotations/d.xml: object 4 (cat: nan, 3, 30, 9) has a corner that is no "
-                       "number; left out."],
+        "empty box": [
+            "train: Annotations/d.xml: object 1 (cat: 5, 5, 5, 5) has no area; left out."
+        ],
+        "box outside": [
+            "train: Annotations/d.xml: object 2 (cat: 30, 1, 40, 9) lies outside the 20x10 "
+            "picture; left out."
+        ],
+        "box across the border": [
+            "train: Annotations/d.xml: object 3 (cat: 3, 3, 30, 9) leaves the 20x10 "
+            "picture; cut there."
+        ],
+        "broken box": [
+            "train: Annotations/d.xml: object 4 (cat: nan, 3, 30, 9) has a corner that is no "
+            "number; left out."
+        ],
         "annotation unreadable": ["train: Annotations/e.xml: is unreadable; picture left out."],
-        "annotation missing": ["train: Annotations/gone.xml: is missing; picture left out."]}
+        "annotation missing": ["train: Annotations/gone.xml: is missing; picture left out."],
+    }
 
 
 def test_unknown_classes_in_voc_and_in_coco(tmp_path):
     voc_folder(tmp_path / "voc")
     assert found(inspect_dataset(f"voc:{tmp_path / 'voc'}", ["dog"])) == {
-        "unknown class": ["train: Annotations/a.xml: object 2 (cat: 1, 1, 20, 10) is of no known class; left "
-                          "out."]}
+        "unknown class": [
+            "train: Annotations/a.xml: object 2 (cat: 1, 1, 20, 10) is of no known class; left out."
+        ]
+    }
     coco_file(tmp_path / "coco")
     assert found(inspect_dataset(tmp_path / "coco", ["bus", "fox"])) == {
-        "unknown class": ["train: train0.png: 1 of class 'cup'"]}
+        "unknown class": ["train: train0.png: 1 of class 'cup'"]
+    }
 
 
 def test_a_picture_of_another_size(tmp_path):
     voc_folder(tmp_path)
     picture(tmp_path / "JPEGImages" / "b.png", 30, 15)
     assert found(inspect_dataset(tmp_path)) == {
-        "picture of another size": ["val: b.png is 30x15, annotated as 20x10"]}
+        "picture of another size": ["val: b.png is 30x15, annotated as 20x10"]
+    }
 
 
 def test_the_same_pixels_in_two_splits_whatever_the_file(tmp_path):
     voc_folder(tmp_path)
-    picture(tmp_path / "JPEGImages" / "c.png", seed=1, compress_level=1)         # as a.png, other bytes
+    picture(tmp_path / "JPEGImages" / "c.png", seed=1, compress_level=1)  # as a.png, other bytes
     a, c = ((tmp_path / "JPEGImages" / f"{name}.png").read_bytes() for name in "ac")
     assert a != c
     report = inspect_dataset(tmp_path)
@@ -81,7 +108,9 @@ def test_the_same_picture_twice_in_a_split(tmp_path):
     voc_folder(tmp_path)
     voc_picture(tmp_path, "d", seed=1)
     voc_split(tmp_path, "train", "a", "d")
-    assert found(inspect_dataset(tmp_path)) == {"same picture twice": ["train: a.png = train: d.png"]}
+    assert found(inspect_dataset(tmp_path)) == {
+        "same picture twice": ["train: a.png = train: d.png"]
+    }
 
 
 def test_nearly_the_same_picture_in_two_splits_is_a_remark(tmp_path):
@@ -101,34 +130,53 @@ def test_nearly_the_same_picture_in_two_splits_is_a_remark(tmp_path):
 
 def test_flat_pictures_are_not_alike(tmp_path):
     from PIL import Image
+
     voc_folder(tmp_path)
     for k, name in enumerate("abc"):
-        Image.new("RGB", (20, 10), (50 * k, 50 * k, 50 * k)).save(tmp_path / "JPEGImages" / f"{name}.png")
+        Image.new("RGB", (20, 10), (50 * k, 50 * k, 50 * k)).save(
+            tmp_path / "JPEGImages" / f"{name}.png"
+        )
     assert "nearly the same picture in two splits" not in inspect_dataset(tmp_path).remarks
 
 
 def test_remarks_on_boxes_classes_and_files(tmp_path):
     voc_folder(tmp_path)
     for k in range(10):
-        dog, rat = voc_object("dog", (1, 1, 15, 10)) * (k > 0), voc_object("rat", (1, 1, 5, 5)) * (k > 2)
+        dog, rat = (
+            voc_object("dog", (1, 1, 15, 10)) * (k > 0),
+            voc_object("rat", (1, 1, 5, 5)) * (k > 2),
+        )
         voc_picture(tmp_path, f"d{k}", dog + rat + voc_object("cat", (2, 2, 16, 10)), seed=10 + k)
     (tmp_path / "JPEGImages" / "notes.txt").write_text("no picture")
-    voc_picture(tmp_path, "e", voc_object("dog", (1, 1, 20, 10)) + voc_object("dog", (1, 1, 19, 10)), seed=30)
+    voc_picture(
+        tmp_path,
+        "e",
+        voc_object("dog", (1, 1, 20, 10)) + voc_object("dog", (1, 1, 19, 10)),
+        seed=30,
+    )
     voc_split(tmp_path, "train", *(f"d{k}" for k in range(10)))
     voc_split(tmp_path, "val", "e")
     remarks = inspect_dataset(tmp_path).remarks
     assert remarks["usual class absent"] == ["train: d0.png: no dog"]
     assert remarks["nearly the same box twice"] == [
-        "val: e.png: dog [0.0, 0.0, 20.0, 10.0] and dog [0.0, 0.0, 19.0, 10.0]"]
+        "val: e.png: dog [0.0, 0.0, 20.0, 10.0] and dog [0.0, 0.0, 19.0, 10.0]"
+    ]
     assert [s.rpartition("/")[2] for s in remarks["picture of no split"]] == ["a.png", "b.png"]
 
 
 def test_pictures_in_subfolders_are_told_apart(tmp_path):
-    coco_file(tmp_path, images=[{"id": 10, "file_name": "x/1.png", "width": 20, "height": 10},
-                                {"id": 11, "file_name": "y/1.png", "width": 20, "height": 10}])
+    coco_file(
+        tmp_path,
+        images=[
+            {"id": 10, "file_name": "x/1.png", "width": 20, "height": 10},
+            {"id": 11, "file_name": "y/1.png", "width": 20, "height": 10},
+        ],
+    )
     for folder in "xy":
         picture(tmp_path / "images" / "train" / folder / "1.png", seed=5)
-    assert found(inspect_dataset(tmp_path)) == {"same picture twice": ["train: x/1.png = train: y/1.png"]}
+    assert found(inspect_dataset(tmp_path)) == {
+        "same picture twice": ["train: x/1.png = train: y/1.png"]
+    }
 
 
 def test_all_pictures_corrupt(tmp_path):
@@ -144,7 +192,9 @@ def test_which_splits_are_opened(tmp_path):
     (tmp_path / "voc" / "ImageSets" / "Main" / "val.txt").unlink()
     assert list(open_splits(f"voc:{tmp_path / 'voc'}")) == ["train", "trainval", "test"]
     shutil.rmtree(tmp_path / "voc" / "ImageSets")
-    assert {name: len(data) for name, data in open_splits(str(tmp_path / "voc")).items()} == {"all": 3}
+    assert {name: len(data) for name, data in open_splits(str(tmp_path / "voc")).items()} == {
+        "all": 3
+    }
     for split in ("train", "val"):
         file = coco_file(tmp_path / "coco", split)
     for what in (f"coco:{tmp_path / 'coco'}", str(tmp_path / "coco")):
@@ -158,7 +208,9 @@ def test_open_splits_can_be_given(tmp_path):
     assert inspect_dataset({"none": Annotated(["cat"])}).pictures == {"none": 0}
 
 
-@pytest.mark.parametrize("what, sentence", [("bcd", "did you mean 'bccd'"), ("smears", "drawn by this")])
+@pytest.mark.parametrize(
+    "what, sentence", [("bcd", "did you mean 'bccd'"), ("smears", "drawn by this")]
+)
 def test_what_is_no_data_set(what, sentence):
     with pytest.raises(ValueError, match=sentence):
         inspect_dataset(what)
@@ -170,8 +222,12 @@ def test_the_text_of_a_report(tmp_path):
     voc_split(tmp_path, "val", "b", "d")
     report = inspect_dataset(tmp_path)
     lines = str(report).splitlines()
-    assert lines[1:5] == ["              train      val     test", "  pictures        1        2        1",
-                          "  cat             1        0        0", "  dog             1        1        0"]
+    assert lines[1:5] == [
+        "              train      val     test",
+        "  pictures        1        2        1",
+        "  cat             1        0        0",
+        "  dog             1        1        0",
+    ]
     assert "12 problems" in lines and "  empty box: 12" in lines and "    ... and 2 more" in lines
     assert len([line for line in lines if "has no area" in line]) == 10
     assert len([line for line in report.text(None).splitlines() if "has no area" in line]) == 12
@@ -185,7 +241,10 @@ def test_bccd_as_its_card_says(real_datasets):
     report = inspect_dataset("bccd")
     assert {kind: len(s) for kind, s in report.problems.items()} == {"empty box": 2}
     assert {kind: len(s) for kind, s in report.remarks.items()} == {
-        "nearly the same box twice": 7, "usual class absent": 21, "nearly the same picture in two splits": 1}
+        "nearly the same box twice": 7,
+        "usual class absent": 21,
+        "nearly the same picture in two splits": 1,
+    }
     assert report.counts["train"] == {"RBC": 2381, "WBC": 214, "Platelets": 209}
 
 
@@ -193,4 +252,6 @@ def test_aquarium_as_its_card_says(real_datasets):
     real_datasets("aquarium")
     report = inspect_dataset("aquarium")
     assert found(report) == {} and {kind: len(s) for kind, s in report.remarks.items()} == {
-        "picture without objects": 1, "nearly the same picture in two splits": 8}
+        "picture without objects": 1,
+        "nearly the same picture in two splits": 8,
+    }

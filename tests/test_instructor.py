@@ -1,4 +1,5 @@
 """The instructor's table is made from the lessons.  `python tests/test_instructor.py` writes it anew."""
+
 import re
 import sys
 from pathlib import Path
@@ -20,12 +21,24 @@ def row(path: Path) -> str:
     minutes = re.search(r"(\d+) minutes", first)[1]
     needs = re.search(r"(?:You need|Before this).*", first)
     after = re.findall(r"lessons? ((?:\d+(?:, | and | to )?)+)", needs[0] if needs else "")
-    exercises, solutions = ([name for cell in cells if ("solution" in cell.metadata.get("tags", [])) == solved
-                             for name in re.findall(r'^check\("\d\d\.(\w+)"', cell.source, re.MULTILINE)]
-                            for solved in (False, True))
-    ids = {name: cell.id for cell in cells if "solution" in cell.metadata.get("tags", [])
-           for name in re.findall(r'^check\("\d\d\.(\w+)"', cell.source, re.MULTILINE)}
-    assert path.name[:2] == "00" or sorted(exercises) == sorted(solutions), f"{path.name}: a solution for each exercise"
+    exercises, solutions = (
+        [
+            name
+            for cell in cells
+            if ("solution" in cell.metadata.get("tags", [])) == solved
+            for name in re.findall(r'^check\("\d\d\.(\w+)"', cell.source, re.MULTILINE)
+        ]
+        for solved in (False, True)
+    )
+    ids = {
+        name: cell.id
+        for cell in cells
+        if "solution" in cell.metadata.get("tags", [])
+        for name in re.findall(r'^check\("\d\d\.(\w+)"', cell.source, re.MULTILINE)
+    }
+    assert path.name[:2] == "00" or sorted(exercises) == sorted(solutions), (
+        f"{path.name}: a solution for each exercise"
+    )
     told = ", ".join(f"{name} (`{ids[name]}`)" if name in ids else name for name in exercises)
     return f"| [{title}](../notebooks/{path.name}) | {minutes} | {'; '.join(dict.fromkeys(after)) or 'none'} | {told} |"
 
@@ -33,8 +46,11 @@ def row(path: Path) -> str:
 def page(text: str) -> str:
     """The page with the table of today's lessons."""
     before, _, rest = text.partition(MARKS[0])
-    table = ["| lesson | minutes | rests on | exercises (cell of the solution) |", "|---|---|---|---|",
-             *map(row, lab.lessons())]
+    table = [
+        "| lesson | minutes | rests on | exercises (cell of the solution) |",
+        "|---|---|---|---|",
+        *map(row, lab.lessons()),
+    ]
     return "\n".join([f"{before}{MARKS[0]}", *table, f"{MARKS[1]}{rest.partition(MARKS[1])[2]}"])
 
 

@@ -1,4 +1,5 @@
 """lab.py without ever making a real environment: a record of what it was asked for stands for `lab.run`."""
+
 import ast
 import json
 import os
@@ -21,7 +22,13 @@ class Course:
     """A small copy of the repository in a folder with a space in its name, and the commands that were run."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.venv, self.commands, self.environments, self.codes = root, root / ".venv", [], [], []
+        self.root, self.venv, self.commands, self.environments, self.codes = (
+            root,
+            root / ".venv",
+            [],
+            [],
+            [],
+        )
         self.notebooks = root / "notebooks"
         self.notebooks.mkdir(parents=True)
         for name in ("requirements.txt", "pyproject.toml"):
@@ -42,7 +49,11 @@ class Course:
         return path
 
     def commit(self) -> None:
-        for command in (["init", "-q"], ["add", "-f", "notebooks"], ["commit", "-q", "-m", "published"]):
+        for command in (
+            ["init", "-q"],
+            ["add", "-f", "notebooks"],
+            ["commit", "-q", "-m", "published"],
+        ):
             identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
             subprocess.run(["git", *identity, *command], cwd=self.root, check=True)
 
@@ -98,7 +109,9 @@ def test_the_environment_is_updated_when_its_files_change(ready, name):
     (ready.root / name).write_text("torch==3")
     (ready.venv / "kept").touch()
     lab.environment()
-    assert [command[1:3] for command in ready.commands] == [["-m", "pip"]] and (ready.venv / "kept").exists()
+    assert [command[1:3] for command in ready.commands] == [["-m", "pip"]] and (
+        ready.venv / "kept"
+    ).exists()
     lab.environment()
     assert len(ready.commands) == 1
 
@@ -117,6 +130,7 @@ def test_an_installation_that_was_cut_off_does_not_look_finished(course, monkeyp
             (course.venv / "half").touch()
             raise MemoryError("the process is gone")
         return 0
+
     monkeypatch.setattr(lab, "run", cut_off)
     pytest.raises(MemoryError, lab.environment)
     assert course.stamp == lab.UNFINISHED
@@ -130,7 +144,11 @@ def test_an_environment_of_somebodys_own_is_updated_and_not_removed(course):
     course.run(["venv"], {})
     (course.venv / "theirs").touch()
     lab.environment()
-    assert (course.venv / "theirs").exists() and "pip" in course.commands[-1] and len(course.commands) == 2
+    assert (
+        (course.venv / "theirs").exists()
+        and "pip" in course.commands[-1]
+        and len(course.commands) == 2
+    )
 
 
 def test_without_a_network_there_is_a_sentence_and_the_next_try_starts_again(course):
@@ -160,7 +178,9 @@ def test_a_disk_that_is_too_small(course, monkeypatch):
 
 
 def test_a_python_without_venv_is_told_debians_package(course, monkeypatch):
-    monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
+    monkeypatch.setattr(
+        lab.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name
+    )
     assert "apt-get install python3-venv" in stops(lab.environment) and not course.venv.exists()
 
 
@@ -229,9 +249,17 @@ def test_test_runs_everything_strictly_and_reproducibly(ready, monkeypatch):
     ready.codes = [1]
     assert lab.main(["test", "-k", "boxes"]) == 1
     (command,), (env,) = ready.commands, ready.environments
-    assert {"--nbval", "--nbval-current-env", "--nbval-sanitize-with=tools/nbval_sanitize.cfg"} < set(command)
+    assert {
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with=tools/nbval_sanitize.cfg",
+    } < set(command)
     assert command[-4:] == ["-k", "boxes", "tests", str(lesson)]
-    assert (env["LESSON_BUDGET"], env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) == ("ci", "1", "")
+    assert (env["LESSON_BUDGET"], env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) == (
+        "ci",
+        "1",
+        "",
+    )
     assert env["LESSON_NOTEBOOKS"] == str(lesson)
 
 
@@ -256,11 +284,20 @@ def test_an_edited_lesson_is_named_and_the_published_one_is_tested(ready, monkey
         tested.update({Path(path).name: Path(path).read_text() for path in command[-3:]})
         assert env["LESSON_NOTEBOOKS"].split(os.pathsep) == command[-3:]
         return 0
+
     monkeypatch.setattr(lab, "run", run)
     lab.test([])
     said = capsys.readouterr().out
-    assert "edited 2 cells of 01_boxes.ipynb" in said and "opened or run 02_anchors.ipynb" in said and "03" not in said
-    assert list(tested) == [".published_01_boxes.ipynb", ".published_02_anchors.ipynb", "03_matching.ipynb"]
+    assert (
+        "edited 2 cells of 01_boxes.ipynb" in said
+        and "opened or run 02_anchors.ipynb" in said
+        and "03" not in said
+    )
+    assert list(tested) == [
+        ".published_01_boxes.ipynb",
+        ".published_02_anchors.ipynb",
+        "03_matching.ipynb",
+    ]
     assert "a = 2" not in tested[".published_01_boxes.ipynb"]
     assert "another machine" not in tested[".published_02_anchors.ipynb"]
     assert sorted(path.name[:2] for path in ready.notebooks.iterdir()) == ["01", "02", "03"]
@@ -327,13 +364,23 @@ def test_the_makefile_and_ci_call_the_same_commands():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the way of POSIX here")
-@pytest.mark.parametrize(("sent", "to_group", "code"), [("SIGINT", True, 130), ("SIGTERM", False, 7)])
+@pytest.mark.parametrize(
+    ("sent", "to_group", "code"), [("SIGINT", True, 130), ("SIGTERM", False, 7)]
+)
 def test_a_signal_is_the_programs_to_answer(sent, to_group, code):
-    child = ("import signal, sys, time; stop = lambda *_: sys.exit(7); signal.signal(signal.SIGTERM, stop); "
-             "signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)")
+    child = (
+        "import signal, sys, time; stop = lambda *_: sys.exit(7); signal.signal(signal.SIGTERM, stop); "
+        "signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)"
+    )
     parent = f"import lab, os, sys; sys.exit(lab.run([sys.executable, '-c', {child!r}], dict(os.environ)))"
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=Path(lab.__file__).parent, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        cwd=Path(lab.__file__).parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert process.stdout.readline() == "ready\n"
     (os.killpg if to_group else os.kill)(process.pid, getattr(signal, sent))
     _, errors = process.communicate(timeout=30)

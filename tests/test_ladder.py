@@ -1,4 +1,5 @@
 """The ladder: whole detectors climb it, each broken one falls where its bug is, and nothing is raised."""
+
 import types
 
 import pytest
@@ -6,8 +7,8 @@ import torch
 from torch import nn
 
 from lesson_lib.anchors import PyramidAnchors
-from lesson_lib.checks import ladder as module
-from lesson_lib.checks.ladder import RUNGS, ladder
+from lesson_lib.course.checks import ladder as module
+from lesson_lib.course.checks.ladder import RUNGS, ladder
 from lesson_lib.detectors.criterion import Outputs
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
@@ -15,7 +16,9 @@ from lesson_lib.detectors.ssd import SSD, SSDConfig
 
 class Ssd(SSD):
     def __init__(self, num_classes, image_size):
-        super().__init__(SSDConfig(num_classes=num_classes, backbone="tiny-8", image_size=image_size))
+        super().__init__(
+            SSDConfig(num_classes=num_classes, backbone="tiny-8", image_size=image_size)
+        )
 
 
 class Retina(RetinaNet):
@@ -23,13 +26,19 @@ class Retina(RetinaNet):
 
     def __init__(self, num_classes, image_size):
         spec = PyramidAnchors(sizes=(16, 32, 64, 128, 256))
-        super().__init__(RetinaNetConfig(num_classes=num_classes, backbone="tiny", channels=32, spec=spec, prior=self.prior))
+        super().__init__(
+            RetinaNetConfig(
+                num_classes=num_classes, backbone="tiny", channels=32, spec=spec, prior=self.prior
+            )
+        )
 
 
 def broken(base=Ssd, **methods):
     """A detector with other methods; each is given the detector, the method as it was, and the arguments."""
+
     def wrap(name, change):
         return lambda self, *args: change(self, getattr(super(kind, self), name), *args)
+
     kind = type("Broken", (base,), {name: wrap(name, change) for name, change in methods.items()})
     return kind
 
@@ -44,12 +53,17 @@ def deaf(self, forward, images):
 
 
 def as_if_all(self, criterion, outputs, anchors, targets):
-    return {name: value / len(anchors) for name, value in criterion(outputs, anchors, targets).items()}
+    return {
+        name: value / len(anchors) for name, value in criterion(outputs, anchors, targets).items()
+    }
 
 
 def nothing_by_nothing(self, criterion, outputs, anchors, targets):
     positives = sum(len(t["boxes"]) for t in targets)
-    return {name: value * positives / (positives or float("nan")) for name, value in criterion(outputs, anchors, targets).items()}
+    return {
+        name: value * positives / (positives or float("nan"))
+        for name, value in criterion(outputs, anchors, targets).items()
+    }
 
 
 def infinite_slope(self, criterion, outputs, anchors, targets):
@@ -62,26 +76,59 @@ def label_shifted(self, detections, outputs, anchors, size):
 
 
 FALLS = [
-    (broken(forward=lambda s, f, x: (f(x)[0][..., 1:], f(x)[1])), "ssd", "✗ 1 shapes: cls_logits: expected shape"),
-    (broken(forward=lambda s, f, x: (f(x)[0], f(x)[1].transpose(1, 2))), "ssd", "✗ 1 shapes: box_deltas"),
+    (
+        broken(forward=lambda s, f, x: (f(x)[0][..., 1:], f(x)[1])),
+        "ssd",
+        "✗ 1 shapes: cls_logits: expected shape",
+    ),
+    (
+        broken(forward=lambda s, f, x: (f(x)[0], f(x)[1].transpose(1, 2))),
+        "ssd",
+        "✗ 1 shapes: box_deltas",
+    ),
     (broken(forward=rows_moved), "ssd", "must stand in the anchors' order"),
-    (broken(anchors=lambda s, f, *a: f(*a)[:, [1, 0, 3, 2]]), "ssd", "must stand in the anchors' order"),
+    (
+        broken(anchors=lambda s, f, *a: f(*a)[:, [1, 0, 3, 2]]),
+        "ssd",
+        "must stand in the anchors' order",
+    ),
     (broken(anchors=lambda s, f, *a: f(*a)[1:]), "ssd", "✗ 1 shapes: cls_logits"),
-    (broken(anchors=lambda s, f, *a: f(*a) / 128), "ssd", "✗ 1 shapes: anchors: expected x1, y1, x2, y2 in pixels"),
-    (broken(criterion=lambda s, f, *a: {"cls": f(*a)["cls"]}), "ssd", '✗ 2 known batch: criterion: expected a dict'),
-    (broken(forward=lambda s, f, x: torch.nn.functional.cross_entropy(x, "label")), "ssd", " of <lambda>: "),
+    (
+        broken(anchors=lambda s, f, *a: f(*a) / 128),
+        "ssd",
+        "✗ 1 shapes: anchors: expected x1, y1, x2, y2 in pixels",
+    ),
+    (
+        broken(criterion=lambda s, f, *a: {"cls": f(*a)["cls"]}),
+        "ssd",
+        "✗ 2 known batch: criterion: expected a dict",
+    ),
+    (
+        broken(forward=lambda s, f, x: torch.nn.functional.cross_entropy(x, "label")),
+        "ssd",
+        " of <lambda>: ",
+    ),
     (type("NoPrior", (Retina,), {"prior": 0.5}), "retinanet", "lacks the prior"),
     (broken(criterion=as_if_all), "ssd", "✗ 2 known batch: two smears and an empty picture, 'cls'"),
-    (broken(Retina, criterion=as_if_all), "retinanet", "✗ 2 known batch: two smears and an empty picture, 'cls'"),
+    (
+        broken(Retina, criterion=as_if_all),
+        "retinanet",
+        "✗ 2 known batch: two smears and an empty picture, 'cls'",
+    ),
     (broken(criterion=nothing_by_nothing), "ssd", "✗ 2 known batch: no object at all"),
     (broken(criterion=infinite_slope), "ssd", "gradient is not finite"),
     (broken(forward=deaf), "ssd", "✗ 3 overfit one picture: loss"),
     (broken(detections=label_shifted), "ssd", "✗ 3 overfit one picture: AP50 0"),
-    (broken(forward=lambda s, f, x: f(x) + 1 / 0), "ssd", "✗ 1 shapes: stopped with ZeroDivisionError in line"),
+    (
+        broken(forward=lambda s, f, x: f(x) + 1 / 0),
+        "ssd",
+        "✗ 1 shapes: stopped with ZeroDivisionError in line",
+    ),
     (broken(forward=lambda s, f, x: None), "ssd", "○ 1 shapes: not attempted yet"),
     (broken(criterion=lambda s, f, *a: ...), "ssd", "○ 2 known batch: not attempted yet"),
     (lambda num_classes, image_size: None, "ssd", "○ 1 shapes: not attempted yet"),
-    (types.ModuleType("my_ssd"), "ssd", "○ 1 shapes: not attempted yet"), (None, "ssd", "○ 1 shapes: not attempted yet"),
+    (types.ModuleType("my_ssd"), "ssd", "○ 1 shapes: not attempted yet"),
+    (None, "ssd", "○ 1 shapes: not attempted yet"),
     (Ssd, "yolo", "✗ choose kind from ssd, retinanet"),
 ]
 
@@ -97,7 +144,9 @@ def test_a_broken_detector_falls_where_its_bug_is(detector, kind, words, capsys)
 def test_the_librarys_detectors_climb_three_rungs(detector, kind, capsys):
     ladder(detector, kind, until="overfit one picture")
     said = capsys.readouterr().out.splitlines()
-    assert [line[0] for line in said] == ["✓"] * 3 and [name in line for name, line in zip(RUNGS, said)] == [True] * 3
+    assert [line[0] for line in said] == ["✓"] * 3 and [
+        name in line for name, line in zip(RUNGS, said)
+    ] == [True] * 3
 
 
 def test_a_module_and_a_model_climb_too_and_stay_as_they_are(capsys):
@@ -114,27 +163,47 @@ def test_a_module_and_a_model_climb_too_and_stay_as_they_are(capsys):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("losses", "perfect", "words"), [
-    ([10.0] * 20 + [1.0] * 20, True, ["✓ 4", "✓ 5 metric gate: AP50 1.00"]),
-    ([10.0] * 40, True, ["✗ 4 short training: loss 10.00 to 10.00"]),
-    ([10.0] * 20 + [float("nan")] * 20, True, ["✗ 4"]),
-    ([10.0] * 20 + [1.0] * 20, False, ["✓ 4", "✗ 5 metric gate: AP50 0.00"])])
+@pytest.mark.parametrize(
+    ("losses", "perfect", "words"),
+    [
+        ([10.0] * 20 + [1.0] * 20, True, ["✓ 4", "✓ 5 metric gate: AP50 1.00"]),
+        ([10.0] * 40, True, ["✗ 4 short training: loss 10.00 to 10.00"]),
+        ([10.0] * 20 + [float("nan")] * 20, True, ["✗ 4"]),
+        ([10.0] * 20 + [1.0] * 20, False, ["✓ 4", "✗ 5 metric gate: AP50 0.00"]),
+    ],
+)
 def test_short_training_and_gate(losses, perfect, words, capsys, monkeypatch):
     """What training and prediction would give is put in their place."""
+
     def predict(model, pictures, size):
-        shown = [s.target() for s in pictures] if perfect or len(pictures) == 1 else [{**s.target(), "boxes": s.boxes + 500}
-                                                                                     for s in pictures]
-        return [{"boxes": t["boxes"], "labels": t["labels"], "scores": torch.ones(len(t["labels"]))} for t in shown]
+        shown = (
+            [s.target() for s in pictures]
+            if perfect or len(pictures) == 1
+            else [{**s.target(), "boxes": s.boxes + 500} for s in pictures]
+        )
+        return [
+            {"boxes": t["boxes"], "labels": t["labels"], "scores": torch.ones(len(t["labels"]))}
+            for t in shown
+        ]
+
     monkeypatch.setattr(module, "predict", predict)
-    monkeypatch.setattr(module, "train", lambda model, pictures, recipe: (
-        {"loss": loss} for loss in (losses if len(pictures) > 1 else [10.0] * 20 + [0.1] * 20)))
+    monkeypatch.setattr(
+        module,
+        "train",
+        lambda model, pictures, recipe: (
+            {"loss": loss} for loss in (losses if len(pictures) > 1 else [10.0] * 20 + [0.1] * 20)
+        ),
+    )
     ladder(Ssd, "ssd")
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3 + len(words) and all(line.startswith(word) for line, word in zip(said[3:], words)), said
+    assert len(said) == 3 + len(words) and all(
+        line.startswith(word) for line, word in zip(said[3:], words)
+    ), said
 
 
 def test_a_detector_of_its_own_making_climbs(capsys):
     """Not one of the library's classes: plain tensors out, nothing inherited."""
+
     class Plain(nn.Module):
         def __init__(self, num_classes, image_size):
             super().__init__()
@@ -144,8 +213,11 @@ def test_a_detector_of_its_own_making_climbs(capsys):
             return tuple(self.ssd(images))
 
         def __getattr__(self, name):
-            return getattr(super().__getattr__("ssd"), name) if name in ("anchors", "criterion", "detections") \
+            return (
+                getattr(super().__getattr__("ssd"), name)
+                if name in ("anchors", "criterion", "detections")
                 else super().__getattr__(name)
+            )
 
     ladder(Plain, "ssd", until="known batch")
     assert capsys.readouterr().out.count("✓") == 2

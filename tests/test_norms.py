@@ -8,8 +8,11 @@ from lesson_lib.detectors.norms import FrozenBatchNorm, conv_block, make_norm, r
 
 def fill(module: nn.Module) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return {name: torch.rand(value.shape, generator=generator) + .5
-            for name, value in module.state_dict().items() if value.is_floating_point()}
+    return {
+        name: torch.rand(value.shape, generator=generator) + 0.5
+        for name, value in module.state_dict().items()
+        if value.is_floating_point()
+    }
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.0])
@@ -25,11 +28,12 @@ def test_frozen_norm_equals_torchvisions_in_either_mode(eps):
 def test_frozen_norm_keeps_half_precision_half():
     x = torch.randn(2, 6, 5, 3, dtype=torch.bfloat16)
     assert FrozenBatchNorm(6)(x).dtype == torch.bfloat16
-    assert FrozenBatchNorm2d(6)(x).dtype == torch.float32               # why torchvision's is not used
+    assert FrozenBatchNorm2d(6)(x).dtype == torch.float32  # why torchvision's is not used
 
 
-@pytest.mark.parametrize("channels, groups", [
-    (1, 1), (3, 1), (16, 8), (24, 8), (32, 16), (40, 8), (64, 32), (512, 32)])
+@pytest.mark.parametrize(
+    "channels, groups", [(1, 1), (3, 1), (16, 8), (24, 8), (32, 16), (40, 8), (64, 32), (512, 32)]
+)
 def test_groups(channels, groups):
     norm = make_norm("group", channels)
     assert (norm.num_groups, norm.num_channels) == (groups, channels)
@@ -40,18 +44,25 @@ def test_unknown_norm():
         make_norm("layer", 8)
 
 
-@pytest.mark.parametrize("norm, kind", [(None, None), ("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d),
-                                        ("group", nn.GroupNorm)])
+@pytest.mark.parametrize(
+    "norm, kind",
+    [(None, None), ("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)],
+)
 def test_block_has_a_bias_or_a_norm(norm, kind):
     block = conv_block(4, 8, 3, dilation=2, norm=norm)
     assert (block[0].bias is None) == (norm is not None)
     assert [type(layer) for layer in block] == [nn.Conv2d, *([kind] if kind else []), nn.ReLU]
-    assert block(torch.randn(2, 4, 7, 9)).shape == (2, 8, 7, 9) and len(conv_block(4, 8, act=None)) == 1
+    assert (
+        block(torch.randn(2, 4, 7, 9)).shape == (2, 8, 7, 9)
+        and len(conv_block(4, 8, act=None)) == 1
+    )
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_replacing_batch_norms(norm):
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.BatchNorm2d(8, eps=.01), nn.ReLU()))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Sequential(nn.BatchNorm2d(8, eps=0.01), nn.ReLU())
+    )
     network.load_state_dict(network.state_dict() | fill(network))
     x = torch.randn(2, 3, 6, 6)
     before = network.eval()(x)

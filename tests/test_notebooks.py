@@ -2,6 +2,7 @@
 
 Running them is nbval's part (`lab.py test`): it passes one whose outputs were stripped, and sees no metadata.
 """
+
 import ast
 import os
 import re
@@ -15,14 +16,26 @@ import lab
 from tools.notebooks import EMBEDDED, METADATA, as_text, normalise, split, tags
 
 # `lab.py test` names the published lessons, which a learner may have filled in.
-NOTEBOOKS = [Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name]
+NOTEBOOKS = [
+    Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name
+]
 KILOBYTES = 600
-TAGS = {"solution", "hide-cell", "hide-input", "raises-exception", "nbval-ignore-output", "tolerance",
-        "varies"}
+TAGS = {
+    "solution",
+    "hide-cell",
+    "hide-input",
+    "raises-exception",
+    "nbval-ignore-output",
+    "tolerance",
+    "varies",
+}
 SHOWS = {"print", "check", "display", "show"}
-MACHINE_PATH = re.compile(r"(?<![\w:/.])/(?:home|Users|root|tmp|var|mnt|opt|srv|work\w*)/|\b[A-Z]:\\\w")
+MACHINE_PATH = re.compile(
+    r"(?<![\w:/.])/(?:home|Users|root|tmp|var|mnt|opt|srv|work\w*)/|\b[A-Z]:\\\w"
+)
 BARE_WIDGET = re.compile(
-    r"(?:\w*Slider|[VH]?Box|GridBox|Tab|HTML|Image|Output|interactive|\w*Button|Dropdown|\w*Text)\(")
+    r"(?:\w*Slider|[VH]?Box|GridBox|Tab|HTML|Image|Output|interactive|\w*Button|Dropdown|\w*Text)\("
+)
 
 
 def code(notebook) -> list:
@@ -43,27 +56,42 @@ def names(cell) -> set[str]:
     for statement in statements(cell):
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             found.add(statement.name)
-        found |= {node.id for node in ast.walk(statement)
-                  if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Name)
-                  and isinstance(node.ctx, ast.Store)}
+        found |= {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(statement, ast.Assign | ast.AnnAssign)
+            and isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+        }
     return found
 
 
 def calls(cell) -> set[str]:
     """Names of the functions that stand alone on a line of the cell: `print(...)`, `plt.show()`."""
-    functions = [statement.value.func for statement in statements(cell)
-                 if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)]
+    functions = [
+        statement.value.func
+        for statement in statements(cell)
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    ]
     return {getattr(function, "attr", getattr(function, "id", "")) for function in functions}
 
 
 def written(cell) -> str:
     """All text in the cell's outputs as it is stored, without the pictures in it."""
-    texts = [text for output in cell.outputs for text in
-             [output.get("text", ""), *output.get("data", {}).values(), *output.get("traceback", [])]]
+    texts = [
+        text
+        for output in cell.outputs
+        for text in [
+            output.get("text", ""),
+            *output.get("data", {}).values(),
+            *output.get("traceback", []),
+        ]
+    ]
     return EMBEDDED.sub("", "\n".join(map(str, texts)))
 
 
 # Each rule yields the cells that break it.
+
 
 def counts_run_from_one(notebook):
     """Execution counts are 1, 2, 3 ...: the notebook was run from top to bottom, and all of it."""
@@ -77,8 +105,13 @@ def what_shows_something_has_an_output(notebook):
 
 def no_error_is_stored(notebook):
     """No exception and no warning, except in cells tagged raises-exception."""
-    return [cell for cell in code(notebook) for output in cell.outputs if "raises-exception" not in tags(cell)
-            and (output.output_type == "error" or "Warning" in output.get("text", ""))]
+    return [
+        cell
+        for cell in code(notebook)
+        for output in cell.outputs
+        if "raises-exception" not in tags(cell)
+        and (output.output_type == "error" or "Warning" in output.get("text", ""))
+    ]
 
 
 def metadata_is_refreshs(notebook):
@@ -89,15 +122,23 @@ def metadata_is_refreshs(notebook):
 def normal_form(notebook):
     """The notebook is as `tools/notebooks.py refresh` writes it, which nothing else does."""
     normal = normalise(notebook)
-    return [cell for cell, other in zip(notebook.cells, normal.cells) if as_text(
-        new_notebook(cells=[cell])) != as_text(new_notebook(cells=[other]))]
+    return [
+        cell
+        for cell, other in zip(notebook.cells, normal.cells)
+        if as_text(new_notebook(cells=[cell])) != as_text(new_notebook(cells=[other]))
+    ]
 
 
 def ids_are_words(notebook):
     """Every cell has an id of its own that a person can read: `iou-by-hand`, not `3f9a61c2`."""
     ids = [cell.id for cell in notebook.cells]
-    return [cell for cell in notebook.cells if ids.count(cell.id) > 1 or not re.match(r"[a-z]", cell.id)
-            or re.fullmatch(r"[0-9a-f]{8}([0-9a-f-]{4,})?", cell.id)]
+    return [
+        cell
+        for cell in notebook.cells
+        if ids.count(cell.id) > 1
+        or not re.match(r"[a-z]", cell.id)
+        or re.fullmatch(r"[0-9a-f]{8}([0-9a-f-]{4,})?", cell.id)
+    ]
 
 
 def tags_are_known(notebook):
@@ -112,21 +153,37 @@ def no_path_of_a_machine(notebook):
 
 def uncompared_cells_store_no_picture(notebook):
     """Where nbval compares nothing, a real picture, which is somebody else's, might have been stored."""
-    return [cell for cell in code(notebook) if "nbval-ignore-output" in tags(cell)
-            and (split(cell.outputs)[1] or any("svg" in kind for kind, _ in split(cell.outputs)[0]))]
+    return [
+        cell
+        for cell in code(notebook)
+        if "nbval-ignore-output" in tags(cell)
+        and (split(cell.outputs)[1] or any("svg" in kind for kind, _ in split(cell.outputs)[0]))
+    ]
 
 
 def widgets_have_a_still(notebook):
     """A widget that left only its description shows nothing on a page without a kernel."""
-    return [cell for cell in code(notebook) for i, output in enumerate(cell.outputs, start=1)
-            if list(output.get("data", {})) == ["text/plain"] and BARE_WIDGET.match(output.data["text/plain"])
-            and not (cell.outputs[i:] and output.data["text/plain"].startswith(("Output(", "interactive(")))]
+    return [
+        cell
+        for cell in code(notebook)
+        for i, output in enumerate(cell.outputs, start=1)
+        if list(output.get("data", {})) == ["text/plain"]
+        and BARE_WIDGET.match(output.data["text/plain"])
+        and not (
+            cell.outputs[i:] and output.data["text/plain"].startswith(("Output(", "interactive("))
+        )
+    ]
 
 
 def solutions_are_hidden(notebook):
     """A solution has the tags solution and hide-cell, and is collapsed in JupyterLab."""
-    return [cell for cell in code(notebook) if ("solution" in tags(cell)) != ("hide-cell" in tags(cell))
-            or "solution" in tags(cell) and not cell.metadata.get("jupyter", {}).get("source_hidden")]
+    return [
+        cell
+        for cell in code(notebook)
+        if ("solution" in tags(cell)) != ("hide-cell" in tags(cell))
+        or "solution" in tags(cell)
+        and not cell.metadata.get("jupyter", {}).get("source_hidden")
+    ]
 
 
 def solutions_keep_to_their_names(notebook):
@@ -137,21 +194,34 @@ def solutions_keep_to_their_names(notebook):
 
 def solutions_pass_their_check(notebook):
     """Each solution is checked, and right."""
-    return [cell for cell in code(notebook) if "solution" in tags(cell)
-            and not ("check" in calls(cell) and "\u2713" in written(cell) and "\u2717" not in written(cell))]
+    return [
+        cell
+        for cell in code(notebook)
+        if "solution" in tags(cell)
+        and not (
+            "check" in calls(cell) and "\u2713" in written(cell) and "\u2717" not in written(cell)
+        )
+    ]
 
 
 def exercises_are_not_solved(notebook):
     """An exercise is published as an empty stub: its check says so."""
-    return [cell for cell in code(notebook) if "check" in calls(cell) and "solution" not in tags(cell)
-            and "not attempted" not in written(cell)]
+    return [
+        cell
+        for cell in code(notebook)
+        if "check" in calls(cell)
+        and "solution" not in tags(cell)
+        and "not attempted" not in written(cell)
+    ]
 
 
 def lesson(*cells) -> nbformat.NotebookNode:
     return new_notebook(cells=list(cells), metadata=METADATA)
 
 
-def cell(source: str = "print(1)", *outputs, id: str = "first", count: int | None = 1, tags="", **more):
+def cell(
+    source: str = "print(1)", *outputs, id: str = "first", count: int | None = 1, tags="", **more
+):
     metadata = more | ({"tags": tags.split()} if tags else {})
     outputs = list(outputs or [stream("1\n")])
     return new_code_cell(source, id=id, execution_count=count, metadata=metadata, outputs=outputs)
@@ -167,57 +237,116 @@ def shown(**data: str):
 
 
 STUB = cell('def iou(): ...\ncheck("01.iou", iou)', stream("\u25cb not attempted yet\n"))
-HIDDEN = {"tags": "solution hide-cell", "jupyter": {"source_hidden": True}, "id": "answer", "count": 2}
-SOLUTION = cell('def iou_solution(): ...\ncheck("01.iou", iou_solution)', stream("\u2713 right\n"), **HIDDEN)
+HIDDEN = {
+    "tags": "solution hide-cell",
+    "jupyter": {"source_hidden": True},
+    "id": "answer",
+    "count": 2,
+}
+SOLUTION = cell(
+    'def iou_solution(): ...\ncheck("01.iou", iou_solution)', stream("\u2713 right\n"), **HIDDEN
+)
 HEX = "3f9a61c2"
 BROKEN = {
-    counts_run_from_one: [lesson(cell(count=None)), lesson(cell(count=2)), lesson(cell(), cell(id="b"))],
+    counts_run_from_one: [
+        lesson(cell(count=None)),
+        lesson(cell(count=2)),
+        lesson(cell(), cell(id="b")),
+    ],
     what_shows_something_has_an_output: [
-        lesson(new_code_cell(source, execution_count=1)) for source in ("print(1)", "x = 1\nplt.show()")],
+        lesson(new_code_cell(source, execution_count=1))
+        for source in ("print(1)", "x = 1\nplt.show()")
+    ],
     no_error_is_stored: [
         lesson(cell("1 / 0", new_output("error", ename="E", evalue="", traceback=[]))),
-        lesson(cell("f()", stream("UserWarning: old\n", "stderr")))],
+        lesson(cell("f()", stream("UserWarning: old\n", "stderr"))),
+    ],
     metadata_is_refreshs: [
         new_notebook(metadata=METADATA | {"widgets": {}}),
-        new_notebook(metadata=METADATA | {"kernelspec": {"name": "my-env", "display_name": "mine"}})],
+        new_notebook(
+            metadata=METADATA | {"kernelspec": {"name": "my-env", "display_name": "mine"}}
+        ),
+    ],
     normal_form: [
-        lesson(cell(execution={"iopub.execute_input": "2026"})), lesson(cell("1", stream("a"), stream("b"))),
-        lesson(cell("w", new_output("display_data", data={
-            "image/svg+xml": "<svg/>", "application/vnd.jupyter.widget-view+json": {"model_id": "1"}})))],
+        lesson(cell(execution={"iopub.execute_input": "2026"})),
+        lesson(cell("1", stream("a"), stream("b"))),
+        lesson(
+            cell(
+                "w",
+                new_output(
+                    "display_data",
+                    data={
+                        "image/svg+xml": "<svg/>",
+                        "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+                    },
+                ),
+            )
+        ),
+    ],
     ids_are_words: [
-        lesson(cell(id=HEX)), lesson(cell(id=f"{HEX}-aaaa-4bbb-8ccc-0123456789ab")),
-        nbformat.from_dict({"cells": [new_markdown_cell("a", id="same")] * 2})],
+        lesson(cell(id=HEX)),
+        lesson(cell(id=f"{HEX}-aaaa-4bbb-8ccc-0123456789ab")),
+        nbformat.from_dict({"cells": [new_markdown_cell("a", id="same")] * 2}),
+    ],
     tags_are_known: [lesson(cell(tags="tolerence"))],
     no_path_of_a_machine: [
-        lesson(cell("x", stream("saved\n/home/ann/a.png"))), lesson(cell("x", stream("C:\\Users\\ann"))),
-        lesson(cell("x", shown(html="<a href='/tmp/a'>")))],
+        lesson(cell("x", stream("saved\n/home/ann/a.png"))),
+        lesson(cell("x", stream("C:\\Users\\ann"))),
+        lesson(cell("x", shown(html="<a href='/tmp/a'>"))),
+    ],
     uncompared_cells_store_no_picture: [
         lesson(cell("x", shown(png="aaaa"), tags="nbval-ignore-output")),
         lesson(cell("x", shown(svg="<svg/>"), tags="nbval-ignore-output")),
-        lesson(cell("x", shown(html="<img src='data:image/png;base64,aaaa'>"), tags="nbval-ignore-output"))],
+        lesson(
+            cell(
+                "x",
+                shown(html="<img src='data:image/png;base64,aaaa'>"),
+                tags="nbval-ignore-output",
+            )
+        ),
+    ],
     widgets_have_a_still: [
-        lesson(cell("x", shown(plain="IntSlider(value=3)"))), lesson(cell("x", shown(plain="Output(...)")))],
+        lesson(cell("x", shown(plain="IntSlider(value=3)"))),
+        lesson(cell("x", shown(plain="Output(...)"))),
+    ],
     solutions_are_hidden: [
         lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"tags": "solution"})),
         lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"jupyter": {}})),
-        lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"tags": "hide-cell"}))],
+        lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"tags": "hide-cell"})),
+    ],
     solutions_keep_to_their_names: [
         lesson(STUB, cell('def iou(): ...\ncheck("01.iou", iou)', stream("\u2713\n"), **HIDDEN)),
-        lesson(STUB, cell('iou = iou_solution = abs\ncheck("01.iou", iou)', stream("\u2713\n"), **HIDDEN))],
+        lesson(
+            STUB,
+            cell('iou = iou_solution = abs\ncheck("01.iou", iou)', stream("\u2713\n"), **HIDDEN),
+        ),
+    ],
     solutions_pass_their_check: [
         lesson(STUB, cell(SOLUTION.source, stream("\u2717 two boxes\n"), **HIDDEN)),
-        lesson(STUB, cell("def iou_solution(): ...\nprint('\u2713')", stream("\u2713\n"), **HIDDEN))],
+        lesson(
+            STUB, cell("def iou_solution(): ...\nprint('\u2713')", stream("\u2713\n"), **HIDDEN)
+        ),
+    ],
     exercises_are_not_solved: [lesson(cell(STUB.source, stream("\u2713 right\n")))],
 }
-GOOD = [lesson(cell()), lesson(STUB, SOLUTION), lesson(cell("x = 1\nx", shown(plain="1"), tags="varies")),
-        lesson(cell("w", shown(plain="Output(...)"), stream("inside\n"), tags="nbval-ignore-output")),
-        lesson(cell("w", shown(plain="HTML(...)", svg="<svg/>"))),
-        lesson(cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")),
-        lesson(cell("x", stream("see https://example.org/home/a and 3/4 at a/tmp/b\n")))]
+GOOD = [
+    lesson(cell()),
+    lesson(STUB, SOLUTION),
+    lesson(cell("x = 1\nx", shown(plain="1"), tags="varies")),
+    lesson(cell("w", shown(plain="Output(...)"), stream("inside\n"), tags="nbval-ignore-output")),
+    lesson(cell("w", shown(plain="HTML(...)", svg="<svg/>"))),
+    lesson(
+        cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")
+    ),
+    lesson(cell("x", stream("see https://example.org/home/a and 3/4 at a/tmp/b\n"))),
+]
 
 
-@pytest.mark.parametrize(("rule", "notebook"), [(rule, bad) for rule, many in BROKEN.items() for bad in many],
-                         ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("rule", "notebook"),
+    [(rule, bad) for rule, many in BROKEN.items() for bad in many],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_a_broken_lesson_is_found(rule, notebook):
     assert rule(notebook)
 
@@ -230,7 +359,15 @@ def test_a_good_lesson_breaks_no_rule(notebook):
 @pytest.mark.parametrize("path", NOTEBOOKS or lab.lessons(), ids=lambda path: path.name[-30:])
 def test_lesson_keeps_the_rules(path):
     notebook = nbformat.read(path, 4)
-    broken = [f"{cell.get('id', 'notebook')}: {rule.__doc__}" for rule in BROKEN for cell in rule(notebook)]
+    broken = [
+        f"{cell.get('id', 'notebook')}: {rule.__doc__}"
+        for rule in BROKEN
+        for cell in rule(notebook)
+    ]
     assert not broken, "\n".join(broken)
-    assert path.read_text(encoding="utf-8") == as_text(notebook), "write it with tools/notebooks.py refresh"
-    assert path.stat().st_size < KILOBYTES * 1000, f"more than {KILOBYTES} kB: fewer or smaller pictures"
+    assert path.read_text(encoding="utf-8") == as_text(notebook), (
+        "write it with tools/notebooks.py refresh"
+    )
+    assert path.stat().st_size < KILOBYTES * 1000, (
+        f"more than {KILOBYTES} kB: fewer or smaller pictures"
+    )

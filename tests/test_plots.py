@@ -1,4 +1,5 @@
 """Still figures: what is drawn where, in which look."""
+
 import io
 
 import matplotlib.pyplot as plt
@@ -7,8 +8,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from lesson_lib import plots, svg
-from lesson_lib.plots import draw_boxes, draw_picture, show
+from lesson_lib.course import plots, svg
+from lesson_lib.course.plots import draw_boxes, draw_picture, show
 
 
 @pytest.fixture
@@ -29,19 +30,32 @@ def test_a_picture_fills_its_axes_in_pixel_coordinates(axes):
 
 def test_boxes_have_their_place_class_colour_and_letter(axes):
     draw_picture(axes, torch.zeros(3, 60, 60, dtype=torch.uint8))
-    draw_boxes(axes, torch.tensor([[5.0, 20, 25, 50], [30, 2, 40, 12]]), labels=torch.tensor([0, 2]))
+    draw_boxes(
+        axes, torch.tensor([[5.0, 20, 25, 50], [30, 2, 40, 12]]), labels=torch.tensor([0, 2])
+    )
     first, second = axes.patches
     assert first.get_xy() == (5, 20) and (first.get_width(), first.get_height()) == (20, 30)
     assert [t.get_text() for t in axes.texts] == ["R", "P"]
-    assert plt.matplotlib.colors.to_hex(second.get_edgecolor()) == svg.CLASS_COLOURS["Platelets"].lower()
-    assert axes.texts[1].get_verticalalignment() == "top"       # below the box, at the picture's upper border
+    assert (
+        plt.matplotlib.colors.to_hex(second.get_edgecolor())
+        == svg.CLASS_COLOURS["Platelets"].lower()
+    )
+    assert (
+        axes.texts[1].get_verticalalignment() == "top"
+    )  # below the box, at the picture's upper border
 
 
 def test_kinds_differ_in_more_than_colour(axes):
     for kind in plots.BOX_STYLES:
         draw_boxes(axes, torch.tensor([[0.0, 0, 1, 1]]), kind=kind)
-    looks = [(p.get_linestyle() if isinstance(p.get_linestyle(), str) else str(p.get_linestyle()), p.get_linewidth(),
-              str(p._dash_pattern)) for p in axes.patches]
+    looks = [
+        (
+            p.get_linestyle() if isinstance(p.get_linestyle(), str) else str(p.get_linestyle()),
+            p.get_linewidth(),
+            str(p._dash_pattern),
+        )
+        for p in axes.patches
+    ]
     assert len(set(looks)) == len(plots.BOX_STYLES)
 
 

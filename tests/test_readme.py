@@ -1,4 +1,5 @@
 """The README is always true: its map names what exists and all that exists, its table is that of results/."""
+
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,11 @@ from tools import record
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "data").rglob("*.md")),
+]
 MAP = README.partition("lesson_lib/\n")[2].partition("```")[0]
 
 
@@ -28,19 +33,26 @@ def test_a_lessons_row_says_what_the_lesson_says_and_names_modules_that_exist():
     for row, path in zip(lesson_rows(), lab.lessons()):
         lesson, modules, _, minutes = row
         opening = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        assert re.match(r"\[([^\]]+)\]", lesson)[1] == opening.splitlines()[0].removeprefix("# "), lesson
+        assert re.match(r"\[([^\]]+)\]", lesson)[1] == opening.splitlines()[0].removeprefix("# "), (
+            lesson
+        )
         assert minutes == re.search(r"(?i)about (\d+) minutes", opening)[1], lesson
         found = re.findall(r"`([\w/]+)`", modules)
         assert found, lesson
         for module in found:
-            assert (ROOT / "lesson_lib" / module.rstrip("/")).exists() or \
-                (ROOT / "lesson_lib" / f"{module}.py").exists(), f"{lesson}: {module}"
+            assert (ROOT / "lesson_lib" / module.rstrip("/")).exists() or (
+                ROOT / "lesson_lib" / f"{module}.py"
+            ).exists(), f"{lesson}: {module}"
 
 
 def test_the_map_names_every_module():
-    missing = [path.relative_to(ROOT) for path in sorted((ROOT / "lesson_lib").rglob("*.py"))
-               if not path.stem.startswith(("__", "lesson")) and path.parent.name != "checks"
-               and not re.search(rf"\b{path.stem}\b", MAP)]
+    missing = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "lesson_lib").rglob("*.py"))
+        if not path.stem.startswith(("__", "lesson"))
+        and path.parent.name != "checks"
+        and not re.search(rf"\b{path.stem}\b", MAP)
+    ]
     assert not missing
 
 

@@ -24,21 +24,33 @@ def small() -> RetinaNet:
     return RetinaNet(SMALL)
 
 
-@pytest.mark.parametrize("size, total", [((512, 512), 49_104), ((600, 600), 67_995), ((600, 1000), 113_193),
-                                         ((800, 1344), 201_600)])
+@pytest.mark.parametrize(
+    "size, total",
+    [((512, 512), 49_104), ((600, 600), 67_995), ((600, 1000), 113_193), ((800, 1344), 201_600)],
+)
 @pytest.mark.parametrize("name, classes", [("paper", 80), ("torchvision", 91)])
 def test_published_variants(name, classes, size, total):
     model = shapes_only(RETINANET_CONFIGS[name])
     outputs = model(torch.empty(1, 3, *size, device="meta"))
-    assert outputs.cls_logits.shape == (1, total, classes) and outputs.box_deltas.shape == (1, total, 4)
+    assert outputs.cls_logits.shape == (1, total, classes) and outputs.box_deltas.shape == (
+        1,
+        total,
+        4,
+    )
     assert model.anchors(size).shape == (total, 4)
     assert model.fpn.p6.in_channels == {"paper": 2048, "torchvision": 256}[name]
 
 
-@pytest.mark.parametrize("backbone, channels, nodes", [
-    ("resnet18", (128, 256, 512), ()), ("resnet34", (128, 256, 512), ()), ("resnet50", (512, 1024, 2048), ()),
-    ("lite0", (40, 112, 320), ()),
-    ("mobilenet_v3_small", (24, 48, 576), ("features.3", "features.8", "features.12"))])
+@pytest.mark.parametrize(
+    "backbone, channels, nodes",
+    [
+        ("resnet18", (128, 256, 512), ()),
+        ("resnet34", (128, 256, 512), ()),
+        ("resnet50", (512, 1024, 2048), ()),
+        ("lite0", (40, 112, 320), ()),
+        ("mobilenet_v3_small", (24, 48, 576), ("features.3", "features.8", "features.12")),
+    ],
+)
 def test_other_backbones_by_one_line(backbone, channels, nodes):
     model = shapes_only(RetinaNetConfig(3, backbone, nodes))
     assert model.backbone.channels == channels
@@ -55,49 +67,61 @@ def test_two_maps_are_too_few():
 
 def test_a_row_of_the_output_sees_the_cell_of_its_anchor():
     """From the output's row back to the pyramid: what it reads is centred on its anchor's centre."""
-    model, size = RetinaNet(replace(SMALL, norm="frozen")).eval(), (64, 96)  # group norm would see all cells
+    model, size = (
+        RetinaNet(replace(SMALL, norm="frozen")).eval(),
+        (64, 96),
+    )  # group norm would see all cells
     maps = [p.detach().requires_grad_() for p in model.features(torch.rand(1, 3, *size))]
     logits, deltas = model.heads(maps)
     anchors = model.anchors(size)
     assert logits.shape[1] == len(anchors)
-    reach = 5                                                           # five 3 x 3 convolutions
+    reach = 5  # five 3 x 3 convolutions
     for row in (0, 40, 9 * 96 - 1, 9 * 96, 9 * 96 + 100, len(anchors) - 19, len(anchors) - 1):
         for values in (logits, deltas):
-            gradients = torch.autograd.grad(values[0, row].sum(), maps, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(
+                values[0, row].sum(), maps, retain_graph=True, allow_unused=True
+            )
             levels = [i for i, g in enumerate(gradients) if g is not None and g.any()]
             assert len(levels) == 1
             weight = gradients[levels[0]][0].abs().sum(0)
             x1, y1, x2, y2 = (anchors[row] / (8 * 2 ** levels[0])).tolist()
             y, x = int((y1 + y2) / 2), int((x1 + x2) / 2)
             window = torch.zeros_like(weight, dtype=torch.bool)
-            window[max(0, y - reach):y + reach + 1, max(0, x - reach):x + reach + 1] = True
+            window[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = True
             assert weight[y, x] > 0 and torch.equal(weight > 0, window)
 
 
 def test_an_untrained_anchor_predicts_the_prior(small):
     with torch.no_grad():
         scores = small.eval()(torch.rand(1, 3, 64, 64)).cls_logits.sigmoid()
-    assert scores.mean().item() == pytest.approx(.01, rel=.1)
-    bolder = RetinaNet(replace(SMALL, prior=.2)).heads.cls.bias
-    assert bolder.sigmoid().mean().item() == pytest.approx(.2)
+    assert scores.mean().item() == pytest.approx(0.01, rel=0.1)
+    bolder = RetinaNet(replace(SMALL, prior=0.2)).heads.cls.bias
+    assert bolder.sigmoid().mean().item() == pytest.approx(0.2)
 
 
 def test_anchors_are_kept_in_float32(small):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         first = small.anchors((40, 48))
     assert first.dtype == torch.float32 and small.anchors((40, 48)) is first
-    assert not first.is_inference()                                     # or training could not use it
+    assert not first.is_inference()  # or training could not use it
     assert small.anchors(48) is small.anchors((48, 48))
 
 
 def test_every_weight_learns(small):
     images = torch.rand(2, 3, 64, 64)
-    targets = [{"boxes": torch.tensor([[8., 8, 40, 40], [30, 4, 60, 20]]), "labels": torch.tensor([0, 2])},
-               {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    targets = [
+        {
+            "boxes": torch.tensor([[8.0, 8, 40, 40], [30, 4, 60, 20]]),
+            "labels": torch.tensor([0, 2]),
+        },
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
     losses = small.criterion(small.train()(images), small.anchors((64, 64)), targets)
     sum(losses.values()).backward()
     for name, parameter in small.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert (
+            parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any()
+        ), name
 
 
 def test_a_copy_is_a_detector_too(small):
@@ -108,19 +132,25 @@ def test_a_copy_is_a_detector_too(small):
 
 def test_the_losses_of_each_variant():
     """Two pictures with one positive anchor and with two: the batch's mean is not the pictures' mean."""
-    anchors = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 99, 99]])
-    boxes = torch.tensor([[50., 50, 60, 61], [1, 0, 11, 10]])
-    targets = [{"boxes": boxes[:1], "labels": torch.tensor([0])},
-               {"boxes": boxes[1:], "labels": torch.tensor([1])}]
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 99, 99]])
+    boxes = torch.tensor([[50.0, 50, 60, 61], [1, 0, 11, 10]])
+    targets = [
+        {"boxes": boxes[:1], "labels": torch.tensor([0])},
+        {"boxes": boxes[1:], "labels": torch.tensor([1])},
+    ]
     torch.manual_seed(0)
     outputs = Outputs(torch.randn(2, 4, 80), torch.zeros(2, 4, 4))
     paper, theirs = (shapes_only(RETINANET_CONFIGS[name]) for name in ("paper", "torchvision"))
     ours = paper.criterion(outputs, anchors, targets)
     assert theirs.criterion(outputs, anchors, targets, beta=1 / 9, per_image=False) == ours
     for option in ("beta", "per_image"):
-        changed = paper.criterion(outputs, anchors, targets, **{option: getattr(theirs.config, option)})
+        changed = paper.criterion(
+            outputs, anchors, targets, **{option: getattr(theirs.config, option)}
+        )
         assert changed["box"] != ours["box"]
-        back = theirs.criterion(outputs, anchors, targets, **{option: getattr(paper.config, option)})
+        back = theirs.criterion(
+            outputs, anchors, targets, **{option: getattr(paper.config, option)}
+        )
         assert back["box"] != theirs.criterion(outputs, anchors, targets)["box"]
 
 
@@ -129,9 +159,13 @@ def test_detections_take_the_best_of_each_level():
     anchors = model.anchors(size)
     logits = torch.linspace(5, 2, len(anchors))[None, :, None].expand(-1, -1, 3)
     outputs = Outputs(logits, torch.zeros(1, len(anchors), 4))
-    found, = model.detections(outputs, anchors, size, topk=1, nms=1.0)
-    assert len(found["boxes"]) == 5                                     # one from each of P3 .. P7
-    assert len(model.detections(outputs, anchors, size, nms=1.0)[0]["boxes"]) == model.config.keep == 100
+    (found,) = model.detections(outputs, anchors, size, topk=1, nms=1.0)
+    assert len(found["boxes"]) == 5  # one from each of P3 .. P7
+    assert (
+        len(model.detections(outputs, anchors, size, nms=1.0)[0]["boxes"])
+        == model.config.keep
+        == 100
+    )
 
 
 def test_norms():
@@ -139,10 +173,18 @@ def test_norms():
         return sum(isinstance(module, kind) for module in part.modules())
 
     model = shapes_only(SMALL)
-    assert [count(part, nn.GroupNorm) for part in (model.backbone, model.fpn, model.heads)] == [20, 6, 8]
-    model = shapes_only(replace(SMALL, norm="frozen", norm_eps=.5))
-    assert [count(part, nn.GroupNorm) for part in (model.backbone, model.fpn, model.heads)] == [0, 0, 0]
-    assert {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm)} == {.5}
+    assert [count(part, nn.GroupNorm) for part in (model.backbone, model.fpn, model.heads)] == [
+        20,
+        6,
+        8,
+    ]
+    model = shapes_only(replace(SMALL, norm="frozen", norm_eps=0.5))
+    assert [count(part, nn.GroupNorm) for part in (model.backbone, model.fpn, model.heads)] == [
+        0,
+        0,
+        0,
+    ]
+    assert {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm)} == {0.5}
     assert count(shapes_only(replace(SMALL, norm="batch")).heads, nn.GroupNorm) == 8
 
 

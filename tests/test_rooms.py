@@ -1,4 +1,5 @@
 """The map of the package, read from its imports: a room uses the rooms below it, never one above."""
+
 import ast
 import graphlib
 from pathlib import Path
@@ -7,13 +8,23 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = {  # the first part of a module's name after lesson_lib -> its room
-    "boxes": 0, "config": 0,
-    "anchors": 1, "coding": 1, "matching": 1, "mining": 1, "losses": 1, "nms": 1, "evaluation": 1, "breakdown": 1,
-    "data": 2, "detectors": 3, "training": 4,
-    "plots": 5, "svg": 5, "diagrams": 5, "cli": 5, "__main__": 5,
-    "widgets": 6, "checks": 6,
+    "boxes": 0,
+    "config": 0,
+    "anchors": 1,
+    "coding": 1,
+    "matching": 1,
+    "mining": 1,
+    "losses": 1,
+    "nms": 1,
+    "evaluation": 1,
+    "breakdown": 1,
+    "data": 2,
+    "detectors": 3,
+    "training": 4,
+    "cli": 5,
+    "__main__": 5,
+    "course": 6,
 }
-PACKAGE, CORE = 7000, 1500  # lines at most: lesson_lib without the exercises' cases; rooms 0 and 1
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -28,7 +39,9 @@ def imports(path: Path, name: str, known: set[str]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             base = ".".join([*above, *([node.module] if node.module else [])])
             inner = {f"{base}.{alias.name}" for alias in node.names}
             found |= (inner & known) | ({base} if not inner <= known else set())
@@ -49,8 +62,12 @@ def faults(modules: dict[str, set[str]]) -> list[str]:
     strange = sorted(n for n in modules if "." in n and n.split(".")[1] not in ROOMS)
     if strange:
         return [f"{name} has no room; add it to ROOMS" for name in strange]
-    found = [f"{name} (room {room(name)}) imports {used} (room {room(used)}), which is above it"
-             for name, uses in modules.items() for used in sorted(uses) if room(used) > room(name)]
+    found = [
+        f"{name} (room {room(name)}) imports {used} (room {room(used)}), which is above it"
+        for name, uses in modules.items()
+        for used in sorted(uses)
+        if room(used) > room(name)
+    ]
     try:
         graphlib.TopologicalSorter(modules).prepare()
     except graphlib.CycleError as error:
@@ -64,38 +81,37 @@ def test_imports_point_down_and_never_in_a_circle():
     assert faults(modules) == []
 
 
-@pytest.mark.parametrize("files, words", [
-    ({"boxes": "from lesson_lib.anchors import x", "anchors": ""}, ["boxes (room 0) imports"]),
-    ({"losses": "def f():\n    import lesson_lib.plots as p", "plots": ""}, ["losses (room 1) imports"]),
-    ({"nms": "from . import data", "data/__init__": ""}, ["nms (room 1) imports lesson_lib.data (room 2)"]),
-    ({"data/__init__": "", "data/voc": "from ..cli import main", "cli": ""}, ["data.voc (room 2) imports"]),
-    ({"nms": "from lesson_lib import mining", "mining": "from .nms import x"}, ["cycle"]),
-    ({"data/__init__": "from .voc import a", "data/voc": "from lesson_lib.data import b"}, ["cycle"]),
-    ({"misc": ""}, ["misc has no room"]),
-    ({"nms": "from lesson_lib.boxes import a\nimport torch", "boxes": "import math"}, [])])
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        ({"boxes": "from lesson_lib.anchors import x", "anchors": ""}, ["boxes (room 0) imports"]),
+        (
+            {"losses": "def f():\n    import lesson_lib.course as p", "course/__init__": ""},
+            ["losses (room 1) imports"],
+        ),
+        (
+            {"nms": "from . import data", "data/__init__": ""},
+            ["nms (room 1) imports lesson_lib.data (room 2)"],
+        ),
+        (
+            {"data/__init__": "", "data/voc": "from ..cli import main", "cli": ""},
+            ["data.voc (room 2) imports"],
+        ),
+        ({"nms": "from lesson_lib import mining", "mining": "from .nms import x"}, ["cycle"]),
+        (
+            {"data/__init__": "from .voc import a", "data/voc": "from lesson_lib.data import b"},
+            ["cycle"],
+        ),
+        ({"misc": ""}, ["misc has no room"]),
+        ({"nms": "from lesson_lib.boxes import a\nimport torch", "boxes": "import math"}, []),
+    ],
+)
 def test_faults_are_found(tmp_path, files, words):
     for name, text in {"__init__": "", **files}.items():
         path = tmp_path / "lesson_lib" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     found = faults(graph(tmp_path))
-    assert len(found) == len(words) and all(word in fault for word, fault in zip(words, found)), found
-
-
-def count_lines(paths: list[Path]) -> int:
-    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
-
-
-def test_the_package_stays_small_enough_to_be_read(capsys):
-    """The package, Python and JavaScript. The cases of the exercises (checks/lessonNN, ladder, museum) belong to the
-    lessons as tests belong to the code: they are printed, like the workshop around the package, and not counted."""
-    package = [p for p in (REPOSITORY / "lesson_lib").rglob("*") if p.suffix in (".py", ".js", ".css")]
-    cases = [p for p in package if p.parent.name == "checks" and p.name != "__init__.py"]
-    workshop = [p for folder in ("tools", "benchmarks") for p in (REPOSITORY / folder).rglob("*.py")]
-    workshop += [REPOSITORY / "lab.py", REPOSITORY / "conftest.py", REPOSITORY / "Makefile", REPOSITORY / ".ci" / "run"]
-    core = [p for p in package if p.parent.name == "lesson_lib" and ROOMS.get(p.stem, 9) <= 1]
-    lines, core_lines = count_lines(package) - count_lines(cases), count_lines(core)
-    with capsys.disabled():
-        print(f"\n[the package: {lines} lines of {PACKAGE}; rooms 0 and 1: {core_lines} of {CORE}; cases of exercises "
-              f"{count_lines(cases)}, workshop {count_lines(workshop)}]", end=" ")
-    assert len(core) >= 6 and lines < PACKAGE and core_lines < CORE
+    assert len(found) == len(words) and all(word in fault for word, fault in zip(words, found)), (
+        found
+    )

@@ -8,7 +8,7 @@ from torch import nn
 from lesson_lib.anchors import SSD300_SCALES
 from lesson_lib.detectors.criterion import Outputs
 from lesson_lib.detectors.norms import FrozenBatchNorm
-from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, SSD300_EXTRAS, Extra, SSDConfig
+from lesson_lib.detectors.ssd import SSD, SSD300_EXTRAS, SSD_CONFIGS, Extra, SSDConfig
 
 SMALL = SSDConfig(num_classes=3, backbone="resnet18", image_size=64)
 
@@ -25,18 +25,25 @@ def small() -> SSD:
     return SSD(SMALL)
 
 
-@pytest.mark.parametrize("name, size, grids, total, classes", [
-    ("paper-300", 300, (38, 19, 10, 5, 3, 1), 8732, 21),
-    ("caffe-300", 300, (38, 19, 10, 5, 3, 1), 8732, 21),
-    ("torchvision-300", 300, (38, 19, 10, 5, 3, 1), 8732, 91),
-    ("paper-512", 512, (64, 32, 16, 8, 4, 2, 1), 24564, 21),
-])
+@pytest.mark.parametrize(
+    "name, size, grids, total, classes",
+    [
+        ("paper-300", 300, (38, 19, 10, 5, 3, 1), 8732, 21),
+        ("caffe-300", 300, (38, 19, 10, 5, 3, 1), 8732, 21),
+        ("torchvision-300", 300, (38, 19, 10, 5, 3, 1), 8732, 91),
+        ("paper-512", 512, (64, 32, 16, 8, 4, 2, 1), 24564, 21),
+    ],
+)
 def test_published_variants(name, size, grids, total, classes):
     model = shapes_only(SSD_CONFIGS[name])
     images = torch.empty(2, 3, size, size, device="meta")
     assert [tuple(m.shape[-2:]) for m in model.features(images)] == [(n, n) for n in grids]
     outputs = model(images)
-    assert outputs.cls_logits.shape == (2, total, classes) and outputs.box_deltas.shape == (2, total, 4)
+    assert outputs.cls_logits.shape == (2, total, classes) and outputs.box_deltas.shape == (
+        2,
+        total,
+        4,
+    )
     assert model.anchors().shape == (total, 4) and model.grids(size) == tuple((n, n) for n in grids)
     assert [head.in_channels for head in model.heads.cls][:4] == [512, 1024, 512, 256]
 
@@ -47,32 +54,48 @@ def test_the_last_layer_of_ssd512_is_the_releases():
 
 
 def test_fitted_default_boxes():
-    boxes = shapes_only(replace(SMALL, s_min=.2, s_max=.8)).boxes       # four maps: 8, 4, 2, 1 cells
-    assert boxes.scales == pytest.approx((.2, .4, .6, .8, 1.0))
+    boxes = shapes_only(replace(SMALL, s_min=0.2, s_max=0.8)).boxes  # four maps: 8, 4, 2, 1 cells
+    assert boxes.scales == pytest.approx((0.2, 0.4, 0.6, 0.8, 1.0))
     assert boxes.aspect_ratios == ((2,), (2, 3), (2,), (2,))
 
 
 def test_published_default_boxes():
-    for config, boxes in (("paper-300", "paper-conv4_3"), ("caffe-300", "caffe-voc"),
-                          ("torchvision-300", "torchvision-coco")):
+    for config, boxes in (
+        ("paper-300", "paper-conv4_3"),
+        ("caffe-300", "caffe-voc"),
+        ("torchvision-300", "torchvision-coco"),
+    ):
         assert SSD_CONFIGS[config].boxes == SSD300_SCALES[boxes]
 
 
-@pytest.mark.parametrize("config, channels", [
-    (SSDConfig(3, backbone="lite0", image_size=320), (40, 112, 320)),
-    (SSDConfig(3, backbone="resnet34", image_size=320), (128, 256, 512)),
-    (SSDConfig(3, backbone="mobilenet_v3_small", nodes=("features.3", "features.8", "features.12"),
-               image_size=320), (24, 48, 576)),
-    (SSDConfig(3, backbone="vgg16", image_size=300), (512, 1024)),
-])
+@pytest.mark.parametrize(
+    "config, channels",
+    [
+        (SSDConfig(3, backbone="lite0", image_size=320), (40, 112, 320)),
+        (SSDConfig(3, backbone="resnet34", image_size=320), (128, 256, 512)),
+        (
+            SSDConfig(
+                3,
+                backbone="mobilenet_v3_small",
+                nodes=("features.3", "features.8", "features.12"),
+                image_size=320,
+            ),
+            (24, 48, 576),
+        ),
+        (SSDConfig(3, backbone="vgg16", image_size=300), (512, 1024)),
+    ],
+)
 def test_other_backbones_by_one_line(config, channels):
     model = shapes_only(config)
     size = config.image_size
     maps = model.features(torch.empty(1, 3, size, size, device="meta"))
-    assert tuple(m.shape[1] for m in maps)[:len(channels)] == channels
+    assert tuple(m.shape[1] for m in maps)[: len(channels)] == channels
     assert tuple(tuple(m.shape[-2:]) for m in maps) == model.grids(size) == model.boxes.grids
     assert model.grids(size)[-1] == (1, 1)
-    assert model(torch.empty(1, 3, size, size, device="meta")).box_deltas.shape == (1, *model.anchors().shape)
+    assert model(torch.empty(1, 3, size, size, device="meta")).box_deltas.shape == (
+        1,
+        *model.anchors().shape,
+    )
 
 
 def test_l2norm_makes_the_heads_independent_of_the_backbones_scale():
@@ -81,13 +104,15 @@ def test_l2norm_makes_the_heads_independent_of_the_backbones_scale():
     model = SSD(SSDConfig(3, backbone="tiny", norm="batch", image_size=64, l2norm=True)).eval()
     pictures = torch.rand(2, 3, 64, 64)
     maps = model.features(pictures)
-    for x in maps[:3]:                                          # as long as L2Norm's first scale, 20, in each cell
+    for x in maps[:3]:  # as long as L2Norm's first scale, 20, in each cell
         assert torch.allclose(x.norm(dim=1), torch.full_like(x[:, 0], 20.0), rtol=1e-4)
     usual = model.backbone.body.forward
     model.backbone.body.forward = lambda x: [50 * m for m in usual(x)]
     louder = model.features(pictures)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(maps[:3], louder[:3]))
-    assert {"scales.0.scale", "scales.1.scale", "scales.2.scale"} <= {name for name, _ in model.named_parameters()}
+    assert {"scales.0.scale", "scales.1.scale", "scales.2.scale"} <= {
+        name for name, _ in model.named_parameters()
+    }
     assert SSD(SSDConfig(3, backbone="tiny", norm="batch", image_size=64)).scales is None
 
 
@@ -108,9 +133,13 @@ def test_a_row_of_the_output_sees_the_cell_of_its_anchor(small):
     rows = torch.arange(len(small.anchors()))
     for row in rows[::13].tolist():
         for values in (logits, deltas):
-            gradients = torch.autograd.grad(values[0, row].sum(), maps, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(
+                values[0, row].sum(), maps, retain_graph=True, allow_unused=True
+            )
             level = next(i for i, g in enumerate(gradients) if g is not None and g.any())
-            seen = gradients[level][0].abs().sum(0).nonzero()           # (cells, 2) rows and columns, a 3 x 3
+            seen = (
+                gradients[level][0].abs().sum(0).nonzero()
+            )  # (cells, 2) rows and columns, a 3 x 3
             x1, y1, x2, y2 = (small.anchors()[row] * len(maps[level][0, 0]) / 64).tolist()
             cell = torch.tensor([[int((y1 + y2) / 2), int((x1 + x2) / 2)]])
             assert (seen - cell).abs().max() <= 1 and (seen == cell).all(1).any()
@@ -120,21 +149,29 @@ def test_anchors_are_kept_in_float32(small):
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         first = small.anchors((40, 40))
     assert first.dtype == torch.float32 and small.anchors((40, 40)) is first
-    assert not first.is_inference()                                     # or training could not use it
-    assert small.anchors(64) is small.anchors() and not any("anchor" in name for name in small.state_dict())
+    assert not first.is_inference()  # or training could not use it
+    assert small.anchors(64) is small.anchors() and not any(
+        "anchor" in name for name in small.state_dict()
+    )
 
 
 def test_every_weight_learns(small):
     images = torch.rand(2, 3, 64, 64)
-    sides = torch.tensor([6., 23, 40, 58])[:, None]                     # one object for each map
-    targets = [{"boxes": torch.cat((sides * 0 + 2, sides * 0 + 2, sides + 2, sides + 2), 1),
-                "labels": torch.tensor([0, 1, 2, 0])},
-               {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}]
+    sides = torch.tensor([6.0, 23, 40, 58])[:, None]  # one object for each map
+    targets = [
+        {
+            "boxes": torch.cat((sides * 0 + 2, sides * 0 + 2, sides + 2, sides + 2), 1),
+            "labels": torch.tensor([0, 1, 2, 0]),
+        },
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
     small.zero_grad()
     losses = small.criterion(small.train()(images), small.anchors(), targets)
     sum(losses.values()).backward()
     for name, parameter in small.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert (
+            parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any()
+        ), name
 
 
 def test_a_copy_is_a_detector_too(small):
@@ -146,21 +183,28 @@ def test_a_copy_is_a_detector_too(small):
 def test_autocast_gives_every_anchor_its_outputs(small):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         outputs = small.eval()(torch.rand(1, 3, 64, 64))
-    assert outputs.cls_logits.dtype == torch.bfloat16 and outputs.cls_logits.shape[1] == len(small.anchors())
+    assert outputs.cls_logits.dtype == torch.bfloat16 and outputs.cls_logits.shape[1] == len(
+        small.anchors()
+    )
     assert len(small.detections(outputs, small.anchors(), (64, 64))) == 1
 
 
 def test_the_matching_of_each_variant():
     """Anchor 1 overlaps object 0 by exactly .5; objects 1 and 2 both want anchor 2 most, object 1 more so."""
-    anchors = torch.tensor([[0., 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60], [50, 50, 60, 64],
-                            [90, 90, 99, 99]])
-    boxes = torch.tensor([[0., 0, 10, 10], [50, 50, 60, 60], [50, 50, 60, 59]])
+    anchors = torch.tensor(
+        [[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60], [50, 50, 60, 64], [90, 90, 99, 99]]
+    )
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [50, 50, 60, 59]])
     targets = [{"boxes": boxes, "labels": torch.tensor([0, 1, 2])}]
     torch.manual_seed(0)
     outputs = Outputs(torch.randn(1, 5, 91), torch.zeros(1, 5, 4))
-    losses = {name: shapes_only(SSD_CONFIGS[name]).criterion(outputs, anchors, targets)
-              for name in ("paper-300", "caffe-300", "torchvision-300")}
-    assert losses["caffe-300"]["box"] > losses["paper-300"]["box"]      # one positive more, off by log 2 / .2
+    losses = {
+        name: shapes_only(SSD_CONFIGS[name]).criterion(outputs, anchors, targets)
+        for name in ("paper-300", "caffe-300", "torchvision-300")
+    }
+    assert (
+        losses["caffe-300"]["box"] > losses["paper-300"]["box"]
+    )  # one positive more, off by log 2 / .2
     assert losses["torchvision-300"]["box"] != losses["caffe-300"]["box"]
     model = shapes_only(SSD_CONFIGS["paper-300"])
     assert model.criterion(outputs, anchors, targets, inclusive=True) == losses["caffe-300"]

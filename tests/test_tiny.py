@@ -1,4 +1,5 @@
 """The lessons' small backbone, by its name and inside both detectors."""
+
 import pytest
 import torch
 
@@ -23,7 +24,11 @@ def test_three_maps_at_strides_8_16_32(name, norm):
 
 def test_sizes_of_the_models_are_what_the_lessons_say():
     assert parameters(build_backbone("tiny")) < 500_000
-    assert 1_000_000 < parameters(SSD(SSDConfig(3, backbone="tiny-24", image_size=256, extras=()))) < 1_300_000
+    assert (
+        1_000_000
+        < parameters(SSD(SSDConfig(3, backbone="tiny-24", image_size=256, extras=())))
+        < 1_300_000
+    )
 
 
 def test_a_residual_block_of_zero_convolutions_changes_nothing():
@@ -33,14 +38,21 @@ def test_a_residual_block_of_zero_convolutions_changes_nothing():
     assert torch.equal(block(x), x)
 
 
-@pytest.mark.parametrize("model", [
-    SSD(SSDConfig(num_classes=3, backbone="tiny", norm="group", image_size=128)),
-    RetinaNet(RetinaNetConfig(num_classes=3, backbone="tiny", channels=64))])
+@pytest.mark.parametrize(
+    "model",
+    [
+        SSD(SSDConfig(num_classes=3, backbone="tiny", norm="group", image_size=128)),
+        RetinaNet(RetinaNetConfig(num_classes=3, backbone="tiny", channels=64)),
+    ],
+)
 def test_it_serves_both_detectors(model):
     outputs = model(torch.rand(1, 3, 128, 128))
     assert outputs.box_deltas.shape == (1, len(model.anchors(128)), 4)
-    losses = model.criterion(outputs, model.anchors(128), [{"boxes": torch.tensor([[9., 9., 50., 60.]]),
-                                                            "labels": torch.tensor([2])}])
+    losses = model.criterion(
+        outputs,
+        model.anchors(128),
+        [{"boxes": torch.tensor([[9.0, 9.0, 50.0, 60.0]]), "labels": torch.tensor([2])}],
+    )
     (losses["cls"] + losses["box"]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.backbone.parameters())
 
@@ -58,5 +70,7 @@ def test_it_is_refused_without_a_norm_that_learns(norm):
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_there_are_no_pretrained_weights(norm):
-    with pytest.raises(ValueError, match=r"no pretrained weights of tiny .*: give pretrained=False\."):
+    with pytest.raises(
+        ValueError, match=r"no pretrained weights of tiny .*: give pretrained=False\."
+    ):
         build_backbone("tiny", norm, pretrained=True)

@@ -1,4 +1,5 @@
 """The loop, the schedules and the optimizers, against closed forms, torch's own and wrong turns."""
+
 import math
 from dataclasses import replace
 
@@ -42,15 +43,38 @@ def torchs(make, steps, lr=0.1):
     return found
 
 
-@pytest.mark.parametrize("recipe, steps, make", [
-    (Recipe(lr=0.1, schedule="one-cycle", warmup=0.25), 80,
-     lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 80, pct_start=0.25, cycle_momentum=False)),
-    (Recipe(lr=0.1, schedule="cosine", warmup=0), 20, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20)),
-    (Recipe(lr=0.1, schedule="step", drops=(2 / 3, 8 / 9), warmup=0), 90,
-     lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [60, 80])),
-    (Recipe(lr=0.1, schedule="constant", warmup=0), 5, lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0)),
-    (Recipe(lr=0.1, schedule="constant", warmup=0.9), 10,
-     lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.1, 1, 9))])
+@pytest.mark.parametrize(
+    "recipe, steps, make",
+    [
+        (
+            Recipe(lr=0.1, schedule="one-cycle", warmup=0.25),
+            80,
+            lambda o: torch.optim.lr_scheduler.OneCycleLR(
+                o, 0.1, 80, pct_start=0.25, cycle_momentum=False
+            ),
+        ),
+        (
+            Recipe(lr=0.1, schedule="cosine", warmup=0),
+            20,
+            lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20),
+        ),
+        (
+            Recipe(lr=0.1, schedule="step", drops=(2 / 3, 8 / 9), warmup=0),
+            90,
+            lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [60, 80]),
+        ),
+        (
+            Recipe(lr=0.1, schedule="constant", warmup=0),
+            5,
+            lambda o: torch.optim.lr_scheduler.ConstantLR(o, 1.0),
+        ),
+        (
+            Recipe(lr=0.1, schedule="constant", warmup=0.9),
+            10,
+            lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.1, 1, 9),
+        ),
+    ],
+)
 def test_schedules_equal_torchs(recipe, steps, make):
     assert rates(recipe, steps) == pytest.approx(torchs(make, steps), rel=1e-9)
 
@@ -59,13 +83,13 @@ def test_schedules_by_hand():
     one = Recipe(lr=1.0, schedule="one-cycle", warmup=0.5)
     assert rates(one, 10)[0] == pytest.approx(1 / 25)
     assert rates(one, 10)[4] == pytest.approx(1)
-    assert rates(one, 10)[2] == pytest.approx((1 + 1 / 25) / 2)         # half way up a cosine
+    assert rates(one, 10)[2] == pytest.approx((1 + 1 / 25) / 2)  # half way up a cosine
     assert rates(one, 10)[9] == pytest.approx(1 / 250_000)
     cosine = Recipe(lr=1.0, schedule="cosine", warmup=0.2)
     assert rates(cosine, 10)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert rates(cosine, 10)[6] == pytest.approx(0.5)
     for recipe in (one, cosine, Recipe(lr=1.0, schedule="step", drops=(0.5,))):
-        for steps in (1, 2, 3):                                            # short runs have rates, too
+        for steps in (1, 2, 3):  # short runs have rates, too
             assert all(0 < rate <= 1 for rate in rates(recipe, steps))
 
 
@@ -74,14 +98,27 @@ def test_optimizers(name, kind):
     model = ssd()
     model.backbone.body.stem.requires_grad_(False)
     optimizer = make_optimizer(model, Recipe(optimizer=name, momentum=0.8, weight_decay=0.03))
-    assert type(optimizer) is kind and optimizer.defaults["fused"] and optimizer.defaults.get("momentum", 0.8) == 0.8
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay == {id(p): 0.03 if p.ndim > 1 else 0.0 for p in model.parameters() if p.requires_grad}
+    assert (
+        type(optimizer) is kind
+        and optimizer.defaults["fused"]
+        and optimizer.defaults.get("momentum", 0.8) == 0.8
+    )
+    decay = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert decay == {
+        id(p): 0.03 if p.ndim > 1 else 0.0 for p in model.parameters() if p.requires_grad
+    }
 
 
 def test_records():
     records = list(train(ssd(), SMEARS, replace(SMALL, evaluate=2), val=SMEARS[:2]))
-    assert [(r["step"], r["epoch"], r["steps"]) for r in records] == [(1, 1, 4), (2, 1, 4), (3, 2, 4), (4, 2, 4)]
+    assert [(r["step"], r["epoch"], r["steps"]) for r in records] == [
+        (1, 1, 4),
+        (2, 1, 4),
+        (3, 2, 4),
+        (4, 2, 4),
+    ]
     assert all(r["loss"] == r["cls"] + r["box"] and r["grad_norm"] > 0 for r in records)
     assert [r["lr"] for r in records] == rates(SMALL, 4)
     assert ["AP" in r for r in records] == [False, False, False, True]
@@ -95,12 +132,16 @@ def test_steps_go_before_epochs_and_records_can_be_means():
     assert pairs[0]["loss"] == pytest.approx((each[0]["loss"] + each[1]["loss"]) / 2)
 
 
-@pytest.mark.parametrize("model", [ssd("batch"), RetinaNet(RetinaNetConfig(3, backbone="tiny-8", channels=32))])
+@pytest.mark.parametrize(
+    "model", [ssd("batch"), RetinaNet(RetinaNetConfig(3, backbone="tiny-8", channels=32))]
+)
 def test_a_batch_can_be_learned_by_heart(model):
     recipe = Recipe(steps=30, batch=2, size=64, lr=4e-3, augment="none", warmup=0.2)
     losses = [r["loss"] for r in train(model, SMEARS[:2], recipe)]
     assert losses[-1] < 0.5 * losses[0]
-    assert all(m.num_batches_tracked == 30 for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(
+        m.num_batches_tracked == 30 for m in model.modules() if isinstance(m, nn.BatchNorm2d)
+    )
 
 
 def test_the_seed_decides_everything():
@@ -108,8 +149,10 @@ def test_the_seed_decides_everything():
     for seed in (0, 0, 1):
         runs.append(ssd())
         list(train(runs[-1], SMEARS, replace(SMALL, augment="ssd", seed=seed)))
-        torch.rand(1)                                       # what others draw in between must not matter
-    assert torch.equal(weights(runs[0]), weights(runs[1])) and not torch.equal(weights(runs[0]), weights(runs[2]))
+        torch.rand(1)  # what others draw in between must not matter
+    assert torch.equal(weights(runs[0]), weights(runs[1])) and not torch.equal(
+        weights(runs[0]), weights(runs[2])
+    )
 
 
 def test_gradients_are_clipped():
@@ -129,24 +172,44 @@ def test_bfloat16_is_for_the_network_alone(monkeypatch):
 
     def criterion(outputs, anchors, targets, **options):
         losses = original(outputs, anchors, targets, **options)
-        seen.append((outputs.cls_logits.dtype, anchors.dtype, losses["cls"].dtype, losses["box"].dtype))
+        seen.append(
+            (outputs.cls_logits.dtype, anchors.dtype, losses["cls"].dtype, losses["box"].dtype)
+        )
         return losses
+
     monkeypatch.setattr(model, "criterion", criterion)
     list(train(model, SMEARS, replace(SMALL, steps=1, precision="bf16")))
     assert seen == [(torch.bfloat16, torch.float32, torch.float32, torch.float32)]
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    assert not in_bfloat16("fp32", torch.device("cpu")) and isinstance(in_bfloat16("auto", torch.device("cpu")), bool)
+    assert not in_bfloat16("fp32", torch.device("cpu")) and isinstance(
+        in_bfloat16("auto", torch.device("cpu")), bool
+    )
 
 
 def test_options_reach_the_criterion():
-    both = [next(train(ssd(), SMEARS, replace(SMALL, criterion=options))) for options in ({}, {"loc_weight": 2.0})]
+    both = [
+        next(train(ssd(), SMEARS, replace(SMALL, criterion=options)))
+        for options in ({}, {"loc_weight": 2.0})
+    ]
     assert both[1]["box"] == pytest.approx(2 * both[0]["box"]) and both[1]["cls"] == both[0]["cls"]
 
 
 def test_divergence_names_pictures_and_cause(tmp_path):
     model, file = ssd(), tmp_path / "last.pt"
-    with pytest.raises(Diverged, match=r"in step [234]: .*smear-0-train-0000\d, .*learning rate, 1e\+20, is too high"):
-        list(train(model, SMEARS, replace(SMALL, lr=1e20, schedule="constant", warmup=0), None, file, save_every=1))
+    with pytest.raises(
+        Diverged,
+        match=r"in step [234]: .*smear-0-train-0000\d, .*learning rate, 1e\+20, is too high",
+    ):
+        list(
+            train(
+                model,
+                SMEARS,
+                replace(SMALL, lr=1e20, schedule="constant", warmup=0),
+                None,
+                file,
+                save_every=1,
+            )
+        )
     assert all(v.isfinite().all() for v in torch.load(file, weights_only=True)["model"].values())
     model = ssd()
     nn.init.constant_(model.heads.box[0].bias, math.nan)
@@ -158,9 +221,10 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_saved(monkeypatch, tmp
     model = ssd()
     original = model.criterion
 
-    def criterion(outputs, *rest, **options):                   # the slope of sqrt at 0 is infinite, its value is 0
+    def criterion(outputs, *rest, **options):  # the slope of sqrt at 0 is infinite, its value is 0
         losses = original(outputs, *rest, **options)
         return losses | {"cls": losses["cls"] + (outputs.cls_logits.sum() * 0).sqrt()}
+
     records = train(model, SMEARS, SMALL, checkpoint=tmp_path / "last.pt", save_every=1)
     next(records)
     monkeypatch.setattr(model, "criterion", criterion)
@@ -176,13 +240,24 @@ def test_a_wrong_label_is_told_as_such():
 
 
 def test_predictions_are_in_the_pictures_own_pixels(monkeypatch):
-    wide = Sample(torch.zeros(3, 32, 128, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    wide = Sample(
+        torch.zeros(3, 32, 128, dtype=torch.uint8),
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+    )
     model, asked = ssd().train(), {}
 
     def detections(outputs, anchors, size, **options):
         asked.update(options, size=size, training=model.training)
-        return [{"boxes": torch.tensor([[16.0, 16, 32, 64]]), "scores": torch.ones(1), "labels": torch.ones(1).long()}
-                for _ in range(len(outputs.cls_logits))]
+        return [
+            {
+                "boxes": torch.tensor([[16.0, 16, 32, 64]]),
+                "scores": torch.ones(1),
+                "labels": torch.ones(1).long(),
+            }
+            for _ in range(len(outputs.cls_logits))
+        ]
+
     monkeypatch.setattr(model, "detections", detections)
     found = predict(model, [wide] * 3, size=64, batch=2, score=0.3)
     assert len(found) == 3 and found[2]["boxes"].tolist() == [[32, 8, 64, 32]]
@@ -197,11 +272,23 @@ def test_evaluate_asks_with_the_recipes_options():
     assert evaluate(model, SMEARS, replace(SMALL, inference={"score": 1.0}))["AP50"] == 0
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"lr": -1}, "lr is -1"), ({"lr": "fast"}, "of type float"), ({"epochs": 1.5}, "of type int"),
-    ({"batch": 0}, "1 or more"), ({"schedule": "linear"}, "choose one-cycle, cosine"), ({"warmup": 1}, "shares"),
-    ({"drops": (0.5, 2)}, "shares"), ({"augment": "flip"}, "choose none, mirror"), ({"epochs": True}, "of type int"),
-    ({"optimizer": "adam"}, "choose adamw, sgd"), ({"lr": math.nan}, "lr is nan"), ({"precision": 16}, "of type str")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"lr": -1}, "lr is -1"),
+        ({"lr": "fast"}, "of type float"),
+        ({"epochs": 1.5}, "of type int"),
+        ({"batch": 0}, "1 or more"),
+        ({"schedule": "linear"}, "choose one-cycle, cosine"),
+        ({"warmup": 1}, "shares"),
+        ({"drops": (0.5, 2)}, "shares"),
+        ({"augment": "flip"}, "choose none, mirror"),
+        ({"epochs": True}, "of type int"),
+        ({"optimizer": "adam"}, "choose adamw, sgd"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"precision": 16}, "of type str"),
+    ],
+)
 def test_nonsense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(Recipe(), **change)

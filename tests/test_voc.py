@@ -1,4 +1,5 @@
 """The reader of VOC folders."""
+
 import re
 
 import pytest
@@ -9,7 +10,6 @@ from tiny_data import picture, voc_folder, voc_object, voc_picture, voc_split
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.data.annotated import read_picture
 from lesson_lib.data.voc import VocFolder
-
 
 CUT = "box across the border"
 
@@ -24,11 +24,13 @@ def test_a_sample_has_picture_boxes_labels_and_difficult(tmp_path):
     data = VocFolder(voc_folder(tmp_path), "train")
     sample = data[0]
     assert (len(data), data.classes, sample.id, data.problems) == (1, ("cat", "dog"), "a", [])
-    assert sample.boxes.tolist() == [[1, 2, 11, 9], [0, 0, 20, 10]]   # from 1, last pixel inside
+    assert sample.boxes.tolist() == [[1, 2, 11, 9], [0, 0, 20, 10]]  # from 1, last pixel inside
     assert sample.labels.tolist() == [1, 0]
     assert sample.difficult.tolist() == [True, False]
     assert sample.crowd.tolist() == [False, False] and sample.area is None
-    assert torch.equal(sample.image.permute(1, 2, 0), torch.from_numpy(picture(tmp_path / "x.png", seed=1)))
+    assert torch.equal(
+        sample.image.permute(1, 2, 0), torch.from_numpy(picture(tmp_path / "x.png", seed=1))
+    )
 
 
 def test_positions_are_taken_as_they_are_when_they_do_not_count_from_one(tmp_path):
@@ -42,13 +44,16 @@ def test_boxes_and_targets_need_no_picture(tmp_path):
     (tmp_path / "JPEGImages" / "a.png").unlink()
     assert data.boxes(0).tolist() == [[1, 2, 11, 9], [0, 0, 20, 10]]
     assert {name: value.tolist() for name, value in data.targets()[0].items()} == {
-        name: value.tolist() for name, value in targets.items()}
+        name: value.tolist() for name, value in targets.items()
+    }
     with pytest.raises(FileNotFoundError, match=r"picture .*a\.png is missing; restore it"):
         data[0]
 
 
-@pytest.mark.parametrize("split, ids", [("train", ["a"]), ("trainval", ["a", "b"]), ("test", ["c"]),
-                                        ("all", ["a", "b", "c"])])
+@pytest.mark.parametrize(
+    "split, ids",
+    [("train", ["a"]), ("trainval", ["a", "b"]), ("test", ["c"]), ("all", ["a", "b", "c"])],
+)
 def test_splits(tmp_path, split, ids):
     data = VocFolder(voc_folder(tmp_path), split)
     assert [sample.id for sample in data] == ids
@@ -89,17 +94,31 @@ def test_the_given_order_of_classes_is_kept_and_other_classes_are_reported(tmp_p
     assert "object 2 (cat: 1, 1, 20, 10) is of no known class; left out" in str(data.problems[0])
 
 
-@pytest.mark.parametrize("box, kept, kind", [
-    ((5, 5, 5, 8), None, "empty box"), ((5, 5, 8, 5), None, "empty box"), ((5, 5, 5, 5), None, "empty box"),
-    ((8, 5, 5, 8), None, "empty box"), ((21, 1, 30, 9), None, "box outside"),
-    ((1, 11, 5, 20), None, "box outside"), ((-9, -9, 0, 0), None, "box outside"),
-    ((-5, 2, 0, 4), None, "box outside"), ((2, -5, 4, 0), None, "box outside"),
-    ((0, 3, 8, 9), [0, 2, 8, 9], CUT), ((3, -4, 9, 8), [2, 0, 9, 8], CUT),
-    ((3, 3, 25, 9), [2, 2, 20, 9], CUT), ((3, 3, 9, 12), [2, 2, 9, 10], CUT),
-    ((20, 10, 21, 11), [19, 9, 20, 10], CUT), ((2.5, 2.5, 4.25, 4), [1.5, 1.5, 4.25, 4], None),
-    ((1, 1, 20.01, 10), [0, 0, 20, 10], None), ((1, 1, 20, 10), [0, 0, 20, 10], None),
-    (("nan", 1, 5, 5), None, "broken box"), (("", 1, 5, 5), None, "broken box"),
-    ((1, 1, "inf", 5), None, "broken box")])
+@pytest.mark.parametrize(
+    "box, kept, kind",
+    [
+        ((5, 5, 5, 8), None, "empty box"),
+        ((5, 5, 8, 5), None, "empty box"),
+        ((5, 5, 5, 5), None, "empty box"),
+        ((8, 5, 5, 8), None, "empty box"),
+        ((21, 1, 30, 9), None, "box outside"),
+        ((1, 11, 5, 20), None, "box outside"),
+        ((-9, -9, 0, 0), None, "box outside"),
+        ((-5, 2, 0, 4), None, "box outside"),
+        ((2, -5, 4, 0), None, "box outside"),
+        ((0, 3, 8, 9), [0, 2, 8, 9], CUT),
+        ((3, -4, 9, 8), [2, 0, 9, 8], CUT),
+        ((3, 3, 25, 9), [2, 2, 20, 9], CUT),
+        ((3, 3, 9, 12), [2, 2, 9, 10], CUT),
+        ((20, 10, 21, 11), [19, 9, 20, 10], CUT),
+        ((2.5, 2.5, 4.25, 4), [1.5, 1.5, 4.25, 4], None),
+        ((1, 1, 20.01, 10), [0, 0, 20, 10], None),
+        ((1, 1, 20, 10), [0, 0, 20, 10], None),
+        (("nan", 1, 5, 5), None, "broken box"),
+        (("", 1, 5, 5), None, "broken box"),
+        ((1, 1, "inf", 5), None, "broken box"),
+    ],
+)
 def test_the_rule_for_boxes_that_are_no_boxes(tmp_path, box, kept, kind):
     data = one(tmp_path, voc_object("cat", (1, 1, 2, 2)) + voc_object("cat", box))
     assert data[0].boxes.tolist()[1:] == ([] if kept is None else [kept])
@@ -118,8 +137,10 @@ def test_objects_of_a_part_are_no_objects(tmp_path):
     assert data.classes == ("person",) and data[0].boxes.tolist() == [[3, 3, 9, 9]]
 
 
-@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>",
-                                  "<size><width>20</width></size>"])
+@pytest.mark.parametrize(
+    "size",
+    ["", "<size><width>0</width><height>0</height></size>", "<size><width>20</width></size>"],
+)
 def test_without_a_size_the_picture_tells_it(tmp_path, size):
     voc_picture(tmp_path, "only", voc_object("cat", (3, 3, 99, 9)), size=size)
     assert VocFolder(tmp_path, "all").boxes(0).tolist() == [[2, 2, 20, 9]]
@@ -136,11 +157,17 @@ def test_missing_and_broken_annotations_are_left_out_and_told(tmp_path):
     (tmp_path / "Annotations" / "c.xml").write_text("<annotation><object>")
     data = VocFolder(tmp_path, "train")
     assert [sample.id for sample in data] == ["a"]
-    assert [(p.kind, p.file) for p in data.problems] == [("annotation missing", "Annotations/gone.xml"),
-                                                         ("annotation unreadable", "Annotations/c.xml")]
-    assert VocFolder(tmp_path, "val").problems == [], "the troubles of one split are not told in another"
+    assert [(p.kind, p.file) for p in data.problems] == [
+        ("annotation missing", "Annotations/gone.xml"),
+        ("annotation unreadable", "Annotations/c.xml"),
+    ]
+    assert VocFolder(tmp_path, "val").problems == [], (
+        "the troubles of one split are not told in another"
+    )
     voc_split(tmp_path, "val", "gone")
-    with pytest.raises(ValueError, match="no usable picture in split 'val'; the first problem: .*gone.xml"):
+    with pytest.raises(
+        ValueError, match="no usable picture in split 'val'; the first problem: .*gone.xml"
+    ):
         VocFolder(tmp_path, "val")
 
 
@@ -151,8 +178,18 @@ def test_the_picture_goes_by_the_annotations_own_name(tmp_path):
     assert VocFolder(tmp_path, "all")[0].size == (10, 20)
 
 
-@pytest.mark.parametrize("mode, name", [("L", "x.png"), ("RGBA", "x.png"), ("P", "x.png"), ("1", "x.png"),
-                                        ("CMYK", "x.jpg"), ("LA", "x.png"), ("L", "x.jpg")])
+@pytest.mark.parametrize(
+    "mode, name",
+    [
+        ("L", "x.png"),
+        ("RGBA", "x.png"),
+        ("P", "x.png"),
+        ("1", "x.png"),
+        ("CMYK", "x.jpg"),
+        ("LA", "x.png"),
+        ("L", "x.jpg"),
+    ],
+)
 def test_every_mode_becomes_rgb(tmp_path, mode, name):
     picture(tmp_path / name, mode=mode)
     pixels = read_picture(tmp_path / name)
@@ -164,12 +201,15 @@ def test_every_mode_becomes_rgb(tmp_path, mode, name):
 
 def test_pictures_stand_upright_as_exif_says(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6                                              # upright after a quarter turn clockwise
-    pixels = torch.from_numpy(picture(tmp_path / "JPEGImages" / "a.png", exif=exif)).permute(2, 0, 1)
+    exif[0x0112] = 6  # upright after a quarter turn clockwise
+    pixels = torch.from_numpy(picture(tmp_path / "JPEGImages" / "a.png", exif=exif)).permute(
+        2, 0, 1
+    )
     assert torch.equal(read_picture(tmp_path / "JPEGImages" / "a.png"), pixels.rot90(-1, (1, 2)))
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "a.xml").write_text(
-        f"<annotation><filename>a.png</filename>{voc_object('cat', (1, 1, 9, 19))}</annotation>")
+        f"<annotation><filename>a.png</filename>{voc_object('cat', (1, 1, 9, 19))}</annotation>"
+    )
     sample = VocFolder(tmp_path, "all")[0]
     assert sample.size == (20, 10) and sample.boxes.tolist() == [[0, 0, 9, 19]]
 
@@ -185,7 +225,9 @@ def test_a_corrupt_picture_is_one_sentence_that_names_the_file(tmp_path, keep):
     picture(tmp_path / "JPEGImages" / "a.jpg", 60, 60)
     whole = (tmp_path / "JPEGImages" / "a.jpg").read_bytes()
     (tmp_path / "JPEGImages" / "a.jpg").write_bytes(whole[:keep])
-    with pytest.raises(ValueError, match=r"^The picture \S+a\.jpg cannot be read \(.*\); replace") as error:
+    with pytest.raises(
+        ValueError, match=r"^The picture \S+a\.jpg cannot be read \(.*\); replace"
+    ) as error:
         read_picture(tmp_path / "JPEGImages" / "a.jpg")
     assert "\n" not in str(error.value)
 
@@ -196,19 +238,34 @@ def test_a_corrupt_picture_without_a_size_is_left_out(tmp_path):
     (tmp_path / "JPEGImages" / "bad.png").write_bytes(b"no picture")
     data = VocFolder(tmp_path, "all")
     assert [sample.id for sample in data] == ["good"]
-    assert [(p.kind, p.file) for p in data.problems] == [("picture unreadable", "Annotations/bad.xml")]
+    assert [(p.kind, p.file) for p in data.problems] == [
+        ("picture unreadable", "Annotations/bad.xml")
+    ]
 
 
 def test_bccd(real_datasets):
     root = real_datasets("bccd")
-    data = {split: VocFolder(root, split, CELL_CLASSES, False) for split in ("train", "val", "test")}
-    assert {split: len(part) for split, part in data.items()} == {"train": 205, "val": 87, "test": 72}
+    data = {
+        split: VocFolder(root, split, CELL_CLASSES, False) for split in ("train", "val", "test")
+    }
+    assert {split: len(part) for split, part in data.items()} == {
+        "train": 205,
+        "val": 87,
+        "test": 72,
+    }
     assert sum(len(t["boxes"]) for part in data.values() for t in part.targets()) == 4888 - 2
     problems = [p for part in data.values() for p in part.problems]
-    assert [(p.kind, re.search(r"Image_(\d+)", p.file)[1]) for p in problems] == [("empty box", "00343"),
-                                                                                 ("empty box", "00338")]
-    counts = torch.cat([t["labels"] for part in data.values() for t in part.targets()]).bincount().tolist()
+    assert [(p.kind, re.search(r"Image_(\d+)", p.file)[1]) for p in problems] == [
+        ("empty box", "00343"),
+        ("empty box", "00338"),
+    ]
+    counts = (
+        torch.cat([t["labels"] for part in data.values() for t in part.targets()])
+        .bincount()
+        .tolist()
+    )
     assert counts == [4155 - 2, 372, 361]
     assert {e.id for e in VocFolder(root, "trainval").entries} == {
-        e.id for split in ("train", "val") for e in data[split].entries}
+        e.id for split in ("train", "val") for e in data[split].entries
+    }
     assert data["val"][0].size == (480, 640)

@@ -1,13 +1,20 @@
 """Widgets without a browser: what a control sends, what is answered, and the still that every page shows."""
+
 import xml.etree.ElementTree as xml
 
 import ipywidgets
 import pytest
 import torch
 
-from lesson_lib import svg, widgets
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.widgets import BoxPlayground, control, live_curves, slider_figure, training_chart
+from lesson_lib.course import svg, widgets
+from lesson_lib.course.widgets import (
+    BoxPlayground,
+    control,
+    live_curves,
+    slider_figure,
+    training_chart,
+)
 
 IMAGE = torch.zeros(3, 40, 80, dtype=torch.uint8)
 BOXES = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10]])
@@ -22,9 +29,15 @@ def bundle(widget) -> dict:
     return found[0] if isinstance(found, tuple) else found
 
 
-@pytest.mark.parametrize("spec, kind, value", [
-    ((0, 5, 1, 2), ipywidgets.IntSlider, 2), ((0.0, 5.0, 0.1, 2.0), ipywidgets.FloatSlider, 2.0),
-    (["a", "b"], ipywidgets.Dropdown, "a"), (True, ipywidgets.Checkbox, True)])
+@pytest.mark.parametrize(
+    "spec, kind, value",
+    [
+        ((0, 5, 1, 2), ipywidgets.IntSlider, 2),
+        ((0.0, 5.0, 0.1, 2.0), ipywidgets.FloatSlider, 2.0),
+        (["a", "b"], ipywidgets.Dropdown, "a"),
+        (True, ipywidgets.Checkbox, True),
+    ],
+)
 def test_a_spec_makes_the_control_with_its_name(spec, kind, value):
     made = control("s_min_of_it", spec)
     assert isinstance(made, kind) and made.value == value and made.description == "s min of it"
@@ -39,29 +52,42 @@ def test_nonsense_is_refused_with_a_sentence(spec):
 def test_a_moved_slider_redraws_and_the_still_follows():
     figure = slider_figure(draw, gamma=(0.0, 5.0, 0.5, 2.0), name=["a", "b"], on=True)
     assert "gamma 2.0, a, True" in figure.page.value
-    assert "data-jp-theme-light" in figure.page.value and "data-jp-theme-light" not in figure.still()
+    assert (
+        "data-jp-theme-light" in figure.page.value and "data-jp-theme-light" not in figure.still()
+    )
     figure.controls["gamma"].value, figure.controls["name"].value = 3.5, "b"
     assert "gamma 3.5, b, True" in figure.page.value
     still = bundle(figure)["image/svg+xml"]
-    assert "gamma 3.5, b, True" in still and xml.fromstring(still).find("{http://www.w3.org/2000/svg}rect") is not None
+    assert (
+        "gamma 3.5, b, True" in still
+        and xml.fromstring(still).find("{http://www.w3.org/2000/svg}rect") is not None
+    )
 
 
 def test_an_error_while_drawing_is_shown_in_the_page():
     def broken(x):
         return 1 / (x - 1)
+
     figure = slider_figure(lambda x: draw(broken(x)), x=(0, 2, 1, 0))
     figure.controls["x"].value = 1
     assert "ZeroDivisionError" in figure.page.value and 'role="alert"' in figure.page.value
 
 
 def readout(boxes, scale=1.0):
-    return f"IoU {scale * pairwise_iou(boxes[:1], boxes[1:]).item():.3f}", [svg.shape("shared", boxes[0])]
+    return f"IoU {scale * pairwise_iou(boxes[:1], boxes[1:]).item():.3f}", [
+        svg.shape("shared", boxes[0])
+    ]
 
 
 def test_a_dragged_box_is_answered_with_its_number_and_sequence():
-    play = BoxPlayground(IMAGE, BOXES, readout, labels=["truth", "proposal"], scale=(0.0, 2.0, 0.5, 1.0))
+    play = BoxPlayground(
+        IMAGE, BOXES, readout, labels=["truth", "proposal"], scale=(0.0, 2.0, 0.5, 1.0)
+    )
     assert play.canvas.answer["readout"] == "IoU 0.333" and play.kinds == ["truth", "prediction"]
-    assert [look["stroke"] for look in play.canvas.looks] == [svg.COLOURS["truth"], svg.COLOURS["prediction"]]
+    assert [look["stroke"] for look in play.canvas.looks] == [
+        svg.COLOURS["truth"],
+        svg.COLOURS["prediction"],
+    ]
     play.canvas.request = {"seq": 7, "boxes": [[0, 0, 10, 10], [0, 0, 10, 10]]}
     assert play.canvas.answer["seq"] == 7 and play.canvas.answer["readout"] == "IoU 1.000"
     assert play.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]
@@ -87,7 +113,10 @@ def test_live_curves_hand_back_every_record_and_end_with_a_still(monkeypatch):
     records = [{"step": i, "loss": 10.0 / i, "cls": 1.0} for i in range(1, 50)]
     assert live_curves(iter(records), every=0.0) == records
     assert len(shown) == 2 and "loss" in xml.fromstring(shown[1]["image/svg+xml"]).get("aria-label")
-    assert "widget-view" in " ".join(bundle(widgets._LiveChart())) and bundle(widgets._LiveChart())["text/plain"] == ""
+    assert (
+        "widget-view" in " ".join(bundle(widgets._LiveChart()))
+        and bundle(widgets._LiveChart())["text/plain"] == ""
+    )
 
 
 def test_live_curves_draw_what_came_before_an_error_and_pass_it_on(monkeypatch):
@@ -97,12 +126,15 @@ def test_live_curves_draw_what_came_before_an_error_and_pass_it_on(monkeypatch):
     def failing():
         yield {"step": 1, "loss": 2.0}
         raise ValueError("NaN loss")
+
     with pytest.raises(ValueError, match="NaN loss"):
         live_curves(failing())
     assert len(shown) == 2
 
 
-@pytest.mark.parametrize("records", [[], [{"step": 1}], [{"step": 1, "loss": float("nan")}], [{"step": 1, "loss": 0.0}]])
+@pytest.mark.parametrize(
+    "records", [[], [{"step": 1}], [{"step": 1, "loss": float("nan")}], [{"step": 1, "loss": 0.0}]]
+)
 def test_a_chart_of_nothing_much_is_still_a_chart(records):
     assert xml.fromstring(training_chart(records, ("loss",))).get("role") == "img"
     assert xml.fromstring(training_chart(records, ("loss",), log=False)).get("role") == "img"

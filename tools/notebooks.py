@@ -14,6 +14,7 @@ show somebody else's pictures stores its one sentence. Tags of cells that the co
 `lab.py test` does not run `check`, which would run every lesson twice: conftest.py beside lab.py compares
 pictures and tolerant cells with the functions below while nbval runs the cells. `check` is for authors.
 """
+
 import base64
 import io
 import math
@@ -36,12 +37,23 @@ sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"}}
-PIXEL_STEP, PIXEL_SHARE = 64, 0.001  # a pixel differs beyond this step, a picture beyond this share of pixels
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+PIXEL_STEP, PIXEL_SHARE = (
+    64,
+    0.001,
+)  # a pixel differs beyond this step, a picture beyond this share of pixels
 TOLERANCE = 0.05
-RULES = [(re.compile(rule), replacement) for rule, replacement in re.findall(
-    r"^regex: (.*)\nreplace: (.*)$", (ROOT / "tools" / "nbval_sanitize.cfg").read_text(), flags=re.MULTILINE)]
+RULES = [
+    (re.compile(rule), replacement)
+    for rule, replacement in re.findall(
+        r"^regex: (.*)\nreplace: (.*)$",
+        (ROOT / "tools" / "nbval_sanitize.cfg").read_text(),
+        flags=re.MULTILINE,
+    )
+]
 EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
 NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 
@@ -60,25 +72,39 @@ def tags(cell: NotebookNode) -> list[str]:
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """The notebook as `refresh` writes it: a copy with metadata, counts and outputs in their normal form."""
-    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    widgets = notebook.metadata.get("widgets", {}).get(
+        "application/vnd.jupyter.widget-state+json", {}
+    )
     cells, count = [], 0
     for cell in notebook.cells:
-        metadata = {key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)}
-        plain = {"id": cell.id, "cell_type": cell.cell_type, "metadata": metadata,
-                 "source": cell.source.rstrip()}
+        metadata = {
+            key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)
+        }
+        plain = {
+            "id": cell.id,
+            "cell_type": cell.cell_type,
+            "metadata": metadata,
+            "source": cell.source.rstrip(),
+        }
         if cell.cell_type == "code":
             ran = cell.execution_count is not None
             count += ran
-            plain |= {"execution_count": count if ran else None,
-                      "outputs": normalise_outputs(cell.outputs, widgets.get("state", {}))}
+            plain |= {
+                "execution_count": count if ran else None,
+                "outputs": normalise_outputs(cell.outputs, widgets.get("state", {})),
+            }
             for output in plain["outputs"]:
                 if output.output_type == "execute_result":
                     output.execution_count = count
         cells.append(plain)
-    return nbformat.from_dict({"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5})
+    return nbformat.from_dict(
+        {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+    )
 
 
-def normalise_outputs(outputs: list[NotebookNode], widgets: dict | None = None) -> list[NotebookNode]:
+def normalise_outputs(
+    outputs: list[NotebookNode], widgets: dict | None = None
+) -> list[NotebookNode]:
     """Outputs with the still of each widget only, areas opened, streams merged, text sanitised."""
     kept: list[NotebookNode] = []
     for output in map(nbformat.from_dict, outputs):
@@ -86,12 +112,16 @@ def normalise_outputs(outputs: list[NotebookNode], widgets: dict | None = None) 
             streams = []  # those since the last figure: which of stdout and stderr comes first is chance
             while kept and kept[-1].output_type == "stream":
                 streams.insert(0, kept.pop())
-            text = "".join(stream.text for stream in [*streams, output] if stream.name == output.name)
+            text = "".join(
+                stream.text for stream in [*streams, output] if stream.name == output.name
+            )
             output.text = sanitise(re.sub(r"^.*\r(?=[^\n])", "", text, flags=re.MULTILINE))
             others = [stream for stream in streams if stream.name != output.name]
-            kept += sorted([*others, output], key=lambda stream: stream.name, reverse=True)  # stdout first
+            kept += sorted(
+                [*others, output], key=lambda stream: stream.name, reverse=True
+            )  # stdout first
             continue
-        elif output.output_type == "error":
+        if output.output_type == "error":
             output.evalue = sanitise(output.evalue)
             output.traceback = [sanitise(line) for line in output.traceback]
         else:
@@ -109,7 +139,10 @@ def inside(model: str, widgets: dict) -> list[dict]:
     """What the output areas in a widget and its children show (`interact` puts its output into one)."""
     state = widgets.get(model, {}).get("state", {})
     children = [child.removeprefix("IPY_MODEL_") for child in state.get("children", [])]
-    return [*state.get("outputs", []), *(output for child in children for output in inside(child, widgets))]
+    return [
+        *state.get("outputs", []),
+        *(output for child in children for output in inside(child, widgets)),
+    ]
 
 
 def as_text(notebook: NotebookNode) -> str:
@@ -117,17 +150,27 @@ def as_text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
-def differences(stored: list[NotebookNode], fresh: list[NotebookNode], tolerant: bool = False) -> list[str]:
+def differences(
+    stored: list[NotebookNode], fresh: list[NotebookNode], tolerant: bool = False
+) -> list[str]:
     """One sentence for each way in which the fresh outputs of a cell differ from the stored ones."""
     (old_texts, old_pictures), (new_texts, new_pictures) = split(stored), split(fresh)
     old_kinds = [kind for kind, _ in old_texts] + ["picture"] * len(old_pictures)
     new_kinds = [kind for kind, _ in new_texts] + ["picture"] * len(new_pictures)
     if old_kinds != new_kinds:
-        return [f"stored: {', '.join(old_kinds) or 'nothing'}; now: {', '.join(new_kinds) or 'nothing'}"]
-    found = [text_difference(old, new, 4 if "svg" in kind else 0) if tolerant else text_difference(old, new)
-             for (kind, old), (_, new) in zip(old_texts, new_texts)]
-    found += [picture_difference(old, new, TOLERANCE if tolerant else PIXEL_SHARE)
-              for old, new in zip(old_pictures, new_pictures)]
+        return [
+            f"stored: {', '.join(old_kinds) or 'nothing'}; now: {', '.join(new_kinds) or 'nothing'}"
+        ]
+    found = [
+        text_difference(old, new, 4 if "svg" in kind else 0)
+        if tolerant
+        else text_difference(old, new)
+        for (kind, old), (_, new) in zip(old_texts, new_texts)
+    ]
+    found += [
+        picture_difference(old, new, TOLERANCE if tolerant else PIXEL_SHARE)
+        for old, new in zip(old_pictures, new_pictures)
+    ]
     return [sentence for sentence in found if sentence]
 
 
@@ -152,8 +195,11 @@ def text_difference(old: str, new: str, slack: float | None = None) -> str:
     """The first line that differs, or "". With `slack` numbers may differ as `close` says."""
     for before, after in zip(f"{old}\n".splitlines(), f"{new}\n".splitlines()):
         a, b = NUMBER.split(before), NUMBER.split(after)
-        alike = before == after if slack is None or len(a) != len(b) else all(
-            close(x, y, slack) if i % 2 else x == y for i, (x, y) in enumerate(zip(a, b)))
+        alike = (
+            before == after
+            if slack is None or len(a) != len(b)
+            else all(close(x, y, slack) if i % 2 else x == y for i, (x, y) in enumerate(zip(a, b)))
+        )
         if not alike:
             return f"stored: {before[:300]}\n   now: {after[:300]}"
     lines = old.count("\n"), new.count("\n")
@@ -166,17 +212,27 @@ def close(old: str, new: str, slack: float) -> bool:
         return old == new
     mantissa, _, exponent = old.lower().partition("e")
     digit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-    return math.isclose(float(old), float(new), rel_tol=TOLERANCE, abs_tol=max(slack, 1.001 * digit))
+    return math.isclose(
+        float(old), float(new), rel_tol=TOLERANCE, abs_tol=max(slack, 1.001 * digit)
+    )
 
 
 def picture_difference(old: str, new: str, allowed: float) -> str:
     """How many pixels differ, or "". A mean over the picture would miss a curve that is gone."""
-    a, b = (np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGBA"), int)
-            for code in (old, new))
+    a, b = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGBA"), int)
+        for code in (old, new)
+    )
     if a.shape != b.shape:
-        return f"stored picture: {a.shape[1]} x {a.shape[0]} pixels, now: {b.shape[1]} x {b.shape[0]}"
+        return (
+            f"stored picture: {a.shape[1]} x {a.shape[0]} pixels, now: {b.shape[1]} x {b.shape[0]}"
+        )
     share = float((abs(a - b) > PIXEL_STEP).any(axis=-1).mean())
-    return f"{share:.2%} of the picture's pixels differ (allowed: {allowed:.1%})" if share > allowed else ""
+    return (
+        f"{share:.2%} of the picture's pixels differ (allowed: {allowed:.1%})"
+        if share > allowed
+        else ""
+    )
 
 
 class SilentArea(OutputWidget):
@@ -190,8 +246,14 @@ class SilentArea(OutputWidget):
 def execute(path: Path) -> tuple[NotebookNode, NotebookNode]:
     """The stored notebook and, in normal form, the one that was run in its folder."""
     stored, fresh = nbformat.read(path, 4), nbformat.read(path, 4)
-    client = NotebookClient(fresh, timeout=600, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
-                            record_timing=False, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(
+        fresh,
+        timeout=600,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        record_timing=False,
+        resources={"metadata": {"path": path.parent}},
+    )
     client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = SilentArea
     client.execute()
     fresh = normalise(fresh)
@@ -210,9 +272,12 @@ def refresh(path: Path) -> list[str]:
 def check(path: Path) -> list[str]:
     """Run a notebook; one sentence for each difference from what is stored."""
     stored, fresh = execute(path)
-    return [f"cell {old.id}: {sentence}"
-            for old, new in zip(stored.cells, fresh.cells) if old.cell_type == "code"
-            for sentence in differences(old.outputs, new.outputs, "tolerance" in tags(old))]
+    return [
+        f"cell {old.id}: {sentence}"
+        for old, new in zip(stored.cells, fresh.cells)
+        if old.cell_type == "code"
+        for sentence in differences(old.outputs, new.outputs, "tolerance" in tags(old))
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -229,8 +294,13 @@ def main(arguments: list[str]) -> int:
             problems = command(path)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             problems = [str(error)]
-        print(f"{path.name}: {arguments[0]} took {time.perf_counter() - started:.0f} s, "
-              f"{path.stat().st_size // 1000} kB, {len(problems)} problems", *problems, sep="\n", flush=True)
+        print(
+            f"{path.name}: {arguments[0]} took {time.perf_counter() - started:.0f} s, "
+            f"{path.stat().st_size // 1000} kB, {len(problems)} problems",
+            *problems,
+            sep="\n",
+            flush=True,
+        )
         wrong += len(problems)
     return int(wrong > 0)
 

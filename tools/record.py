@@ -7,6 +7,7 @@
 A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is looked at once
 for each seed. Commands are the ones that anybody would type; NAME is a key of RUNS.
 """
+
 import json
 import os
 import platform
@@ -23,22 +24,44 @@ RESULTS, README = ROOT / "results" / "detectors.json", ROOT / "README.md"
 MARKS = "<!-- results -->", "<!-- end of results -->"
 SEEDS = (0, 1, 2)
 RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
-    "bccd": ("BCCD, from scratch", "--data bccd --model ssd-tiny --budget laptop", "--data bccd --split test"),
-    "bccd-lite0": ("BCCD, from Lite0's ImageNet weights", "--data bccd --model ssd-lite0 --budget laptop",
-                   "--data bccd --split test"),
-    "smears": ("smears, from scratch", "--data smears --model ssd-tiny --budget laptop", "--data smears --split test"),
-    "smears-to-bccd": ("trained on smears alone, tested on BCCD", "--data smears --model ssd-tiny --budget laptop",
-                       "--data bccd --split test"),
-    "aquarium": ("aquarium, from scratch", "--data aquarium --model ssd-tiny --budget laptop",
-                 "--data aquarium --split test"),
-    "aquarium-lite0": ("aquarium, from Lite0's ImageNet weights", "--data aquarium --model ssd-lite0 --budget laptop",
-                       "--data aquarium --split test"),
+    "bccd": (
+        "BCCD, from scratch",
+        "--data bccd --model ssd-tiny --budget laptop",
+        "--data bccd --split test",
+    ),
+    "bccd-lite0": (
+        "BCCD, from Lite0's ImageNet weights",
+        "--data bccd --model ssd-lite0 --budget laptop",
+        "--data bccd --split test",
+    ),
+    "smears": (
+        "smears, from scratch",
+        "--data smears --model ssd-tiny --budget laptop",
+        "--data smears --split test",
+    ),
+    "smears-to-bccd": (
+        "trained on smears alone, tested on BCCD",
+        "--data smears --model ssd-tiny --budget laptop",
+        "--data bccd --split test",
+    ),
+    "aquarium": (
+        "aquarium, from scratch",
+        "--data aquarium --model ssd-tiny --budget laptop",
+        "--data aquarium --split test",
+    ),
+    "aquarium-lite0": (
+        "aquarium, from Lite0's ImageNet weights",
+        "--data aquarium --model ssd-lite0 --budget laptop",
+        "--data aquarium --split test",
+    ),
 }
 
 
 def call(arguments: list[str]) -> str:
     """What `python -m lesson_lib ARGUMENTS` prints; a failure ends this program with what it said."""
-    done = subprocess.run([sys.executable, "-m", "lesson_lib", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "lesson_lib", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"lesson_lib {' '.join(arguments)}: {done.stderr.strip()[-600:]}")
     return done.stdout
@@ -49,8 +72,11 @@ def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    names = [line.partition(": ")[2] for line in (info.read_text() if info.exists() else "").splitlines()
-             if line.startswith("model name")]
+    names = [
+        line.partition(": ")[2]
+        for line in (info.read_text() if info.exists() else "").splitlines()
+        if line.startswith("model name")
+    ]
     return f"{os.cpu_count()} CPU cores, {names[0] if names else platform.processor()}"
 
 
@@ -69,20 +95,39 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
             folder = f"runs/{train.split()[1]}-{train.split()[3]}-{seed}"
             command = f"train {train} --seed {seed} --out {folder}"
             call(command.split())
-            seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])["seconds"]
-            figures = json.loads(call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1])
-            known = known_runs()                    # anew: another recorder may have written meanwhile
-            known.append({"name": name, "seed": seed, "train": f"python -m lesson_lib {command}",
-                          "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
-                          "seconds": round(seconds), "threads": torch.get_num_threads(), "machine": machine(),
-                          "torch": torch.__version__.split("+")[0],
-                          "date": date.today().isoformat(),
-                          "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)}})
+            seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])[
+                "seconds"
+            ]
+            figures = json.loads(
+                call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1]
+            )
+            known = known_runs()  # anew: another recorder may have written meanwhile
+            known.append(
+                {
+                    "name": name,
+                    "seed": seed,
+                    "train": f"python -m lesson_lib {command}",
+                    "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
+                    "seconds": round(seconds),
+                    "threads": torch.get_num_threads(),
+                    "machine": machine(),
+                    "torch": torch.__version__.split("+")[0],
+                    "date": date.today().isoformat(),
+                    "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)},
+                }
+            )
             RESULTS.parent.mkdir(exist_ok=True)
             part = RESULTS.with_suffix(".part")
             part.write_text(json.dumps(known, indent=1) + "\n")
             part.replace(RESULTS)
-            print(name, seed, f"{seconds:.0f} s", known[-1]["figures"]["AP"], known[-1]["figures"]["AP50"], flush=True)
+            print(
+                name,
+                seed,
+                f"{seconds:.0f} s",
+                known[-1]["figures"]["AP"],
+                known[-1]["figures"]["AP50"],
+                flush=True,
+            )
 
 
 def table() -> str:
@@ -105,9 +150,17 @@ def table() -> str:
     for place in sorted({f"{r['machine']}, torch {r['torch']}" for r in known}):
         days = sorted({r["date"] for r in known if place == f"{r['machine']}, torch {r['torch']}"})
         places.append(f"{place}, {' and '.join(days)}")
-    return "\n".join(["| test split | command | seeds | AP | AP50 | AP75 | training |", "|---|---|---|---|---|---|---|",
-                      *rows, "", "AP is COCO's, mean over seeds ± standard deviation. Measured on "
-                      + "; ".join(places) + ". Every single run stands in [results/](results/)."])
+    return "\n".join(
+        [
+            "| test split | command | seeds | AP | AP50 | AP75 | training |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "AP is COCO's, mean over seeds ± standard deviation. Measured on "
+            + "; ".join(places)
+            + ". Every single run stands in [results/](results/).",
+        ]
+    )
 
 
 def readme(text: str) -> str:

@@ -1,4 +1,5 @@
 """What the readers of VOC and COCO files share: a picture file, boxes sorted out, a lazy sequence."""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from lesson_lib.data.samples import Sample
 
-ROUNDING = 0.02         # px: boxes in files with two decimals may pass the border by this much
+ROUNDING = 0.02  # px: boxes in files with two decimals may pass the border by this much
 
 
 @dataclass(frozen=True)
 class Problem:
     """Something wrong in an annotation: the file, a kind to count by, what it is and what was done."""
+
     file: str
     kind: str
     detail: str
@@ -29,6 +31,7 @@ class Problem:
 
 class Thing(NamedTuple):
     """One object as the file has it; `box` holds the corners x1, y1, x2, y2 as written, not yet judged."""
+
     name: str
     box: tuple[float, ...]
     difficult: bool = False
@@ -38,10 +41,11 @@ class Thing(NamedTuple):
 
 class Entry(NamedTuple):
     """A picture that is not decoded yet: its (height, width) by the annotation, and its ground truth."""
+
     id: str
     path: Path
     size: tuple[int, int]
-    target: dict[str, Tensor]                      # as Sample.target()
+    target: dict[str, Tensor]  # as Sample.target()
 
 
 class Annotated(Sequence[Sample]):
@@ -70,8 +74,15 @@ class Annotated(Sequence[Sample]):
         """The ground truth of all pictures, as `lesson_lib.evaluation` takes it."""
         return [entry.target for entry in self.entries]
 
-    def _add(self, name: str, path: Path, size: tuple[int, int] | None, things: Iterable[Thing], file: str,
-             first_pixel: int = 0) -> None:
+    def _add(
+        self,
+        name: str,
+        path: Path,
+        size: tuple[int, int] | None,
+        things: Iterable[Thing],
+        file: str,
+        first_pixel: int = 0,
+    ) -> None:
         try:
             size = size or picture_size(path)
         except ValueError as error:
@@ -88,31 +99,43 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     a picture of another size is refused, since the boxes then belong to another version of it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"The picture {path} is missing; restore it or take it out of the split.")
+        raise FileNotFoundError(
+            f"The picture {path} is missing; restore it or take it out of the split."
+        )
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel: which range to keep is your choice")
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:                     # Pillow's decoders raise whatever they stumble over
-        raise ValueError(f"The picture {path} cannot be read ({error}); replace or remove it.") from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise ValueError(
+            f"The picture {path} cannot be read ({error}); replace or remove it."
+        ) from error
     if size is not None and pixels.shape[:2] != size:
-        raise ValueError(f"The picture {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels but its "
-                         f"annotation says {size[1]}x{size[0]}; its boxes may be wrong: correct one.")
+        raise ValueError(
+            f"The picture {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels but its "
+            f"annotation says {size[1]}x{size[0]}; its boxes may be wrong: correct one."
+        )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright picture by the file's header, for annotations that do not say."""
     try:
-        with Image.open(path) as image:            # EXIF orientations 5 to 8 swap the sides
+        with Image.open(path) as image:  # EXIF orientations 5 to 8 swap the sides
             return image.size if image.getexif().get(0x0112, 1) >= 5 else image.size[::-1]
     except Exception as error:
         raise ValueError(f"The size of the picture {path} cannot be read ({error}).") from error
 
 
-def sort_out(things: Iterable[Thing], classes: tuple[str, ...], size: tuple[int, int], file: str,
-             problems: list[Problem], first_pixel: int = 0) -> dict[str, Tensor]:
+def sort_out(
+    things: Iterable[Thing],
+    classes: tuple[str, ...],
+    size: tuple[int, int],
+    file: str,
+    problems: list[Problem],
+    first_pixel: int = 0,
+) -> dict[str, Tensor]:
     """The ground truth of one picture of `size` (height, width); what is wrong is added to `problems`.
 
     first_pixel: 0 where corners are positions on a continuous scale; 1 where they are the numbers of the
@@ -135,14 +158,21 @@ def sort_out(things: Iterable[Thing], classes: tuple[str, ...], size: tuple[int,
         else:
             kept.append((thing, [max(left, 0), max(top, 0), min(x2, width), min(y2, height)]))
             if min(left, top, width - x2, height - y2) < -ROUNDING:
-                kind, why = "box across the border", f"leaves the {width}x{height} picture; cut there"
+                kind, why = (
+                    "box across the border",
+                    f"leaves the {width}x{height} picture; cut there",
+                )
         if kind:
             corners = ", ".join(f"{v:g}" for v in thing.box)
-            problems.append(Problem(file, kind, f"object {number} ({thing.name}: {corners}) {why}."))
-    target = {"boxes": torch.tensor([box for _, box in kept], dtype=torch.float32).reshape(-1, 4),
-              "labels": torch.tensor([classes.index(t.name) for t, _ in kept], dtype=torch.int64),
-              "difficult": torch.tensor([t.difficult for t, _ in kept], dtype=torch.bool),
-              "crowd": torch.tensor([t.crowd for t, _ in kept], dtype=torch.bool)}
+            problems.append(
+                Problem(file, kind, f"object {number} ({thing.name}: {corners}) {why}.")
+            )
+    target = {
+        "boxes": torch.tensor([box for _, box in kept], dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([classes.index(t.name) for t, _ in kept], dtype=torch.int64),
+        "difficult": torch.tensor([t.difficult for t, _ in kept], dtype=torch.bool),
+        "crowd": torch.tensor([t.crowd for t, _ in kept], dtype=torch.bool),
+    }
     if kept and all(t.area is not None for t, _ in kept):
         target["area"] = torch.tensor([t.area for t, _ in kept], dtype=torch.float32)
     return target

@@ -5,6 +5,7 @@ torchvision.transforms.v2. Steps draw from torch's global generator: `seeded` pi
 picture), so that the same picture comes out in every process and after every restart.
 feed.py has a second, faster version for whole batches; both read the same `Augment`.
 """
+
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,7 @@ from torchvision.transforms import v2
 from lesson_lib.boxes import box_area, clip_boxes
 from lesson_lib.data.samples import Sample
 
-MEAN_COLOUR = (123, 117, 104)                 # of ImageNet, 0..255: what SSD's larger canvas is filled with
+MEAN_COLOUR = (123, 117, 104)  # of ImageNet, 0..255: what SSD's larger canvas is filled with
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Augment:
                eight views of a square with equal chance: right for a smear under a microscope, where no
                direction is special, wrong for street scenes.
     """
+
     colour: float = 0.0
     zoom: float = 0.0
     crop: float = 0.0
@@ -41,24 +43,28 @@ class Augment:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not 0 <= getattr(self, field.name) <= 1:
-                raise ValueError(f"{field.name} is {getattr(self, field.name)}; give a probability, 0 to 1.")
+                raise ValueError(
+                    f"{field.name} is {getattr(self, field.name)}; give a probability, 0 to 1."
+                )
 
 
 AUGMENTS = {
     "none": Augment(),
-    "mirror": Augment(mirror=.5),                                                   # RetinaNet's paper
-    "flips": Augment(mirror=.5, upside=.5, transpose=.5),
-    "crops": Augment(crop=.5, mirror=.5, upside=.5, transpose=.5),
-    "ssd": Augment(colour=1, zoom=.5, crop=1, mirror=.5),                           # SSD's paper
-    "smears": Augment(colour=.5, zoom=.2, crop=.5, mirror=.5, upside=.5, transpose=.5),
-    "photos": Augment(colour=.5, zoom=.2, crop=.5, mirror=.5),                      # an upper side, few pictures
+    "mirror": Augment(mirror=0.5),  # RetinaNet's paper
+    "flips": Augment(mirror=0.5, upside=0.5, transpose=0.5),
+    "crops": Augment(crop=0.5, mirror=0.5, upside=0.5, transpose=0.5),
+    "ssd": Augment(colour=1, zoom=0.5, crop=1, mirror=0.5),  # SSD's paper
+    "smears": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5, upside=0.5, transpose=0.5),
+    "photos": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5),  # an upper side, few pictures
 }
 
 
 def find_augment(augment: str | Augment) -> Augment:
     """An Augment, by its name or as it is. ValueError with the known names for another one."""
     if isinstance(augment, str) and augment not in AUGMENTS:
-        raise ValueError(f"augment is {augment!r}; choose {', '.join(AUGMENTS)}, or give an Augment.")
+        raise ValueError(
+            f"augment is {augment!r}; choose {', '.join(AUGMENTS)}, or give an Augment."
+        )
     return AUGMENTS[augment] if isinstance(augment, str) else augment
 
 
@@ -75,11 +81,19 @@ def seeded(*numbers: int) -> Iterator[None]:
         yield
 
 
-def augmented(sample: Sample, augment: str | Augment, seed: int, epoch: int, picture: int) -> Sample:
+def augmented(
+    sample: Sample, augment: str | Augment, seed: int, epoch: int, picture: int
+) -> Sample:
     """The sample after all steps, in SSD's order; the same for the same (seed, epoch, picture) anywhere."""
     augment = find_augment(augment)
     steps: dict[str, Callable[[Sample], Sample]] = dict(
-        colour=photometric, zoom=zoom_out, crop=iou_crop, mirror=mirror, upside=upside, transpose=transpose)
+        colour=photometric,
+        zoom=zoom_out,
+        crop=iou_crop,
+        mirror=mirror,
+        upside=upside,
+        transpose=transpose,
+    )
     with seeded(seed, epoch, picture):
         for name, step in steps.items():
             if torch.rand(()) < getattr(augment, name):
@@ -114,7 +128,7 @@ def iou_crop(sample: Sample) -> Sample:
     Departs from the paper, as the authors' release and torchvision do: there parts of .1 to 1 of its size.
     """
     if len(sample.boxes) == 0:
-        return sample                                       # no part could hold an object
+        return sample  # no part could hold an object
     return _moved(sample, v2.RandomIoUCrop())
 
 
@@ -140,11 +154,24 @@ def _moved(sample: Sample, transform: v2.Transform) -> Sample:
     as its box does.
     """
     old = clip_boxes(sample.boxes, sample.size)
-    image, boxes = transform(tv_tensors.Image(sample.image),
-                             tv_tensors.BoundingBoxes(old, format="XYXY", canvas_size=sample.size))
+    image, boxes = transform(
+        tv_tensors.Image(sample.image),
+        tv_tensors.BoundingBoxes(old, format="XYXY", canvas_size=sample.size),
+    )
     image, boxes = (x.as_subclass(torch.Tensor) for x in (image, boxes))
     boxes = clip_boxes(boxes, image.shape[1:])
     kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
-    area = sample.area if sample.area is None else (sample.area * box_area(boxes) / box_area(old))[kept]
-    return replace(sample, image=image, boxes=boxes[kept], labels=sample.labels[kept], area=area,
-                   difficult=sample.difficult[kept], crowd=sample.crowd[kept])
+    area = (
+        sample.area
+        if sample.area is None
+        else (sample.area * box_area(boxes) / box_area(old))[kept]
+    )
+    return replace(
+        sample,
+        image=image,
+        boxes=boxes[kept],
+        labels=sample.labels[kept],
+        area=area,
+        difficult=sample.difficult[kept],
+        crowd=sample.crowd[kept],
+    )

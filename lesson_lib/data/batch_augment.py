@@ -3,6 +3,7 @@
 What happens to a picture is drawn with numpy and depends on (seed, epoch, picture) alone; the pixels never
 leave their device. Windows are whole pixels, so that boxes and pixels move by exactly the same numbers.
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from lesson_lib.data.augment import MEAN_COLOUR, Augment, key
 
-TRIALS = 40                                               # windows that are tried for a crop
-LEAST_IOU = np.array([0, .1, .3, .5, .7, .9])
-GREY = torch.tensor([.299, .587, .114])                   # brightness of R, G, B, as the eye weighs them
+TRIALS = 40  # windows that are tried for a crop
+LEAST_IOU = np.array([0, 0.1, 0.3, 0.5, 0.7, 0.9])
+GREY = torch.tensor([0.299, 0.587, 0.114])  # brightness of R, G, B, as the eye weighs them
 
 
 class Change(NamedTuple):
@@ -24,6 +25,7 @@ class Change(NamedTuple):
     views      mirror, upside, transpose: what is done to the window, in this order
     colour     (3, 4): new colour = colour[:, :3] @ old + colour[:, 3], colours 0..1
     """
+
     window: tuple[int, int, int, int]
     views: tuple[bool, bool, bool]
     colour: np.ndarray
@@ -34,8 +36,14 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
     if augment == Augment():
         return Change((0, 0, side, side), (False, False, False), np.eye(3, 4))
     rng = np.random.default_rng(key(*numbers))
-    colour, zoom, crop, *views = rng.random(6) < (augment.colour, augment.zoom, augment.crop, augment.mirror,
-                                                  augment.upside, augment.transpose)
+    colour, zoom, crop, *views = rng.random(6) < (
+        augment.colour,
+        augment.zoom,
+        augment.crop,
+        augment.mirror,
+        augment.upside,
+        augment.transpose,
+    )
     window = np.array([0, 0, side, side])
     if zoom:
         width = int(side * rng.uniform(1, 4))
@@ -43,7 +51,11 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
         window = np.array([-left, -top, width - left, width - top])
     if crop and len(boxes):
         window = crop_window(window, boxes, rng)
-    return Change(tuple(window.tolist()), tuple(map(bool, views)), colour_matrix(rng) if colour else np.eye(3, 4))
+    return Change(
+        tuple(window.tolist()),
+        tuple(map(bool, views)),
+        colour_matrix(rng) if colour else np.eye(3, 4),
+    )
 
 
 def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -54,13 +66,15 @@ def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator)
     side = window[2] - window[0]
     centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1)
     while (choice := rng.integers(len(LEAST_IOU) + 1)) < len(LEAST_IOU):
-        sizes = (side * rng.uniform(.3, 1, (TRIALS, 2))).astype(int).clip(min=1)                # (T, 2) w, h
+        sizes = (side * rng.uniform(0.3, 1, (TRIALS, 2))).astype(int).clip(min=1)  # (T, 2) w, h
         corners = window[:2] + (rng.random((TRIALS, 2)) * (side - sizes)).astype(int)
-        crops = np.concatenate((corners, corners + sizes), 1)[:, None]                          # (T, 1, 4)
-        inside = ((centres > crops[..., :2]) & (centres < crops[..., 2:])).all(-1)              # (T, G)
-        overlap = np.minimum(crops[..., 2:], boxes[:, 2:]) - np.maximum(crops[..., :2], boxes[:, :2])
+        crops = np.concatenate((corners, corners + sizes), 1)[:, None]  # (T, 1, 4)
+        inside = ((centres > crops[..., :2]) & (centres < crops[..., 2:])).all(-1)  # (T, G)
+        overlap = np.minimum(crops[..., 2:], boxes[:, 2:]) - np.maximum(
+            crops[..., :2], boxes[:, :2]
+        )
         shared = overlap.clip(min=0).prod(-1)
-        iou = shared / (sizes.prod(1)[:, None] + areas - shared)                                # (T, G)
+        iou = shared / (sizes.prod(1)[:, None] + areas - shared)  # (T, G)
         good = (inside & (iou >= LEAST_IOU[choice])).any(1) & (sizes.max(1) <= 2 * sizes.min(1))
         if good.any():
             return crops[good.argmax(), 0]
@@ -73,14 +87,16 @@ def colour_matrix(rng: np.random.Generator) -> np.ndarray:
     Departs from `photometric`, which clips after every step, takes contrast about the picture's own mean and
     turns the hue in HSV; here it is turned about the grey axis, and all is clipped once.
     """
-    bright, contrast, saturation = np.where(rng.random(3) < .5, rng.uniform((.875, .5, .5), (1.125, 1.5, 1.5)), 1)
-    angle = rng.uniform(-.05, .05) * 2 * np.pi * (rng.random() < .5)
+    bright, contrast, saturation = np.where(
+        rng.random(3) < 0.5, rng.uniform((0.875, 0.5, 0.5), (1.125, 1.5, 1.5)), 1
+    )
+    angle = rng.uniform(-0.05, 0.05) * 2 * np.pi * (rng.random() < 0.5)
     axis = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    hue = axis + np.cos(angle) * (np.eye(3) - axis) + np.sin(angle) * cross                   # Rodrigues
+    hue = axis + np.cos(angle) * (np.eye(3) - axis) + np.sin(angle) * cross  # Rodrigues
     grey = np.tile(GREY.numpy(), (3, 1))
     linear = hue @ (grey + saturation * (np.eye(3) - grey)) * (contrast * bright)
-    return np.concatenate((linear, np.full((3, 1), .5 * (1 - contrast))), 1)
+    return np.concatenate((linear, np.full((3, 1), 0.5 * (1 - contrast))), 1)
 
 
 def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +109,9 @@ def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple
     inside = ((centre >= torch.tensor([x1, y1])) & (centre <= torch.tensor([x2, y2]))).all(1)
     (sx1, sy1, sx2, sy2), (tx1, ty1, tx2, ty2) = placement(change.window, stored, size)
     ratio = torch.tensor([(tx2 - tx1) / (sx2 - sx1), (ty2 - ty1) / (sy2 - sy1)]).repeat(2)
-    moved = (boxes - torch.tensor([sx1, sy1, sx1, sy1])) * ratio + torch.tensor([tx1, ty1, tx1, ty1])
+    moved = (boxes - torch.tensor([sx1, sy1, sx1, sy1])) * ratio + torch.tensor(
+        [tx1, ty1, tx1, ty1]
+    )
     low, high = torch.tensor([tx1, ty1]).repeat(2), torch.tensor([tx2, ty2]).repeat(2)
     moved = torch.minimum(torch.maximum(moved, low), high)
     mirror, upside, transpose = change.views
@@ -106,7 +124,9 @@ def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple
     return moved, inside & (moved[:, 2:] - moved[:, :2] >= 1).all(1)
 
 
-def placement(window: tuple[int, int, int, int], stored: int, size: int) -> tuple[list[int], list[int]]:
+def placement(
+    window: tuple[int, int, int, int], stored: int, size: int
+) -> tuple[list[int], list[int]]:
     """(the part of the stored picture inside the window, where it lies in the new one), both xyxy pixels."""
     source = [min(max(v, 0), stored) for v in window]
     ratio = size / (window[2] - window[0]), size / (window[3] - window[1])
@@ -125,7 +145,11 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
         (x1, y1, x2, y2), (tx1, ty1, tx2, ty2) = placement(change.window, stored.shape[-1], size)
         mirror, upside, transpose = change.views
         part = _resized(stored[row, :, y1:y2, x1:x2], (ty2 - ty1, tx2 - tx1))
-        part = part.flip([axis for axis, wanted in ((2, mirror), (1, upside)) if wanted]) if mirror or upside else part
+        part = (
+            part.flip([axis for axis, wanted in ((2, mirror), (1, upside)) if wanted])
+            if mirror or upside
+            else part
+        )
         if mirror:
             tx1, tx2 = size - tx2, size - tx1
         if upside:
@@ -138,8 +162,12 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
     matrices = np.stack([change.colour for change in changes])
     if (matrices == np.eye(3, 4)).all():
         return images
-    matrices = torch.from_numpy(matrices).float().to(images.device, non_blocking=True)            # (B, 3, 4)
-    return torch.baddbmm(matrices[..., 3:], matrices[..., :3], images.flatten(2)).clamp_(0, 1).view_as(images)
+    matrices = torch.from_numpy(matrices).float().to(images.device, non_blocking=True)  # (B, 3, 4)
+    return (
+        torch.baddbmm(matrices[..., 3:], matrices[..., :3], images.flatten(2))
+        .clamp_(0, 1)
+        .view_as(images)
+    )
 
 
 def _resized(part: Tensor, size: tuple[int, int]) -> Tensor:

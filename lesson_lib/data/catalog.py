@@ -1,4 +1,5 @@
 """Data sets by name: where they lie on this machine, how to open them, where to get them."""
+
 import json
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from lesson_lib.data.transfer import check_sha256, fetch, tree_digest, unpack
 from lesson_lib.data.voc import VocFolder
 from lesson_lib.data.yolo import yolo_to_coco
 
-CARDS = REPOSITORY / "data" / "cards"              # NAME.json: facts for this file; NAME.md: the card to read
+CARDS = REPOSITORY / "data" / "cards"  # NAME.json: facts for this file; NAME.md: the card to read
 DOWNLOADS = REPOSITORY / "data" / "downloads"
 
 
@@ -25,18 +26,27 @@ def names() -> tuple[str, ...]:
 def facts(name: str) -> dict:
     """data/cards/NAME.json, for a data set that can be downloaded; data/README.md explains the keys."""
     if name == "smears":
-        raise ValueError("The smears are drawn by this package; there is nothing to download or look up.")
+        raise ValueError(
+            "The smears are drawn by this package; there is nothing to download or look up."
+        )
     if name not in names():
         near = get_close_matches(name, names(), 1, 0.4)
-        raise ValueError(f"No data set is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
-                         + f" There are {', '.join(names())}, and your own as voc:DIR and coco:FILE.")
+        raise ValueError(
+            f"No data set is called {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else ".")
+            + f" There are {', '.join(names())}, and your own as voc:DIR and coco:FILE."
+        )
     return json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def find_dataset(name: str) -> Path | None:
     """The folder of a data set on this machine: below LESSON_DATASETS, then in data/downloads."""
-    folders = [root / sub for root in dataset_roots() for sub in (name, *facts(name).get("also", ()))]
-    return next((f for f in folders if (f / "Annotations").is_dir() or (f / "annotations").is_dir()), None)
+    folders = [
+        root / sub for root in dataset_roots() for sub in (name, *facts(name).get("also", ()))
+    ]
+    return next(
+        (f for f in folders if (f / "Annotations").is_dir() or (f / "annotations").is_dir()), None
+    )
 
 
 def open_dataset(name: str, split: str = "train", **options) -> Smears | Annotated:
@@ -57,33 +67,43 @@ def open_dataset(name: str, split: str = "train", **options) -> Smears | Annotat
         return _open_coco(Path(place).expanduser(), split, **options)
     folder = find_dataset(name)
     if folder is None:
-        raise FileNotFoundError(f"{name} is not on this machine: `python -m lesson_lib data download {name}` "
-                                "fetches it, with `--from DIR` from a copy that you have; 'smears' needs no "
-                                "download.")
+        raise FileNotFoundError(
+            f"{name} is not on this machine: `python -m lesson_lib data download {name}` "
+            "fetches it, with `--from DIR` from a copy that you have; 'smears' needs no "
+            "download."
+        )
     return _open(folder, split, facts(name), **options)
 
 
 def _open(folder: Path, split: str, about: dict, **options) -> Annotated:
     if about["format"] == "coco":
         return _open_coco(folder, split, **options)
-    return VocFolder(folder, split, **{key: about[key] for key in ("classes", "one_based")} | options)
+    return VocFolder(
+        folder, split, **{key: about[key] for key in ("classes", "one_based")} | options
+    )
 
 
 def _open_coco(place: Path, split: str, **options) -> Annotated:
     pattern = str(place / "annotations" / "{split}.json" if place.is_dir() else place)
     file = Path(pattern.replace("{split}", split))
     if "{split}" not in pattern and split != "train":
-        raise ValueError(f"{place} is one split, whatever its name; write {{split}} into the name, as in "
-                         f"coco:DIR/{{split}}.json, to open {split!r}.")
+        raise ValueError(
+            f"{place} is one split, whatever its name; write {{split}} into the name, as in "
+            f"coco:DIR/{{split}}.json, to open {split!r}."
+        )
     if "{split}" in pattern and split == "trainval" and not file.is_file():
         train, val = (_open_coco(place, part, **options) for part in ("train", "val"))
         if train.classes != val.classes:
-            raise ValueError(f"train and val of {place} have different classes; they cannot be joined.")
+            raise ValueError(
+                f"train and val of {place} have different classes; they cannot be joined."
+            )
         train.entries += val.entries
         train.problems += val.problems
         return train
     if "{split}" in pattern and not file.is_file():
-        raise ValueError(f"{place} has no split {split!r}: there is no {file.name} in {file.parent}.")
+        raise ValueError(
+            f"{place} has no split {split!r}: there is no {file.name} in {file.parent}."
+        )
     return CocoJson(file, **options)
 
 
@@ -106,8 +126,10 @@ def download(name: str, source: str | Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=DOWNLOADS) as work:
         tree = Path(work) / name
         if not sum(unpack(archive, tree, about["files"]) for archive in archives):
-            raise ValueError(f"{archives[0]} holds no {name}: nothing there is called like "
-                             f"{' or '.join(about['files'])}.")
+            raise ValueError(
+                f"{archives[0]} holds no {name}: nothing there is called like "
+                f"{' or '.join(about['files'])}."
+            )
         converted = (tree / "raw").is_dir()
         for split in about["pictures"] if converted else ():
             yolo_to_coco(tree / "raw" / split, tree, split, about["classes"], about.get("longest"))
@@ -122,7 +144,9 @@ def download(name: str, source: str | Path | None = None) -> Path:
 def _archives(name: str, about: dict, source: Path | None) -> list[Path]:
     """What to unpack: archives, downloaded or found in the user's folder, and checked; else that folder."""
     if source is not None and not source.is_dir():
-        raise NotADirectoryError(f"{source} is no folder; --from takes a folder with a copy of {name}.")
+        raise NotADirectoryError(
+            f"{source} is no folder; --from takes a folder with a copy of {name}."
+        )
     archives = []
     for known in about["sources"]:
         file = known["url"].rpartition("/")[2]
@@ -143,8 +167,10 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
     for split, wanted in about["pictures"].items():
         found = sum(entry.path.is_file() for entry in _open(tree, split, about).entries)
         if found != wanted:
-            raise ValueError(f"This copy of {tree.name} has {found} usable pictures in {split} instead of "
-                             f"{wanted}; take another copy, or download it.")
+            raise ValueError(
+                f"This copy of {tree.name} has {found} usable pictures in {split} instead of "
+                f"{wanted}; take another copy, or download it."
+            )
     if "digest" in about:
         found, wanted = tree_digest(tree, about["digest"]["of"]), about["digest"]["sha256"]
         if converted or wanted is None:
@@ -152,5 +178,7 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
             wanted = json.loads(first.read_text())["sha256"] if first.is_file() else found
             first.write_text(json.dumps({**about["digest"], "sha256": wanted}) + "\n")
         if found != wanted:
-            raise ValueError(f"This is not the {tree.name} that is known: SHA-256 {found} over "
-                             f"{', '.join(about['digest']['of'])}, expected {wanted}; take another copy.")
+            raise ValueError(
+                f"This is not the {tree.name} that is known: SHA-256 {found} over "
+                f"{', '.join(about['digest']['of'])}, expected {wanted}; take another copy."
+            )

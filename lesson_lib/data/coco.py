@@ -1,4 +1,5 @@
 """Reader for COCO's JSON: one file holds the pictures, the categories and the boxes of a split."""
+
 import json
 from collections import defaultdict
 from math import nan
@@ -26,19 +27,31 @@ class CocoJson(Annotated):
         super().__init__(names.values())
         self.category_ids = tuple(names)
         if len(pictures) < len(data["images"]) or len(set(self.classes)) < len(data["categories"]):
-            raise ValueError(f"{self.file} gives two pictures one id, or two categories one id or name; "
-                             "make them differ.")
-        folder = Path(images) if images else picture_folder(self.file, data["images"][0]["file_name"])
+            raise ValueError(
+                f"{self.file} gives two pictures one id, or two categories one id or name; "
+                "make them differ."
+            )
+        folder = (
+            Path(images) if images else picture_folder(self.file, data["images"][0]["file_name"])
+        )
         things = defaultdict(list)
         for a in data["annotations"]:
             things[a["image_id"]].append(_thing(a, names))
         for stray in things.keys() - pictures.keys():
-            self.problems.append(Problem(self.file.name, "box of no picture", f"{len(things[stray])} boxes "
-                                         f"of picture {stray}, which is not listed; left out."))
+            self.problems.append(
+                Problem(
+                    self.file.name,
+                    "box of no picture",
+                    f"{len(things[stray])} boxes "
+                    f"of picture {stray}, which is not listed; left out.",
+                )
+            )
         for number, picture in pictures.items():
             file, size = picture["file_name"], (picture.get("height"), picture.get("width"))
             size = (int(size[0]), int(size[1])) if all(size) else None
-            self._add(Path(file).with_suffix("").as_posix(), folder / file, size, things[number], file)
+            self._add(
+                Path(file).with_suffix("").as_posix(), folder / file, size, things[number], file
+            )
 
 
 def read_json(file: Path) -> dict:
@@ -49,12 +62,20 @@ def read_json(file: Path) -> dict:
         data = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is no JSON ({error}).") from error
-    needed = {"images": {"id", "file_name"}, "annotations": {"image_id"}, "categories": {"id", "name"}}
+    needed = {
+        "images": {"id", "file_name"},
+        "annotations": {"image_id"},
+        "categories": {"id", "name"},
+    }
     for part, keys in needed.items():
         rows = data.get(part) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(r, dict) and keys <= r.keys() for r in rows):
-            raise ValueError(f"{file} is no COCO file for detection: it needs a list {part!r} whose entries "
-                             f"have {' and '.join(sorted(keys))}.")
+        if not isinstance(rows, list) or not all(
+            isinstance(r, dict) and keys <= r.keys() for r in rows
+        ):
+            raise ValueError(
+                f"{file} is no COCO file for detection: it needs a list {part!r} whose entries "
+                f"have {' and '.join(sorted(keys))}."
+            )
     if not data["images"]:
         raise ValueError(f"{file} lists no picture.")
     return data
@@ -71,15 +92,21 @@ def picture_folder(annotations: Path, first: str) -> Path:
     for folder in (*folders, above / "images", here, above):
         if (folder / first).is_file():
             return folder
-    raise FileNotFoundError(f"{first}, the first picture of {annotations}, is not near it (not in "
-                            f"{folders[0]}, for one); name the folder of the pictures.")
+    raise FileNotFoundError(
+        f"{first}, the first picture of {annotations}, is not near it (not in "
+        f"{folders[0]}, for one); name the folder of the pictures."
+    )
 
 
 def _thing(annotation: dict, names: dict[int, str]) -> Thing:
     try:
         x, y, width, height = map(float, annotation["bbox"])
     except (KeyError, TypeError, ValueError):
-        x = y = width = height = nan               # sort_out reports it
+        x = y = width = height = nan  # sort_out reports it
     category = annotation.get("category_id")
-    return Thing(names.get(category, f"category {category}"), (x, y, x + width, y + height),
-                 crowd=bool(annotation.get("iscrowd", 0)), area=annotation.get("area"))
+    return Thing(
+        names.get(category, f"category {category}"),
+        (x, y, x + width, y + height),
+        crowd=bool(annotation.get("iscrowd", 0)),
+        area=annotation.get("area"),
+    )

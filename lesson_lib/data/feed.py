@@ -3,6 +3,7 @@
 Which pictures are in step s of epoch n, and what augmentation does to each, depends on the seed, n, s and the
 picture's number only: not on the number of processes, nor on where a run was stopped and went on.
 """
+
 import os
 from collections.abc import Iterator, Sequence
 
@@ -35,21 +36,35 @@ class Feed:
     len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait for another
     epoch, whose order is another; a set smaller than one batch is one batch.
     """
-    def __init__(self, samples: Sequence[Sample], size: int, batch: int, seed: int = 0,
-                 augment: str | Augment = "none", device: torch.device | str = "cpu", cache: bool | None = True,
-                 rank: int = 0, world: int = 1, workers: int | None = None, stored: int | None = None):
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        size: int,
+        batch: int,
+        seed: int = 0,
+        augment: str | Augment = "none",
+        device: torch.device | str = "cpu",
+        cache: bool | None = True,
+        rank: int = 0,
+        world: int = 1,
+        workers: int | None = None,
+        stored: int | None = None,
+    ):
         if len(samples) == 0:
             raise ValueError("There is nothing to train on: the set has no picture.")
         batch = min(batch, len(samples)) if world == 1 else batch
         if batch < 1 or batch % world or batch > len(samples) or not 0 <= rank < world:
-            raise ValueError(f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} processes "
-                             f"(this is {rank}): take a multiple of {world}, at most {len(samples)}.")
+            raise ValueError(
+                f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} processes "
+                f"(this is {rank}): take a multiple of {world}, at most {len(samples)}."
+            )
         self.samples, self.size, self.batch, self.seed = samples, size, batch, seed
         self.augment, self.device = find_augment(augment), torch.device(device)
         self.rank, self.world, self.workers, self.stored = rank, world, workers, stored or size
         needed = len(samples) * 3 * self.stored**2
         self.cache = needed <= CACHE_BYTES if cache is None else cache
-        self._pictures: Tensor | None = None                            # uint8 (N, 3, stored, stored)
+        self._pictures: Tensor | None = None  # uint8 (N, 3, stored, stored)
         self._targets: list[dict] = []
 
     def __len__(self) -> int:
@@ -57,9 +72,13 @@ class Feed:
 
     def order(self, epoch: int) -> list[list[int]]:
         """The pictures of every step of an epoch, for this rank: len(self) lists of batch / world numbers."""
-        numbers = np.random.default_rng(key(self.seed, epoch)).permutation(len(self.samples)).tolist()
-        return [numbers[step * self.batch:(step + 1) * self.batch][self.rank::self.world]
-                for step in range(len(self))]
+        numbers = (
+            np.random.default_rng(key(self.seed, epoch)).permutation(len(self.samples)).tolist()
+        )
+        return [
+            numbers[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
+            for step in range(len(self))
+        ]
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The steps of epoch n from `start` on: images float (B, 3, size, size) in 0..1, and B targets.
@@ -76,8 +95,11 @@ class Feed:
     def _fill(self) -> None:
         if self._pictures is not None:
             return
-        pictures = torch.empty((len(self.samples), 3, self.stored, self.stored), dtype=torch.uint8,
-                               memory_format=torch.channels_last)
+        pictures = torch.empty(
+            (len(self.samples), 3, self.stored, self.stored),
+            dtype=torch.uint8,
+            memory_format=torch.channels_last,
+        )
         for row in range(len(self.samples)):
             sample = resize(self.samples[row], self.stored)
             pictures[row] = sample.image
@@ -88,20 +110,35 @@ class Feed:
         changes, targets = [], []
         for row in rows:
             target = self._targets[row]
-            change = draw_change(self.augment, target["boxes"].numpy(), self.stored, self.seed, epoch, row)
+            change = draw_change(
+                self.augment, target["boxes"].numpy(), self.stored, self.seed, epoch, row
+            )
             boxes, kept = change_boxes(target["boxes"], change, self.stored, self.size)
             changes.append(change)
-            targets.append({"boxes": boxes[kept], "labels": target["labels"][kept],
-                            "difficult": target["difficult"][kept], "id": target["id"]})
+            targets.append(
+                {
+                    "boxes": boxes[kept],
+                    "labels": target["labels"][kept],
+                    "difficult": target["difficult"][kept],
+                    "id": target["id"],
+                }
+            )
         images = change_pictures(self._pictures, rows, changes, self.size)
         return images, [_to(target, self.device) for target in targets]
 
     def _from_workers(self, steps: list[list[int]], epoch: int) -> Iterator[Batch]:
-        workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if self.workers is None else self.workers
+        workers = (
+            min(8, max(1, (os.cpu_count() or 1) - 1)) if self.workers is None else self.workers
+        )
         pictures = _Augmented(self.samples, self.augment, self.size, self.seed, epoch)
-        loader = DataLoader(pictures, batch_sampler=steps, num_workers=min(workers, len(steps)), collate_fn=_collate,
-                            pin_memory=self.device.type == "cuda",
-                            generator=torch.Generator())              # its own: or it would draw from the global one
+        loader = DataLoader(
+            pictures,
+            batch_sampler=steps,
+            num_workers=min(workers, len(steps)),
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),
+        )  # its own: or it would draw from the global one
         for images, targets in loader:
             images = images.to(self.device, non_blocking=True).float().mul_(1 / 255)
             yield images, [_to(target, self.device) for target in targets]
@@ -109,7 +146,10 @@ class Feed:
 
 class _Augmented(Dataset):
     """What a worker does to one picture."""
-    def __init__(self, samples: Sequence[Sample], augment: Augment, size: int, seed: int, epoch: int):
+
+    def __init__(
+        self, samples: Sequence[Sample], augment: Augment, size: int, seed: int, epoch: int
+    ):
         self.samples, self.augment, self.size, self.numbers = samples, augment, size, (seed, epoch)
 
     def __len__(self) -> int:
@@ -122,8 +162,12 @@ class _Augmented(Dataset):
 
 def _target(sample: Sample, row: int) -> dict:
     real = ~sample.crowd
-    return {"boxes": sample.boxes[real], "labels": sample.labels[real], "difficult": sample.difficult[real],
-            "id": sample.id or f"number {row}"}
+    return {
+        "boxes": sample.boxes[real],
+        "labels": sample.labels[real],
+        "difficult": sample.difficult[real],
+        "id": sample.id or f"number {row}",
+    }
 
 
 def _collate(pairs: list[tuple[Tensor, dict]]) -> Batch:
@@ -131,5 +175,7 @@ def _collate(pairs: list[tuple[Tensor, dict]]) -> Batch:
 
 
 def _to(target: dict, device: torch.device) -> dict:
-    return {name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in target.items()}
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in target.items()
+    }

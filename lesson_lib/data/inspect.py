@@ -1,4 +1,5 @@
 """What is wrong with a data set: every picture is read once, every finding names its file."""
+
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,17 +16,20 @@ from lesson_lib.data.catalog import facts, open_dataset
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.data.voc import ENDINGS, VocFolder, voc_splits
 
-ALIKE = 0.95                    # correlation of two thumbnails; pictures of different things stay below 0.8
-ODD = 0.1                       # a class that no more than this share of a split's pictures lacks is usual
+ALIKE = 0.95  # correlation of two thumbnails; pictures of different things stay below 0.8
+ODD = 0.1  # a class that no more than this share of a split's pictures lacks is usual
 
 
 @dataclass
 class Report:
     """problems: what training and evaluation should not see. remarks: may be meant so, but worth a look."""
+
     name: str
-    pictures: dict[str, int] = field(default_factory=dict)                              # by split
-    counts: dict[str, Counter] = field(default_factory=dict)                            # by split, by class
-    problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))   # kind -> sentences
+    pictures: dict[str, int] = field(default_factory=dict)  # by split
+    counts: dict[str, Counter] = field(default_factory=dict)  # by split, by class
+    problems: dict[str, list[str]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # kind -> sentences
     remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def __str__(self) -> str:
@@ -37,19 +41,26 @@ class Report:
         rows = [["", *self.pictures], ["pictures", *self.pictures.values()]]
         rows += [[name, *(self.counts[split][name] for split in self.pictures)] for name in classes]
         wide = max(len(str(row[0])) for row in rows)
-        lines = [self.name, *(f"  {row[0]:{wide}}" + "".join(f"{c:>9}" for c in row[1:]) for row in rows)]
+        lines = [
+            self.name,
+            *(f"  {row[0]:{wide}}" + "".join(f"{c:>9}" for c in row[1:]) for row in rows),
+        ]
         for title, kinds in (("problem", self.problems), ("remark", self.remarks)):
             total = sum(map(len, kinds.values()))
             lines.append(f"{total or 'no'} {title}{'' if total == 1 else 's'}")
             for kind, found in kinds.items():
-                lines += [f"  {kind}: {len(found)}", *(f"    {sentence}" for sentence in found[:limit])]
+                lines += [
+                    f"  {kind}: {len(found)}",
+                    *(f"    {sentence}" for sentence in found[:limit]),
+                ]
                 if limit is not None and len(found) > limit:
                     lines.append(f"    ... and {len(found) - limit} more")
         return "\n".join(lines)
 
 
-def inspect_dataset(what: str | Path | Mapping[str, Annotated],
-                    classes: Iterable[str] | None = None) -> Report:
+def inspect_dataset(
+    what: str | Path | Mapping[str, Annotated], classes: Iterable[str] | None = None
+) -> Report:
     """Read all of a data set and report what is wrong; nothing that is wrong with a picture stops it.
 
     what     a name of the catalogue, voc:DIR, coco:FILE, a folder in either layout, or open splits by name
@@ -76,14 +87,19 @@ def inspect_dataset(what: str | Path | Mapping[str, Annotated],
             height, width = size = tuple(pixels.shape[1:])
             if size != entry.size:
                 report.problems["picture of another size"].append(
-                    f"{where} is {width}x{height}, annotated as {entry.size[1]}x{entry.size[0]}")
-            thumbnail = F.interpolate(pixels.float().mean(0)[None, None], (16, 16), mode="area").flatten()
+                    f"{where} is {width}x{height}, annotated as {entry.size[1]}x{entry.size[0]}"
+                )
+            thumbnail = F.interpolate(
+                pixels.float().mean(0)[None, None], (16, 16), mode="area"
+            ).flatten()
             digest = hashlib.sha256(repr(size).encode() + pixels.numpy().tobytes()).digest()
             prints[split, where] = digest, thumbnail
         _look_at_classes(report, split, data)
     _look_for_copies(report, prints)
     used = {entry.path for data in splits.values() for entry in data.entries}
-    for file in (f for folder in sorted({path.parent for path in used}) for f in sorted(folder.iterdir())):
+    for file in (
+        f for folder in sorted({path.parent for path in used}) for f in sorted(folder.iterdir())
+    ):
         if file.suffix in ENDINGS and file not in used:
             report.remarks["picture of no split"].append(str(file))
     return report
@@ -96,23 +112,29 @@ def open_splits(what: str, classes: Iterable[str] | None = None) -> dict[str, An
         kind = "coco" if (Path(place) / "annotations").is_dir() else "voc"
     if kind == "voc":
         lists = voc_splits(Path(place))
-        parts = [s for s in lists if s != "trainval" or not {"train", "val"} <= set(lists)] or ["all"]
+        parts = [s for s in lists if s != "trainval" or not {"train", "val"} <= set(lists)] or [
+            "all"
+        ]
         return {split: VocFolder(place, split, classes) for split in parts}
     if kind == "coco":
         folder = Path(place) / "annotations"
-        return {file.stem: CocoJson(file) for file in (sorted(folder.glob("*.json")) or [Path(place)])}
+        return {
+            file.stem: CocoJson(file) for file in (sorted(folder.glob("*.json")) or [Path(place)])
+        }
     return {split: open_dataset(what, split) for split in facts(what)["pictures"]}
 
 
-def _look_at_boxes(report: Report, where: str, named: list[str], boxes: Tensor,
-                   classes: Iterable[str] | None) -> None:
+def _look_at_boxes(
+    report: Report, where: str, named: list[str], boxes: Tensor, classes: Iterable[str] | None
+) -> None:
     if not named:
         report.remarks["picture without objects"].append(where)
     for name in sorted(set(named) - set(named if classes is None else classes)):
         report.problems["unknown class"].append(f"{where}: {named.count(name)} of class {name!r}")
     for i, j in (pairwise_iou(boxes, boxes).triu(1) > 0.9).nonzero().tolist():
         report.remarks["nearly the same box twice"].append(
-            f"{where}: {named[i]} {boxes[i].tolist()} and {named[j]} {boxes[j].tolist()}")
+            f"{where}: {named[i]} {boxes[i].tolist()} and {named[j]} {boxes[j].tolist()}"
+        )
 
 
 def _look_at_classes(report: Report, split: str, data: Annotated) -> None:
@@ -122,7 +144,9 @@ def _look_at_classes(report: Report, split: str, data: Annotated) -> None:
         if len(without) == len(data):
             report.remarks["class without objects"].append(f"{split}: {name}")
         elif 0 < len(without) <= ODD * len(data):
-            report.remarks["usual class absent"] += [f"{split}: {file}: no {name}" for file in without]
+            report.remarks["usual class absent"] += [
+                f"{split}: {file}: no {name}" for file in without
+            ]
 
 
 def _look_for_copies(report: Report, prints: dict[tuple[str, str], tuple[bytes, Tensor]]) -> None:
@@ -133,11 +157,12 @@ def _look_for_copies(report: Report, prints: dict[tuple[str, str], tuple[bytes, 
             kind = "same picture twice" if known[0] == split else "same picture in two splits"
             report.problems[kind].append(f"{known[1]} = {where}")
     rows = torch.stack([thumbnail for _, thumbnail in prints.values()] or [torch.zeros(256)])
-    rows = F.normalize(rows - rows.mean(1, keepdim=True))          # a flat picture becomes zeros: like none
+    rows = F.normalize(rows - rows.mean(1, keepdim=True))  # a flat picture becomes zeros: like none
     for i, here in enumerate(places):
-        likeness = rows[i + 1:] @ rows[i]
+        likeness = rows[i + 1 :] @ rows[i]
         for j in (likeness > ALIKE).nonzero().flatten().tolist():
             there = places[i + 1 + j]
             if here[0] != there[0] and prints[here][0] != prints[there][0]:
                 report.remarks["nearly the same picture in two splits"].append(
-                    f"{here[1]} ~ {there[1]} (correlation {likeness[j]:.3f})")
+                    f"{here[1]} ~ {there[1]} (correlation {likeness[j]:.3f})"
+                )

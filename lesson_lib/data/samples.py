@@ -1,4 +1,5 @@
 """One picture with its boxes, as every reader of a data set hands it out."""
+
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,7 @@ class Sample:
     Raises ValueError with one sentence for a wrong dtype, shape or length and for a box that is no box.
     Boxes may reach past the picture's border, as some annotations do; data/inspect.py reports those.
     """
+
     image: Tensor
     boxes: Tensor
     labels: Tensor
@@ -31,29 +33,43 @@ class Sample:
 
     def __post_init__(self):
         for name in ("difficult", "crowd"):
-            if getattr(self, name) is None:                       # frozen: the only way to fill in a default
+            if getattr(self, name) is None:  # frozen: the only way to fill in a default
                 object.__setattr__(self, name, torch.zeros(len(self.boxes), dtype=torch.bool))
-        self._check("image", torch.uint8, self.image.dim() == 3 and self.image.shape[0] == 3, "(3, H, W)")
-        self._check("boxes", torch.float32, self.boxes.dim() == 2 and self.boxes.shape[1] == 4, "(G, 4)")
+        self._check(
+            "image", torch.uint8, self.image.dim() == 3 and self.image.shape[0] == 3, "(3, H, W)"
+        )
+        self._check(
+            "boxes", torch.float32, self.boxes.dim() == 2 and self.boxes.shape[1] == 4, "(G, 4)"
+        )
         count = len(self.boxes)
-        for name, dtype in (("labels", torch.int64), ("difficult", torch.bool), ("crowd", torch.bool),
-                            ("area", torch.float32)):
+        for name, dtype in (
+            ("labels", torch.int64),
+            ("difficult", torch.bool),
+            ("crowd", torch.bool),
+            ("area", torch.float32),
+        ):
             value = getattr(self, name)
             if value is not None:
                 self._check(name, dtype, value.shape == (count,), f"({count},), one for each box,")
         whole = self.boxes.isfinite().all(1) & (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         if not whole.all():
             row = int((~whole).nonzero()[0])
-            raise ValueError(f"Sample {self.id!r}: boxes[{row}] = {self.boxes[row].tolist()} is no box; "
-                             "drop it, or make its numbers finite with x1 < x2 and y1 < y2.")
+            raise ValueError(
+                f"Sample {self.id!r}: boxes[{row}] = {self.boxes[row].tolist()} is no box; "
+                "drop it, or make its numbers finite with x1 < x2 and y1 < y2."
+            )
         if count and self.labels.min() < 0:
-            raise ValueError(f"Sample {self.id!r}: a label is {int(self.labels.min())}; number classes from 0.")
+            raise ValueError(
+                f"Sample {self.id!r}: a label is {int(self.labels.min())}; number classes from 0."
+            )
 
     def _check(self, name: str, dtype: torch.dtype, shape_is_right: bool, wanted: str) -> None:
         value = getattr(self, name)
         if value.dtype != dtype or not shape_is_right:
-            raise ValueError(f"Sample {self.id!r}: {name} must be {dtype} of shape {wanted} "
-                             f"but is {value.dtype} of shape {tuple(value.shape)}.")
+            raise ValueError(
+                f"Sample {self.id!r}: {name} must be {dtype} of shape {wanted} "
+                f"but is {value.dtype} of shape {tuple(value.shape)}."
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -71,5 +87,9 @@ def resize(sample: Sample, size: int | tuple[int, int]) -> Sample:
     height, width = (size, size) if isinstance(size, int) else size
     y, x = height / sample.size[0], width / sample.size[1]
     image = F.interpolate(sample.image[None], (height, width), mode="bilinear", antialias=True)[0]
-    return replace(sample, image=image, boxes=sample.boxes * torch.tensor([x, y, x, y]),
-                   area=None if sample.area is None else sample.area * (x * y))
+    return replace(
+        sample,
+        image=image,
+        boxes=sample.boxes * torch.tensor([x, y, x, y]),
+        area=None if sample.area is None else sample.area * (x * y),
+    )

@@ -4,6 +4,7 @@ Cells are painted at `scale` = sqrt(height * width / (640 * 480)), so that at an
 the share of the picture that it covers in BCCD; but never below MIN_SCALE: less than 139 x 139 pixels show a
 smaller field with fewer cells, not cells too small to learn from.
 """
+
 import contextlib
 import math
 import os
@@ -19,12 +20,14 @@ from lesson_lib.config import CELL_CLASSES, cache_dir
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smear_painter import paint_smear
 
-VERSION = 1                      # raise it when a byte of any picture changes: the cache's name holds it
+VERSION = 1  # raise it when a byte of any picture changes: the cache's name holds it
 SPLITS = ("train", "val", "test")
-MIN_SCALE, MIN_SIDE = .25, 32
+MIN_SCALE, MIN_SIDE = 0.25, 32
 
 
-def draw_smear(seed: int, index: int, split: str = "train", size: int | tuple[int, int] = 256) -> Sample:
+def draw_smear(
+    seed: int, index: int, split: str = "train", size: int | tuple[int, int] = 256
+) -> Sample:
     """The smear of (seed, split, index), size x size or (height, width) pixels; the same bytes everywhere.
 
     Boxes are tight around what is inside the picture. As in BCCD some objects have none: red cells with less
@@ -34,9 +37,12 @@ def draw_smear(seed: int, index: int, split: str = "train", size: int | tuple[in
     height, width = _checked(split, size)
     scale = max(MIN_SCALE, math.sqrt(height * width / (640 * 480)))
     image, objects = paint_smear((seed, split, index), height, width, scale)
-    return Sample(torch.from_numpy(image), torch.tensor([box for _, box in objects]).float().reshape(-1, 4),
-                  torch.tensor([label for label, _ in objects], dtype=torch.int64),
-                  id=_name(seed, split, index))
+    return Sample(
+        torch.from_numpy(image),
+        torch.tensor([box for _, box in objects]).float().reshape(-1, 4),
+        torch.tensor([label for label, _ in objects], dtype=torch.int64),
+        id=_name(seed, split, index),
+    )
 
 
 def _checked(split: str, size: int | tuple[int, int]) -> tuple[int, int]:
@@ -44,7 +50,9 @@ def _checked(split: str, size: int | tuple[int, int]) -> tuple[int, int]:
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; take one of {', '.join(SPLITS)}.")
     if min(height, width) < MIN_SIDE:
-        raise ValueError(f"A smear of {height} x {width} pixels is too small: {MIN_SIDE} or more a side.")
+        raise ValueError(
+            f"A smear of {height} x {width} pixels is too small: {MIN_SIDE} or more a side."
+        )
     return height, width
 
 
@@ -59,10 +67,17 @@ class Smears(Sequence):
             damaged or foreign file is painted anew; where nothing can be written, one warning, and no cache.
     Raises ValueError for an unknown split, a negative count, a side of less than 32 pixels.
     """
+
     classes = CELL_CLASSES
 
-    def __init__(self, split: str = "train", count: int = 200, size: int | tuple[int, int] = 256,
-                 seed: int = 0, cache: bool = True):
+    def __init__(
+        self,
+        split: str = "train",
+        count: int = 200,
+        size: int | tuple[int, int] = 256,
+        seed: int = 0,
+        cache: bool = True,
+    ):
         if count < 0:
             raise ValueError(f"A data set of {count} smears cannot be; give a count of 0 or more.")
         self.split, self.count, self.seed, self.cache = split, count, seed, cache
@@ -91,7 +106,7 @@ class Smears(Sequence):
             with open(self._file(index), "rb") as stream, np.load(stream) as data:
                 arrays = [torch.from_numpy(data[name]) for name in ("image", "boxes", "labels")]
                 sample = Sample(*arrays, id=str(data["id"]))
-        except Exception:             # no file, half a file, another's: whatever it is, painting mends it
+        except Exception:  # no file, half a file, another's: whatever it is, painting mends it
             return None
         own = sample.id == _name(self.seed, self.split, index) and sample.size == self.size
         return sample if own else None
@@ -103,11 +118,20 @@ class Smears(Sequence):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "wb") as stream:
-                np.savez(stream, image=sample.image, boxes=sample.boxes, labels=sample.labels, id=sample.id)
+                np.savez(
+                    stream,
+                    image=sample.image,
+                    boxes=sample.boxes,
+                    labels=sample.labels,
+                    id=sample.id,
+                )
             part.replace(file)
         except OSError as error:
             self.cache = False
             with contextlib.suppress(OSError):
                 part.unlink()
-            warnings.warn(f"Smears are painted anew each time, as {file.parent} cannot be written ({error}); "
-                          "free some space or set LESSON_CACHE to another folder.", stacklevel=3)
+            warnings.warn(
+                f"Smears are painted anew each time, as {file.parent} cannot be written ({error}); "
+                "free some space or set LESSON_CACHE to another folder.",
+                stacklevel=3,
+            )

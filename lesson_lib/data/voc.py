@@ -1,4 +1,5 @@
 """Reader for folders laid out as PASCAL VOC: one XML file a picture, splits as lists of names."""
+
 from collections.abc import Iterable
 from math import nan
 from pathlib import Path
@@ -23,28 +24,47 @@ class VocFolder(Annotated):
     Raises FileNotFoundError or ValueError with one sentence when the folder or the split is not there.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", classes: Iterable[str] | None = None,
-                 one_based: bool = True):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        classes: Iterable[str] | None = None,
+        one_based: bool = True,
+    ):
         self.root = Path(root)
         if not (self.root / "Annotations").is_dir():
-            raise FileNotFoundError(f"{self.root} has no folder Annotations; give the folder that holds "
-                                    "Annotations, JPEGImages and ImageSets.")
+            raise FileNotFoundError(
+                f"{self.root} has no folder Annotations; give the folder that holds "
+                "Annotations, JPEGImages and ImageSets."
+            )
         names = split_names(self.root, split)
-        trees = {name: self._parse(name) for name in
-                 (names if classes else {*names, *split_names(self.root, "all")})}
-        super().__init__(classes or sorted({t.name for tree in trees.values() for t in _things(tree)}))
+        trees = {
+            name: self._parse(name)
+            for name in (names if classes else {*names, *split_names(self.root, "all")})
+        }
+        super().__init__(
+            classes or sorted({t.name for tree in trees.values() for t in _things(tree)})
+        )
         for name in names:
             file, tree = f"Annotations/{name}.xml", trees[name]
             if tree is None:
                 kind = "unreadable" if (self.root / file).is_file() else "missing"
-                self.problems.append(Problem(file, f"annotation {kind}", f"is {kind}; picture left out."))
+                self.problems.append(
+                    Problem(file, f"annotation {kind}", f"is {kind}; picture left out.")
+                )
             else:
                 size = _number(tree, "size/height"), _number(tree, "size/width")
-                size = (int(size[0]), int(size[1])) if all(v > 0 for v in size) else None   # some write 0
-                self._add(name, self._picture(name, tree), size, _things(tree), file, int(one_based))
+                size = (
+                    (int(size[0]), int(size[1])) if all(v > 0 for v in size) else None
+                )  # some write 0
+                self._add(
+                    name, self._picture(name, tree), size, _things(tree), file, int(one_based)
+                )
         if not self.entries:
-            raise ValueError(f"{self.root} has no usable picture in split {split!r}; "
-                             + (f"the first problem: {self.problems[0]}" if names else "its list is empty."))
+            raise ValueError(
+                f"{self.root} has no usable picture in split {split!r}; "
+                + (f"the first problem: {self.problems[0]}" if names else "its list is empty.")
+            )
 
     def _parse(self, name: str) -> ElementTree.Element | None:
         try:
@@ -65,11 +85,17 @@ def split_names(root: Path, split: str) -> list[str]:
         return sorted(file.stem for file in (root / "Annotations").glob("*.xml"))
     file, there = root / "ImageSets" / "Main" / f"{split}.txt", voc_splits(root)
     if file.is_file():
-        return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [
+            line.split()[0]
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
     if split == "trainval" and {"train", "val"} <= set(there):
         return split_names(root, "train") + split_names(root, "val")
-    raise ValueError(f"{root} has no split {split!r} (there: {', '.join(there) or 'none'}); write the names "
-                     f"of its pictures, one a line, into {file}, or take 'all'.")
+    raise ValueError(
+        f"{root} has no split {split!r} (there: {', '.join(there) or 'none'}); write the names "
+        f"of its pictures, one a line, into {file}, or take 'all'."
+    )
 
 
 def voc_splits(root: Path) -> list[str]:
@@ -80,12 +106,18 @@ def voc_splits(root: Path) -> list[str]:
 
 def _things(tree: ElementTree.Element | None) -> list[Thing]:
     corners = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
-    return [Thing(o.findtext("name", ""), tuple(_number(o, corner) for corner in corners),
-                  _number(o, "difficult") == 1) for o in (() if tree is None else tree.iter("object"))]
+    return [
+        Thing(
+            o.findtext("name", ""),
+            tuple(_number(o, corner) for corner in corners),
+            _number(o, "difficult") == 1,
+        )
+        for o in (() if tree is None else tree.iter("object"))
+    ]
 
 
 def _number(element: ElementTree.Element, path: str) -> float:
     try:
         return float(element.findtext(path, ""))
     except ValueError:
-        return nan                                 # sort_out reports it
+        return nan  # sort_out reports it

@@ -3,6 +3,7 @@
 `build_backbone` makes one by name: "vgg16" as SSD changed it, "lite0", a ResNet, or any classification
 network of torchvision with the nodes to tap. What they have in common is in `Backbone`.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -30,8 +31,16 @@ class Backbone(nn.Module):
     trainable  False refuses to train until weights have been loaded: without pretrained weights the papers'
                networks (VGG16 without norm layers, ResNet with frozen ones) stay where they begin
     """
-    def __init__(self, body: nn.Module, channels: Sequence[int], strides: Sequence[int],
-                 mean: Sequence[float], std: Sequence[float], trainable: bool):
+
+    def __init__(
+        self,
+        body: nn.Module,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        trainable: bool,
+    ):
         super().__init__()
         self.body, self.channels, self.strides = body, tuple(channels), tuple(strides)
         self.trainable = trainable
@@ -41,15 +50,21 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.training and not self.trainable:
-            raise ValueError("This backbone has neither pretrained weights nor norm layers that learn, and "
-                             "would not train from scratch: build it with pretrained=True, load weights into "
-                             "it (load_state_dict, load_torchvision), or choose norm='group' or 'batch'.")
+            raise ValueError(
+                "This backbone has neither pretrained weights nor norm layers that learn, and "
+                "would not train from scratch: build it with pretrained=True, load weights into "
+                "it (load_state_dict, load_torchvision), or choose norm='group' or 'batch'."
+            )
         maps = self.body((images - self.mean) / self.std)
         maps = list(maps.values()) if isinstance(maps, dict) else maps
         height, width = images.shape[-2:]
-        if [tuple(m.shape[-2:]) for m in maps] != [(-(-height // s), -(-width // s)) for s in self.strides]:
-            raise ValueError(f"At {height} x {width} px this backbone's maps do not have ceil(size / stride) "
-                             f"cells, as anchors do: give a multiple of {self.strides[-1]} px.")
+        if [tuple(m.shape[-2:]) for m in maps] != [
+            (-(-height // s), -(-width // s)) for s in self.strides
+        ]:
+            raise ValueError(
+                f"At {height} x {width} px this backbone's maps do not have ceil(size / stride) "
+                f"cells, as anchors do: give a multiple of {self.strides[-1]} px."
+            )
         return maps
 
 
@@ -63,6 +78,7 @@ class L2Norm(nn.Module):
     conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after ParseNet,
     arXiv:1506.04579); the learned one starts at 20.
     """
+
     def __init__(self, channels: int, scale: float = 20.0):
         super().__init__()
         self.scale = nn.Parameter(torch.full((channels,), scale))
@@ -82,13 +98,17 @@ class VGG16(nn.Module):
     Departs from the paper: fc6 and fc7 start at random (Xavier), as in torchvision, and not from a sample of
     the classifier's rows.
     """
+
     STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
 
     def __init__(self, norm: Norm = None):
         super().__init__()
         inputs = 3
         for number, (channels, count) in enumerate(self.STAGES, start=1):
-            convs = [conv_block(inputs if i == 0 else channels, channels, norm=norm) for i in range(count)]
+            convs = [
+                conv_block(inputs if i == 0 else channels, channels, norm=norm)
+                for i in range(count)
+            ]
             self.add_module(f"conv{number}", nn.Sequential(*convs))
             inputs = channels
         self.fc6 = conv_block(512, 1024, dilation=6, norm=norm)
@@ -125,8 +145,13 @@ class VGG16(nn.Module):
         return names
 
 
-def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = False, nodes: Sequence[str] = (),
-                   freeze: Sequence[str] = ()) -> Backbone:
+def build_backbone(
+    name: str,
+    norm: Norm = "group",
+    pretrained: bool | str = False,
+    nodes: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+) -> Backbone:
     """A backbone by its name.
 
     name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.SIZES` (three maps), or a network of
@@ -138,25 +163,43 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
     freeze      parts whose parameters stay as they are, by the beginnings of their names: ("conv1", "layer1")
     ValueError for what does not go together, RuntimeError where the weights cannot be had.
     """
-    if pretrained and (name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)):
+    if pretrained and (
+        name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)
+    ):
         other = "" if name in tiny.SIZES else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
-        raise ValueError(f"There are no pretrained weights of {name} with norm={norm!r}: give "
-                         f"pretrained=False{other}.")
+        raise ValueError(
+            f"There are no pretrained weights of {name} with norm={norm!r}: give "
+            f"pretrained=False{other}."
+        )
     if name == "vgg16":
         body = VGG16(norm)
         if pretrained:
             _load_vgg16_features(body)
-        backbone = Backbone(body, (512, 1024), (8, 16), VGG_MEAN, VGG_STD,
-                            trainable=bool(pretrained) or norm in ("batch", "group"))
+        backbone = Backbone(
+            body,
+            (512, 1024),
+            (8, 16),
+            VGG_MEAN,
+            VGG_STD,
+            trainable=bool(pretrained) or norm in ("batch", "group"),
+        )
     elif name == "lite0":
         body = lite0.Lite0(norm)
         if pretrained:
             lite0.load_released_weights(body)
-        backbone = Backbone(body, lite0.CHANNELS, lite0.STRIDES, lite0.MEAN, lite0.STD,
-                            trainable=bool(pretrained) or norm != "frozen")
+        backbone = Backbone(
+            body,
+            lite0.CHANNELS,
+            lite0.STRIDES,
+            lite0.MEAN,
+            lite0.STD,
+            trainable=bool(pretrained) or norm != "frozen",
+        )
     elif name in tiny.SIZES:
         body = tiny.Tiny(name, norm)
-        backbone = Backbone(body, body.channels, tiny.STRIDES, IMAGENET_MEAN, IMAGENET_STD, trainable=True)
+        backbone = Backbone(
+            body, body.channels, tiny.STRIDES, IMAGENET_MEAN, IMAGENET_STD, trainable=True
+        )
     else:
         default = RESNET_NODES if name.startswith("resnet") else ()
         backbone = _tapped(name, norm, pretrained, nodes or default)
@@ -167,11 +210,15 @@ def build_backbone(name: str, norm: Norm = "group", pretrained: bool | str = Fal
 def _tapped(name: str, norm: Norm, pretrained: bool | str, nodes: Sequence[str]) -> Backbone:
     """torchvision's classification network `name`, cut off behind the last of `nodes`."""
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(f"There is no backbone {name!r}: choose 'vgg16', 'lite0', 'tiny', or a "
-                         "classification network of torchvision.models.")
+        raise ValueError(
+            f"There is no backbone {name!r}: choose 'vgg16', 'lite0', 'tiny', or a "
+            "classification network of torchvision.models."
+        )
     if not nodes:
-        raise ValueError(f"Say where to tap {name}: nodes=(...), some of those that "
-                         "torchvision.models.feature_extraction.get_graph_node_names lists.")
+        raise ValueError(
+            f"Say where to tap {name}: nodes=(...), some of those that "
+            "torchvision.models.feature_extraction.get_graph_node_names lists."
+        )
     weights = ("DEFAULT" if pretrained is True else pretrained) or None
     try:
         network = torchvision.models.get_model(name, weights=weights)
@@ -182,8 +229,14 @@ def _tapped(name: str, norm: Norm, pretrained: bool | str, nodes: Sequence[str])
         replace_batch_norms(body, norm)
     with torch.no_grad():
         maps = list(body.eval()(torch.zeros(1, 3, 128, 128)).values())
-    return Backbone(body.train(), [m.shape[1] for m in maps], [128 // m.shape[2] for m in maps],
-                    IMAGENET_MEAN, IMAGENET_STD, trainable=bool(pretrained) or norm != "frozen")
+    return Backbone(
+        body.train(),
+        [m.shape[1] for m in maps],
+        [128 // m.shape[2] for m in maps],
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        trainable=bool(pretrained) or norm != "frozen",
+    )
 
 
 def _load_vgg16_features(body: VGG16) -> None:
@@ -197,16 +250,20 @@ def _load_vgg16_features(body: VGG16) -> None:
 
 
 def _no_download(name: str, error: OSError) -> RuntimeError:
-    return RuntimeError(f"The ImageNet weights of {name} could not be downloaded ({error}): try again with a "
-                        "network, choose the backbone 'lite0', whose weights come from pip, or train from "
-                        "scratch with pretrained=False and norm='group'.")
+    return RuntimeError(
+        f"The ImageNet weights of {name} could not be downloaded ({error}): try again with a "
+        "network, choose the backbone 'lite0', whose weights come from pip, or train from "
+        "scratch with pretrained=False and norm='group'."
+    )
 
 
 def _freeze(body: nn.Module, beginnings: Sequence[str]) -> None:
     for beginning in beginnings:
         found = [p for name, p in body.named_parameters() if f"{name}.".startswith(f"{beginning}.")]
         if not found:
-            raise ValueError(f"freeze names {beginning!r}, but no parameter of the backbone begins so: its "
-                             f"parts are {', '.join(child for child, _ in body.named_children())}.")
+            raise ValueError(
+                f"freeze names {beginning!r}, but no parameter of the backbone begins so: its "
+                f"parts are {', '.join(child for child, _ in body.named_children())}."
+            )
         for parameter in found:
             parameter.requires_grad_(False)

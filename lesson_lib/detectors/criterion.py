@@ -6,6 +6,7 @@ Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k i
 made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
 Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
 """
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,15 @@ from torch.nn.utils.rnn import pad_sequence
 from lesson_lib.boxes import at_least_float32, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
 from lesson_lib.losses import retinanet_loss, ssd_loss
-from lesson_lib.matching import (NEGATIVE, POSITIVE, Match, match_retinanet, match_ssd, pad_boxes,
-                                 take_matched)
+from lesson_lib.matching import (
+    NEGATIVE,
+    POSITIVE,
+    Match,
+    match_retinanet,
+    match_ssd,
+    pad_boxes,
+    take_matched,
+)
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
 
 #: One dict a picture: "boxes" (G, 4) xyxy pixels, "labels" (G,) int64, both on the outputs' device; "id" if known.
@@ -26,14 +34,26 @@ Targets = Sequence[dict[str, Any]]
 
 class Outputs(NamedTuple):
     """What a network says of every anchor: cls_logits (B, A, C), C = K or K + 1; box_deltas (B, A, 4)."""
+
     cls_logits: Tensor
     box_deltas: Tensor
 
 
-def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, threshold: float = 0.5,
-                  best: str = "bipartite", inclusive: bool = True, ratio: float = 3.0,
-                  min_negatives: int = 0, variances: tuple[float, float] = VARIANCES, loc_weight: float = 1.0,
-                  check: bool = True, total: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+def ssd_criterion(
+    outputs: Outputs,
+    anchors: Tensor,
+    targets: Targets,
+    *,
+    threshold: float = 0.5,
+    best: str = "bipartite",
+    inclusive: bool = True,
+    ratio: float = 3.0,
+    min_negatives: int = 0,
+    variances: tuple[float, float] = VARIANCES,
+    loc_weight: float = 1.0,
+    check: bool = True,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
     """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the positives.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
@@ -47,23 +67,46 @@ def ssd_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, thresh
     are divided by. Summed over the processes they are then those of the whole batch.
     """
     _check(outputs, anchors, targets, outputs.cls_logits.shape[-1] - 1, check)
-    gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
-    match = match_ssd(gt, anchors, threshold, best, inclusive, valid)               # (B, A)
-    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
+    gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
+    match = match_ssd(gt, anchors, threshold, best, inclusive, valid)  # (B, A)
+    labels, box_targets = anchor_targets(
+        match, gt, targets, anchors, variances
+    )  # (B, A), (B, A, 4)
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     with torch.no_grad():
-        loss_if_background = _background_loss(at_least_float32(outputs.cls_logits))     # (B, A), -log c^0
+        loss_if_background = _background_loss(
+            at_least_float32(outputs.cls_logits)
+        )  # (B, A), -log c^0
         mine = hard_negative_mask if check else hard_negative_mask_by_rank
         mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
-    return ssd_loss(outputs.cls_logits, outputs.box_deltas, labels + 1, box_targets, positive, mined, loc_weight,
-                    total and total(positive.sum()))
+    return ssd_loss(
+        outputs.cls_logits,
+        outputs.box_deltas,
+        labels + 1,
+        box_targets,
+        positive,
+        mined,
+        loc_weight,
+        total and total(positive.sum()),
+    )
 
 
-def retinanet_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, positive: float = 0.5,
-                        negative: float = 0.4, force_best: bool = True, alpha: float | None = 0.25,
-                        gamma: float = 2.0, beta: float = 1 / 9, per_image: bool = False,
-                        variances: tuple[float, float] = NO_VARIANCES,
-                        check: bool = True, total: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
+def retinanet_criterion(
+    outputs: Outputs,
+    anchors: Tensor,
+    targets: Targets,
+    *,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    force_best: bool = True,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
+    beta: float = 1 / 9,
+    per_image: bool = False,
+    variances: tuple[float, float] = NO_VARIANCES,
+    check: bool = True,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Tensor]:
     """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}: sums over the batch by max(1,
     positives).
 
@@ -74,20 +117,35 @@ def retinanet_criterion(outputs: Outputs, anchors: Tensor, targets: Targets, *, 
     ValueError, check and total as in `ssd_criterion`; per_image is for one process.
     """
     if per_image and total:
-        raise ValueError("per_image divides by each picture's positives: several processes need per_image=False.")
+        raise ValueError(
+            "per_image divides by each picture's positives: several processes need per_image=False."
+        )
     _check(outputs, anchors, targets, outputs.cls_logits.shape[-1], check)
-    gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
+    gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
     match = match_retinanet(gt, anchors, positive, negative, force_best, valid=valid)
-    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)    # (B, A), (B, A, 4)
-    return retinanet_loss(outputs.cls_logits, outputs.box_deltas, labels, box_targets, match.label,
-                          alpha, gamma, beta, per_image, total and total((match.label == POSITIVE).sum()))
+    labels, box_targets = anchor_targets(
+        match, gt, targets, anchors, variances
+    )  # (B, A), (B, A, 4)
+    return retinanet_loss(
+        outputs.cls_logits,
+        outputs.box_deltas,
+        labels,
+        box_targets,
+        match.label,
+        alpha,
+        gamma,
+        beta,
+        per_image,
+        total and total((match.label == POSITIVE).sum()),
+    )
 
 
-def anchor_targets(match: Match, gt: Tensor, targets: Targets, anchors: Tensor,
-                   variances: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def anchor_targets(
+    match: Match, gt: Tensor, targets: Targets, anchors: Tensor, variances: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0 elsewhere."""
-    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)   # (B, G)
-    boxes = take_matched(gt, match.gt_index, default=anchors)                           # (B, A, 4)
+    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)  # (B, G)
+    boxes = take_matched(gt, match.gt_index, default=anchors)  # (B, A, 4)
     offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
     return take_matched(labels, match.gt_index, default=0), offsets
 
@@ -104,32 +162,52 @@ def _background_loss(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1) - logits[..., 0]
 
 
-def check_outputs(outputs: Outputs, anchors: Tensor, targets: Targets = (), values: bool = True) -> None:
+def check_outputs(
+    outputs: Outputs, anchors: Tensor, targets: Targets = (), values: bool = True
+) -> None:
     """ValueError unless each of the A anchors has its logits and 4 offsets and, if `values`, all are finite."""
     cls, box = outputs.cls_logits.shape, outputs.box_deltas.shape
     if len(cls) != 3 or box != (*cls[:2], 4) or anchors.shape != (cls[1], 4):
-        raise ValueError(f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} do "
-                         "not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size.")
-    if values and not sum(x.sum() for x in outputs).isfinite():        # one pass; only a doubt is looked into
-        finite = outputs.cls_logits.isfinite().all(-1) & outputs.box_deltas.isfinite().all(-1)     # (B, A)
+        raise ValueError(
+            f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} do "
+            "not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size."
+        )
+    if (
+        values and not sum(x.sum() for x in outputs).isfinite()
+    ):  # one pass; only a doubt is looked into
+        finite = outputs.cls_logits.isfinite().all(-1) & outputs.box_deltas.isfinite().all(
+            -1
+        )  # (B, A)
         broken = (~finite.all(1)).nonzero().flatten().tolist()
         if broken:
-            raise ValueError(f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
-                             "diverged (lower the learning rate), or the picture itself holds such numbers.")
+            raise ValueError(
+                f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
+                "diverged (lower the learning rate), or the picture itself holds such numbers."
+            )
 
 
-def _check(outputs: Outputs, anchors: Tensor, targets: Targets, num_classes: int, values: bool) -> None:
+def _check(
+    outputs: Outputs, anchors: Tensor, targets: Targets, num_classes: int, values: bool
+) -> None:
     check_outputs(outputs, anchors, targets, values)
     if len(targets) != len(outputs.cls_logits):
-        raise ValueError(f"{len(targets)} targets for {len(outputs.cls_logits)} pictures; give one for each.")
+        raise ValueError(
+            f"{len(targets)} targets for {len(outputs.cls_logits)} pictures; give one for each."
+        )
     for picture, target in enumerate(targets):
         if len(target["labels"]) != len(target["boxes"]):
-            raise ValueError(f"{_name(picture, targets)} has {len(target['boxes'])} boxes and "
-                             f"{len(target['labels'])} labels; give one label for each box.")
-        strange = [x for x in target["labels"].tolist() if not 0 <= x < num_classes] if values else []
+            raise ValueError(
+                f"{_name(picture, targets)} has {len(target['boxes'])} boxes and "
+                f"{len(target['labels'])} labels; give one label for each box."
+            )
+        strange = (
+            [x for x in target["labels"].tolist() if not 0 <= x < num_classes] if values else []
+        )
         if strange:
-            raise ValueError(f"{_name(picture, targets)} has the label {strange[0]}; the outputs are for "
-                             f"{num_classes} classes, labels 0 to {num_classes - 1} (background is no label).")
+            raise ValueError(
+                f"{_name(picture, targets)} has the label {strange[0]}; the outputs are for "
+                f"{num_classes} classes, labels 0 to {num_classes - 1} (background is no label)."
+            )
 
 
 def _name(picture: int, targets: Targets) -> str:

@@ -7,6 +7,7 @@
 The file holds everything but the last step: `boxes` and `scores` need only a score threshold and NMS by class,
 which every runtime has in its own way; `cls_logits` and `box_deltas` lead to this package's own inference.
 """
+
 from pathlib import Path
 
 import torch
@@ -28,11 +29,14 @@ class Exported(nn.Module):
     boxes (B, A, 4) xyxy pixels inside the picture; scores (B, A, K), without background, and 0 where a box
     lies wholly outside.
     """
+
     def __init__(self, model: SSD | RetinaNet, size: tuple[int, int]):
         super().__init__()
         self.model, self.size, self.background = model, size, isinstance(model, SSD)
         device = next(model.parameters()).device
-        self.register_buffer("anchors", xyxy_to_cxcywh(model.anchors(size, device)), persistent=False)
+        self.register_buffer(
+            "anchors", xyxy_to_cxcywh(model.anchors(size, device)), persistent=False
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits, deltas = self.model(images)
@@ -51,11 +55,21 @@ def export_onnx(model: SSD | RetinaNet, file: str | Path, size: Size) -> Path:
     """
     height, width = (size, size) if isinstance(size, int) else size
     training, device = model.training, next(model.parameters()).device
-    images = torch.rand(2, 3, height, width, device=device)             # of one, the batch would become a constant
+    images = torch.rand(
+        2, 3, height, width, device=device
+    )  # of one, the batch would become a constant
     try:
-        torch.onnx.export(Exported(model, (height, width)).eval(), (images,), str(file), dynamo=True, verbose=False,
-                          input_names=["images"], output_names=OUTPUTS, external_data=False,
-                          dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+        torch.onnx.export(
+            Exported(model, (height, width)).eval(),
+            (images,),
+            str(file),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=OUTPUTS,
+            external_data=False,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     finally:
@@ -75,5 +89,7 @@ def run_onnx(file: str | Path, images: Tensor) -> Outputs:
 
 
 def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    return ModuleNotFoundError(f"ONNX needs a package that is not here ({error.name}): "
-                               "pip install onnx onnxscript onnxruntime.")
+    return ModuleNotFoundError(
+        f"ONNX needs a package that is not here ({error.name}): "
+        "pip install onnx onnxscript onnxruntime."
+    )

@@ -1,4 +1,5 @@
 """The feature pyramid (FPN, arXiv:1612.03144) as RetinaNet uses it: P3 .. P7, all of one width."""
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,18 +20,31 @@ class FPN(nn.Module):
     norm      after lateral and output convolutions; the papers have none
     Any number of maps >= 1 will do. Weights start uniform (Xavier, as in the authors' release), biases at 0.
     """
-    def __init__(self, inputs: tuple[int, ...], channels: int = 256, p6_from: str = "C5", norm: Norm = None):
+
+    def __init__(
+        self, inputs: tuple[int, ...], channels: int = 256, p6_from: str = "C5", norm: Norm = None
+    ):
         super().__init__()
         if p6_from not in ("C5", "P5"):
-            raise ValueError(f"p6_from is {p6_from!r}; choose 'C5' (the paper) or 'P5' (torchvision).")
+            raise ValueError(
+                f"p6_from is {p6_from!r}; choose 'C5' (the paper) or 'P5' (torchvision)."
+            )
         self.p6_from = p6_from
-        self.lateral = nn.ModuleList(conv_block(c, channels, 1, norm=norm, act=None) for c in inputs)
-        self.output = nn.ModuleList(conv_block(channels, channels, norm=norm, act=None) for _ in inputs)
-        self.p6 = nn.Conv2d(inputs[-1] if p6_from == "C5" else channels, channels, 3, stride=2, padding=1)
+        self.lateral = nn.ModuleList(
+            conv_block(c, channels, 1, norm=norm, act=None) for c in inputs
+        )
+        self.output = nn.ModuleList(
+            conv_block(channels, channels, norm=norm, act=None) for _ in inputs
+        )
+        self.p6 = nn.Conv2d(
+            inputs[-1] if p6_from == "C5" else channels, channels, 3, stride=2, padding=1
+        )
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
-                nn.init.kaiming_uniform_(conv.weight, a=1)  # +- sqrt(3 / fan_in): Caffe2's XavierFill
+                nn.init.kaiming_uniform_(
+                    conv.weight, a=1
+                )  # +- sqrt(3 / fan_in): Caffe2's XavierFill
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
 

@@ -1,4 +1,5 @@
 """Heads: convolutions that turn feature maps into class logits and box offsets for every anchor."""
+
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,9 @@ def flatten_predictions(prediction: Tensor, values: int) -> Tensor:
     Channel a * values + v holds value v of a cell's anchor a. Row ((y * W) + x) * k + a of the result is the
     cell in row y, column x. For a channels_last tensor this is a view, otherwise a copy.
     """
-    return prediction.permute(0, 2, 3, 1).reshape(prediction.shape[0], -1, values)  # (B, H, W, k v) first
+    return prediction.permute(0, 2, 3, 1).reshape(
+        prediction.shape[0], -1, values
+    )  # (B, H, W, k v) first
 
 
 def join_levels(predictions: Sequence[Tensor], values: int) -> Tensor:
@@ -31,19 +34,26 @@ class SSDHeads(nn.Module):
     per_cell  default boxes in a cell of each map
     outputs   C, the background's channel 0 among them
     """
+
     def __init__(self, inputs: Sequence[int], per_cell: Sequence[int], outputs: int):
         super().__init__()
         self.outputs = outputs
-        self.cls = nn.ModuleList(nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in zip(inputs, per_cell))
-        self.box = nn.ModuleList(nn.Conv2d(c, k * 4, 3, padding=1) for c, k in zip(inputs, per_cell))
+        self.cls = nn.ModuleList(
+            nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in zip(inputs, per_cell)
+        )
+        self.box = nn.ModuleList(
+            nn.Conv2d(c, k * 4, 3, padding=1) for c, k in zip(inputs, per_cell)
+        )
         for conv in [*self.cls, *self.box]:
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Feature maps, finest first -> cls_logits (B, A, C), box_deltas (B, A, 4)."""
-        return (join_levels([conv(x) for conv, x in zip(self.cls, maps)], self.outputs),
-                join_levels([conv(x) for conv, x in zip(self.box, maps)], 4))
+        return (
+            join_levels([conv(x) for conv, x in zip(self.cls, maps)], self.outputs),
+            join_levels([conv(x) for conv, x in zip(self.box, maps)], 4),
+        )
 
 
 class RetinaNetHeads(nn.Module):
@@ -59,14 +69,22 @@ class RetinaNetHeads(nn.Module):
     norm         None as in the paper, or "group". "batch" is refused: its statistics would mix the levels.
     All weights are drawn with sigma .01, all other biases are 0 (FL section 4.1).
     """
-    def __init__(self, channels: int, per_cell: int, num_classes: int, prior: float = 0.01,
-                 norm: Norm = None):
+
+    def __init__(
+        self, channels: int, per_cell: int, num_classes: int, prior: float = 0.01, norm: Norm = None
+    ):
         super().__init__()
         if norm not in (None, "group"):
-            raise ValueError(f"norm is {norm!r}; heads that are shared by all levels take None or 'group'.")
+            raise ValueError(
+                f"norm is {norm!r}; heads that are shared by all levels take None or 'group'."
+            )
         self.num_classes = num_classes
-        self.cls_tower = nn.Sequential(*(conv_block(channels, channels, norm=norm) for _ in range(4)))
-        self.box_tower = nn.Sequential(*(conv_block(channels, channels, norm=norm) for _ in range(4)))
+        self.cls_tower = nn.Sequential(
+            *(conv_block(channels, channels, norm=norm) for _ in range(4))
+        )
+        self.box_tower = nn.Sequential(
+            *(conv_block(channels, channels, norm=norm) for _ in range(4))
+        )
         self.cls = nn.Conv2d(channels, per_cell * num_classes, 3, padding=1)
         self.box = nn.Conv2d(channels, per_cell * 4, 3, padding=1)
         for conv in self.modules():
@@ -78,5 +96,7 @@ class RetinaNetHeads(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Pyramid levels, finest first -> cls_logits (B, A, K), box_deltas (B, A, 4)."""
-        return (join_levels([self.cls(self.cls_tower(x)) for x in maps], self.num_classes),
-                join_levels([self.box(self.box_tower(x)) for x in maps], 4))
+        return (
+            join_levels([self.cls(self.cls_tower(x)) for x in maps], self.num_classes),
+            join_levels([self.box(self.box_tower(x)) for x in maps], 4),
+        )

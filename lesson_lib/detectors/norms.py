@@ -1,10 +1,11 @@
 """Normalisation layers by name, and the block of convolution, norm and ReLU that all detectors are made of.
 
-    "frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights alone
-    "batch"    batch norm: needs several pictures of a kind in a batch on each device
-    "group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from scratch
-    None       no norm layer, as in VGG16
+"frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights alone
+"batch"    batch norm: needs several pictures of a kind in a batch on each device
+"group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from scratch
+None       no norm layer, as in VGG16
 """
+
 import math
 
 import torch
@@ -21,14 +22,22 @@ class FrozenBatchNorm(nn.Module):
     fused operation that keeps half precision half: torchvision's FrozenBatchNorm2d multiplies by float32
     buffers, so that under autocast all activations behind it are float32 again.
     """
+
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
-        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+        for name, value in (
+            ("weight", 1.0),
+            ("bias", 0.0),
+            ("running_mean", 0.0),
+            ("running_var", 1.0),
+        ):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        eps = self.eps or 1e-45         # torch 2.11 refuses 0, which torchvision's detectors have; 1e-45 adds nothing
+        eps = (
+            self.eps or 1e-45
+        )  # torch 2.11 refuses 0, which torchvision's detectors have; 1e-45 adds nothing
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=eps)
 
     def extra_repr(self) -> str:
@@ -50,15 +59,27 @@ def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
     raise ValueError(f"norm is {norm!r}; choose 'frozen', 'batch' or 'group'.")
 
 
-def conv_block(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1, padding: int | None = None,
-               dilation: int = 1, groups: int = 1, norm: Norm = None, eps: float = 1e-5,
-               act: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
+def conv_block(
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    dilation: int = 1,
+    groups: int = 1,
+    norm: Norm = None,
+    eps: float = 1e-5,
+    act: type[nn.Module] | None = nn.ReLU,
+) -> nn.Sequential:
     """Convolution, then the norm layer, then the activation, where asked for; by default the size is kept.
 
     The convolution has a bias only where no norm follows, which would cancel it.
     """
     padding = dilation * (kernel // 2) if padding is None else padding
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=norm is None)]
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=norm is None)
+    ]
     if norm is not None:
         layers.append(make_norm(norm, outputs, eps))
     if act is not None:
@@ -78,7 +99,12 @@ def replace_batch_norms(module: nn.Module, norm: str) -> nn.Module:
         elif norm != "batch":
             new = make_norm(norm, child.num_features, child.eps)
             if norm == "frozen":
-                new.load_state_dict({key: value for key, value in child.state_dict().items()
-                                     if key != "num_batches_tracked"})
+                new.load_state_dict(
+                    {
+                        key: value
+                        for key, value in child.state_dict().items()
+                        if key != "num_batches_tracked"
+                    }
+                )
             setattr(module, name, new)
     return module

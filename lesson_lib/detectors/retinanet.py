@@ -7,6 +7,7 @@
 The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
 the options of its config.
 """
+
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,6 +42,7 @@ class RetinaNetConfig:
     keep                detections in a picture at most, for `detections`
     norm_eps            of frozen norms; None keeps the classifier's, torchvision's published detectors have 0
     """
+
     num_classes: int = 80
     backbone: str = "resnet50"
     nodes: tuple[str, ...] = ()
@@ -58,14 +60,24 @@ class RetinaNetConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}; count the objects' classes, at least 1.")
+            raise ValueError(
+                f"num_classes is {self.num_classes}; count the objects' classes, at least 1."
+            )
 
 
 RETINANET_CONFIGS = {
     "paper": RetinaNetConfig(norm="frozen"),
     # retinanet_resnet50_fpn; its 91 classes are COCO's numbers 0 .. 90, and nothing is ever called 0.
-    "torchvision": RetinaNetConfig(num_classes=91, norm="frozen", p6_from="P5", spec=TORCHVISION_ANCHORS,
-                                   beta=0.0, per_image=True, keep=300, norm_eps=0.0),
+    "torchvision": RetinaNetConfig(
+        num_classes=91,
+        norm="frozen",
+        p6_from="P5",
+        spec=TORCHVISION_ANCHORS,
+        beta=0.0,
+        per_image=True,
+        keep=300,
+        norm_eps=0.0,
+    ),
 }
 
 
@@ -75,21 +87,26 @@ class RetinaNet(nn.Module):
     Rows stand in the order of `anchors`; any picture size will do.
     ValueError where the paper's network without weights is to be trained (see `Backbone`).
     """
+
     def __init__(self, config: RetinaNetConfig):
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.norm, config.pretrained, config.nodes,
-                                       config.freeze)
+        self.backbone = build_backbone(
+            config.backbone, config.norm, config.pretrained, config.nodes, config.freeze
+        )
         if self.backbone.strides != config.spec.strides[:3] or len(config.spec.strides) != 5:
-            raise ValueError(f"RetinaNet reads maps at strides 8, 16 and 32, {config.backbone} has strides "
-                             f"{self.backbone.strides}: choose a ResNet, 'lite0', or other nodes.")
+            raise ValueError(
+                f"RetinaNet reads maps at strides 8, 16 and 32, {config.backbone} has strides "
+                f"{self.backbone.strides}: choose a ResNet, 'lite0', or other nodes."
+            )
         for module in self.backbone.modules():
             if isinstance(module, FrozenBatchNorm) and config.norm_eps is not None:
                 module.eps = config.norm_eps
         norm = "group" if config.norm in ("batch", "group") else None
         self.fpn = FPN(self.backbone.channels, config.channels, config.p6_from, norm)
-        self.heads = RetinaNetHeads(config.channels, config.spec.per_cell, config.num_classes, config.prior,
-                                    norm)
+        self.heads = RetinaNetHeads(
+            config.channels, config.spec.per_cell, config.num_classes, config.prior, norm
+        )
 
     def features(self, images: Tensor) -> list[Tensor]:
         """P3 .. P7."""
@@ -103,14 +120,20 @@ class RetinaNet(nn.Module):
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         return _kept_anchors(size, self.config.spec, torch.device(device or "cpu"))
 
-    def criterion(self, outputs: Outputs, anchors: Tensor, targets: Targets, **options) -> dict[str, Tensor]:
+    def criterion(
+        self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
+    ) -> dict[str, Tensor]:
         """`retinanet_criterion` with the config's beta and per_image; options go before them."""
         options = dict(beta=self.config.beta, per_image=self.config.per_image) | options
         return retinanet_criterion(outputs, anchors, targets, **options)
 
-    def detections(self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options) -> Detections:
+    def detections(
+        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options
+    ) -> Detections:
         """`retinanet_detections` of each level's best, with the config's keep; options go before them."""
-        options = dict(counts=pyramid_counts(size, self.config.spec), keep=self.config.keep) | options
+        options = (
+            dict(counts=pyramid_counts(size, self.config.spec), keep=self.config.keep) | options
+        )
         return retinanet_detections(outputs, anchors, size, **options)
 
 

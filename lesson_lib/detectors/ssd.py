@@ -7,6 +7,7 @@
 The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
 the options of its config.
 """
+
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from lesson_lib.detectors.norms import Norm, conv_block
 
 class Extra(NamedTuple):
     """One more feature map: a 1 x 1 convolution to `middle` channels, then the one that makes it smaller."""
+
     middle: int
     channels: int
     kernel: int = 3
@@ -36,10 +38,19 @@ class Extra(NamedTuple):
 
 
 #: conv8_2 .. conv11_2: 10, 5, 3, 1 cells.  SSD512's end at conv12_2: 16, 8, 4, 2, 1 (the release's kernels).
-SSD300_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256, stride=1, padding=0),
-                 Extra(128, 256, stride=1, padding=0))
-SSD512_EXTRAS = (Extra(256, 512), Extra(128, 256), Extra(128, 256), Extra(128, 256),
-                 Extra(128, 256, kernel=4, stride=1))
+SSD300_EXTRAS = (
+    Extra(256, 512),
+    Extra(128, 256),
+    Extra(128, 256, stride=1, padding=0),
+    Extra(128, 256, stride=1, padding=0),
+)
+SSD512_EXTRAS = (
+    Extra(256, 512),
+    Extra(128, 256),
+    Extra(128, 256),
+    Extra(128, 256),
+    Extra(128, 256, kernel=4, stride=1),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class SSDConfig:
     inclusive           an IoU of exactly .5 matches (the release, torchvision), or not (paper: "higher than")
     best                how an object gets its best box
     """
+
     num_classes: int = 20
     backbone: str = "vgg16"
     nodes: tuple[str, ...] = ()
@@ -74,10 +86,14 @@ class SSDConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}; count the objects' classes, at least 1.")
+            raise ValueError(
+                f"num_classes is {self.num_classes}; count the objects' classes, at least 1."
+            )
 
 
-_PAPER_300 = SSDConfig(norm=None, extras=SSD300_EXTRAS, boxes=SSD300_SCALES["paper-conv4_3"], inclusive=False)
+_PAPER_300 = SSDConfig(
+    norm=None, extras=SSD300_EXTRAS, boxes=SSD300_SCALES["paper-conv4_3"], inclusive=False
+)
 SSD_CONFIGS = {
     # As printed: conv4_3 .1, the others by equation 4; cells share the picture evenly; IoU over .5.
     "paper-300": _PAPER_300,
@@ -85,8 +101,13 @@ SSD_CONFIGS = {
     # The authors' Caffe code for VOC: sizes in whole percents, steps in whole pixels, ">=".
     "caffe-300": replace(_PAPER_300, boxes=SSD300_SCALES["caffe-voc"], inclusive=True),
     # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim wins.
-    "torchvision-300": replace(_PAPER_300, num_classes=90, boxes=SSD300_SCALES["torchvision-coco"],
-                               inclusive=True, best="overwrite"),
+    "torchvision-300": replace(
+        _PAPER_300,
+        num_classes=90,
+        boxes=SSD300_SCALES["torchvision-coco"],
+        inclusive=True,
+        best="overwrite",
+    ),
 }
 
 
@@ -97,22 +118,40 @@ class SSD(nn.Module):
     Other picture sizes than config.image_size work: grids grow, default boxes keep their fraction of it.
     ValueError where a paper's network without weights is to be trained (see `Backbone`).
     """
+
     def __init__(self, config: SSDConfig):
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.norm, config.pretrained, config.nodes,
-                                       config.freeze)
-        self.scales = nn.ModuleList(L2Norm(c) for c in self.backbone.channels) if config.l2norm else None
-        norm = config.norm if config.norm in ("batch", "group") else None  # what is new has nothing to freeze
+        self.backbone = build_backbone(
+            config.backbone, config.norm, config.pretrained, config.nodes, config.freeze
+        )
+        self.scales = (
+            nn.ModuleList(L2Norm(c) for c in self.backbone.channels) if config.l2norm else None
+        )
+        norm = (
+            config.norm if config.norm in ("batch", "group") else None
+        )  # what is new has nothing to freeze
         last = map_grids(config.image_size, self.backbone.strides)[-1]
-        self.layout = (_down_to_one_cell(last, self.backbone.channels[-1]) if config.extras is None
-                       else config.extras)
+        self.layout = (
+            _down_to_one_cell(last, self.backbone.channels[-1])
+            if config.extras is None
+            else config.extras
+        )
         inputs = [self.backbone.channels[-1], *(extra.channels for extra in self.layout)]
         self.extras = nn.ModuleList(
-            nn.Sequential(conv_block(c, extra.middle, 1, norm=norm),
-                          conv_block(extra.middle, extra.channels, extra.kernel, stride=extra.stride,
-                                     padding=extra.padding, norm=norm))
-            for c, extra in zip(inputs, self.layout))
+            nn.Sequential(
+                conv_block(c, extra.middle, 1, norm=norm),
+                conv_block(
+                    extra.middle,
+                    extra.channels,
+                    extra.kernel,
+                    stride=extra.stride,
+                    padding=extra.padding,
+                    norm=norm,
+                ),
+            )
+            for c, extra in zip(inputs, self.layout)
+        )
         for conv in self.extras.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.xavier_uniform_(conv.weight)
@@ -121,10 +160,15 @@ class SSD(nn.Module):
         grids = self.grids(config.image_size)
         self.boxes = config.boxes or _fitted_boxes(config, grids)
         if len(self.boxes.grids) != len(grids):
-            raise ValueError(f"The default boxes are for {len(self.boxes.grids)} maps, the network has "
-                             f"{len(grids)}: change boxes or extras.")
-        self.heads = SSDHeads([*self.backbone.channels, *(extra.channels for extra in self.layout)],
-                              self.boxes.per_cell(), config.num_classes + 1)
+            raise ValueError(
+                f"The default boxes are for {len(self.boxes.grids)} maps, the network has "
+                f"{len(grids)}: change boxes or extras."
+            )
+        self.heads = SSDHeads(
+            [*self.backbone.channels, *(extra.channels for extra in self.layout)],
+            self.boxes.per_cell(),
+            config.num_classes + 1,
+        )
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The maps that the heads read, finest first."""
@@ -142,24 +186,31 @@ class SSD(nn.Module):
         """Cells (rows, columns) of every map, finest first."""
         return map_grids(image_size, self.backbone.strides, self.layout)
 
-    def anchors(self, image_size: Size | None = None, device: torch.device | str | None = None) -> Tensor:
+    def anchors(
+        self, image_size: Size | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
         """Default boxes (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
         size = self.config.image_size if image_size is None else image_size
         spec = replace(self.boxes, image_size=size, grids=self.grids(size))
         return _kept_default_boxes(spec, torch.device(device or "cpu"))
 
-    def criterion(self, outputs: Outputs, anchors: Tensor, targets: Targets, **options) -> dict[str, Tensor]:
+    def criterion(
+        self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
+    ) -> dict[str, Tensor]:
         """`ssd_criterion` with the config's matching; options go before it."""
         options = dict(best=self.config.best, inclusive=self.config.inclusive) | options
         return ssd_criterion(outputs, anchors, targets, **options)
 
-    def detections(self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options) -> Detections:
+    def detections(
+        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options
+    ) -> Detections:
         """`ssd_detections`."""
         return ssd_detections(outputs, anchors, size, **options)
 
 
-def map_grids(image_size: Size, strides: tuple[int, ...],
-              extras: tuple[Extra, ...] = ()) -> tuple[tuple[int, int], ...]:
+def map_grids(
+    image_size: Size, strides: tuple[int, ...], extras: tuple[Extra, ...] = ()
+) -> tuple[tuple[int, int], ...]:
     """Cells (rows, columns) of a backbone's maps and of the extra ones, by arithmetic alone."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     grids = [(-(-height // stride), -(-width // stride)) for stride in strides]
@@ -169,7 +220,11 @@ def map_grids(image_size: Size, strides: tuple[int, ...],
 
 
 def _down_to_one_cell(grid: tuple[int, int], channels: int) -> tuple[Extra, ...]:
-    extras, longest, width = [], max(grid), min(256, channels)     # as wide as SSD300's, or as a small backbone
+    extras, longest, width = (
+        [],
+        max(grid),
+        min(256, channels),
+    )  # as wide as SSD300's, or as a small backbone
     while longest > 1:
         extras.append(Extra(width // 2, width))
         longest = extras[-1].cells(longest)
@@ -181,7 +236,9 @@ def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> Defa
     maps, six on those between."""
     last = len(grids) - 1
     ratios = tuple((2,) if level in (0, last - 1, last) else (2, 3) for level in range(last + 1))
-    return DefaultBoxes(config.image_size, grids, ssd_scales(len(grids), config.s_min, config.s_max), ratios)
+    return DefaultBoxes(
+        config.image_size, grids, ssd_scales(len(grids), config.s_min, config.s_max), ratios
+    )
 
 
 @lru_cache(maxsize=32)

@@ -7,6 +7,7 @@
 Known are the names of ssd300_vgg16 and of RetinaNets on a ResNet (version 1, without norm layers in the
 heads). With the "torchvision" configs features, outputs, losses and detections are then torchvision's.
 """
+
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +28,14 @@ RETINANET_NAMES = (
     (r"backbone\.fpn\.extra_blocks\.(p6|p7)\.(\w+)$", r"fpn.\1.\2"),
     (r"head\.classification_head\.conv\.(\d)\.0\.(\w+)$", r"heads.cls_tower.\1.0.\2"),
     (r"head\.regression_head\.conv\.(\d)\.0\.(\w+)$", r"heads.box_tower.\1.0.\2"),
-    (r"head\.classification_head\.conv\.(\d)\.(\w+)$",
-     lambda m: f"heads.cls_tower.{int(m[1]) // 2}.0.{m[2]}"),
-    (r"head\.regression_head\.conv\.(\d)\.(\w+)$",
-     lambda m: f"heads.box_tower.{int(m[1]) // 2}.0.{m[2]}"),
+    (
+        r"head\.classification_head\.conv\.(\d)\.(\w+)$",
+        lambda m: f"heads.cls_tower.{int(m[1]) // 2}.0.{m[2]}",
+    ),
+    (
+        r"head\.regression_head\.conv\.(\d)\.(\w+)$",
+        lambda m: f"heads.box_tower.{int(m[1]) // 2}.0.{m[2]}",
+    ),
     (r"head\.classification_head\.cls_logits\.(\w+)$", r"heads.cls.\1"),
     (r"head\.regression_head\.bbox_reg\.(\w+)$", r"heads.box.\1"),
 )
@@ -42,15 +47,20 @@ SSD_NAMES = (
     (r"backbone\.extra\.0\.7\.3\.(\w+)$", r"backbone.body.fc7.0.\1"),
     (r"backbone\.extra\.0\.(\d)\.(\w+)$", lambda m: _vgg_name(23 + int(m[1]), m[2])),
     (r"backbone\.features\.(\d+)\.(\w+)$", lambda m: _vgg_name(int(m[1]), m[2])),
-    (r"backbone\.extra\.(\d)\.([02])\.(\w+)$",
-     lambda m: f"extras.{int(m[1]) - 1}.{int(m[2]) // 2}.0.{m[3]}"),
+    (
+        r"backbone\.extra\.(\d)\.([02])\.(\w+)$",
+        lambda m: f"extras.{int(m[1]) - 1}.{int(m[2]) // 2}.0.{m[3]}",
+    ),
     (r"head\.classification_head\.module_list\.(\d)\.(\w+)$", r"heads.cls.\1.\2"),
     (r"head\.regression_head\.module_list\.(\d)\.(\w+)$", r"heads.box.\1.\2"),
 )
 
 
-def load_torchvision(model: SSD | RetinaNet, source: nn.Module | Mapping[str, Tensor] | str | Path,
-                     heads: bool = True) -> None:
+def load_torchvision(
+    model: SSD | RetinaNet,
+    source: nn.Module | Mapping[str, Tensor] | str | Path,
+    heads: bool = True,
+) -> None:
     """Copies the weights of torchvision's ssd300_vgg16 or retinanet_resnet50_fpn into our model.
 
     source  one of torchvision's detectors, its state dict, or the file it was saved to
@@ -67,14 +77,21 @@ def load_torchvision(model: SSD | RetinaNet, source: nn.Module | Mapping[str, Te
     weights = {our_name(model, name): value for name, value in source.items()}
     if not heads:
         weights |= {name: value for name, value in ours.items() if name.startswith("heads.")}
-    counters = {name for name in [*weights, *ours] if name.endswith("num_batches_tracked")}  # frozen: none
+    counters = {
+        name for name in [*weights, *ours] if name.endswith("num_batches_tracked")
+    }  # frozen: none
     faults = [f"{name} is missing" for name in ours.keys() - weights.keys() - counters]
     faults += [f"{name} is unknown" for name in weights.keys() - ours.keys() - counters]
-    faults += [f"{name} is {tuple(weights[name].shape)} there and {tuple(ours[name].shape)} here"
-               for name in weights.keys() & ours.keys() if weights[name].shape != ours[name].shape]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)} there and {tuple(ours[name].shape)} here"
+        for name in weights.keys() & ours.keys()
+        if weights[name].shape != ours[name].shape
+    ]
     if faults:
-        raise ValueError(f"These weights do not fit this {type(model).__name__}: {min(faults)} "
-                         f'({len(faults)} faults). Take a "torchvision" config; heads=False for other classes.')
+        raise ValueError(
+            f"These weights do not fit this {type(model).__name__}: {min(faults)} "
+            f'({len(faults)} faults). Take a "torchvision" config; heads=False for other classes.'
+        )
     model.load_state_dict({name: weights.get(name, value) for name, value in ours.items()})
 
 
@@ -94,5 +111,7 @@ def _check_eps(model: nn.Module, source: nn.Module) -> None:
     theirs = {m.eps for m in source.modules() if hasattr(m, "running_var")}
     ours = {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm)}
     if ours and theirs != ours:
-        raise ValueError(f"The source's batch norms have eps {sorted(theirs)}, the model's {sorted(ours)}: "
-                         f"build it with norm_eps={min(theirs, default=None)}.")
+        raise ValueError(
+            f"The source's batch norms have eps {sorted(theirs)}, the model's {sorted(ours)}: "
+            f"build it with norm_eps={min(theirs, default=None)}."
+        )

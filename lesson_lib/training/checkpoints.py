@@ -3,6 +3,7 @@
 A file is written beside the old one, brought to the disk, and then takes its name in one step: whoever is
 killed, or meets a full disk, at any moment leaves either the old file or the new one.
 """
+
 import contextlib
 import io
 import json
@@ -34,15 +35,27 @@ def write_whole(file: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         kept = "the last good one is kept" if file.exists() else "nothing was saved yet"
-        raise OSError(f"{file} could not be written ({error.strerror}), {kept}: make room or mend the folder, and run "
-                      "the same command again: it goes on from there.") from error
+        raise OSError(
+            f"{file} could not be written ({error.strerror}), {kept}: make room or mend the folder, and run "
+            "the same command again: it goes on from there."
+        ) from error
 
 
-def save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+def save(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> None:
     """The state after `step` steps."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "recipe": json.dumps(asdict(recipe)), "step": step,
-                "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    torch.save(
+        {
+            "format": FORMAT,
+            "recipe": json.dumps(asdict(recipe)),
+            "step": step,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        buffer,
+    )
     write_whole(file, buffer.getvalue())
 
 
@@ -52,15 +65,21 @@ def read(file: Path) -> dict[str, Any]:
     FileNotFoundError or ValueError with one sentence for a file that is missing, cut short or another's.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {file}; train first, with --out {file.parent}.")
+        raise FileNotFoundError(
+            f"There is no checkpoint {file}; train first, with --out {file.parent}."
+        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:                     # whatever the bytes make torch's reader stumble over
-        raise ValueError(f"{file} is no checkpoint that can be read: it is cut short or another program's; "
-                         "restore it, or delete it to begin anew.") from error
+    except Exception as error:  # whatever the bytes make torch's reader stumble over
+        raise ValueError(
+            f"{file} is no checkpoint that can be read: it is cut short or another program's; "
+            "restore it, or delete it to begin anew."
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{file} was not written by this version of lesson_lib ({FORMAT!r} is expected): load it "
-                         "with what wrote it, or delete it to begin anew.")
+        raise ValueError(
+            f"{file} was not written by this version of lesson_lib ({FORMAT!r} is expected): load it "
+            "with what wrote it, or delete it to begin anew."
+        )
     return state
 
 
@@ -74,10 +93,16 @@ def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recip
     if state is None:
         return 0
     old, new = json.loads(state["recipe"]), json.loads(json.dumps(asdict(recipe)))
-    other = [f"{name}={value!r} (now {new.get(name)!r})" for name, value in old.items() if value != new.get(name)]
+    other = [
+        f"{name}={value!r} (now {new.get(name)!r})"
+        for name, value in old.items()
+        if value != new.get(name)
+    ]
     if other:
-        raise ValueError(f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, or "
-                         "another folder.")
+        raise ValueError(
+            f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, or "
+            "another folder."
+        )
     load_weights(model, state["model"], file)
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
@@ -88,5 +113,7 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], file: Path)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"The weights in {file} are of another model (or another number of classes); build the "
-                         "model as it was when they were saved.") from error
+        raise ValueError(
+            f"The weights in {file} are of another model (or another number of classes); build the "
+            "model as it was when they were saved."
+        ) from error

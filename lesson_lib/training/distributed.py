@@ -5,6 +5,7 @@
 Each takes its share of every batch; gradients are averaged by torch's DistributedDataParallel. Without
 torchrun all functions here do what is right for one process, so that the loop needs no second path.
 """
+
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,9 +1,10 @@
 """The training loop, as a generator of plain records, and prediction.
 
-    for record in train(model, samples, Recipe(epochs=3)):
-        print(record["step"], record["loss"])
-    predictions = predict(model, samples, size=128)
+for record in train(model, samples, Recipe(epochs=3)):
+    print(record["step"], record["loss"])
+predictions = predict(model, samples, size=128)
 """
+
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,15 @@ class Diverged(ValueError):
     """Training came to numbers that are not finite; the message names the pictures and the likely cause."""
 
 
-def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe, val: Sequence[Sample] | None = None,
-          checkpoint: Path | None = None, save_every: int = 0, every: int = 0) -> Iterator[dict[str, float]]:
+def train(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    val: Sequence[Sample] | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = 0,
+    every: int = 0,
+) -> Iterator[dict[str, float]]:
     """Train `model` in place on its device, one record a step.
 
     val         is evaluated after every `recipe.evaluate` epochs, and at the end
@@ -42,7 +50,9 @@ def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe, val: Sequ
     Raises Diverged (a ValueError) before anything is saved that is not finite.
     """
     device, (rank, world) = next(model.parameters()).device, rank_and_world()
-    feed = Feed(samples, recipe.size, recipe.batch, recipe.seed, recipe.augment, device, None, rank, world)
+    feed = Feed(
+        samples, recipe.size, recipe.batch, recipe.seed, recipe.augment, device, None, rank, world
+    )
     steps = recipe.steps or recipe.epochs * len(feed)
     every, save_every = every or (20 if device.type == "cuda" else 1), save_every or len(feed)
     model.to(memory_format=torch.channels_last)
@@ -58,11 +68,17 @@ def train(model: nn.Module, samples: Sequence[Sample], recipe: Recipe, val: Sequ
         judge = val is not None and (step == steps or step % (recipe.evaluate * len(feed)) == 0)
         save = checkpoint and (step % save_every == 0 or step == steps)
         if step % every == 0 or epoch_ends or save:
-            values = total(torch.stack(losses)).tolist()                        # the GPU is waited for here
+            values = total(torch.stack(losses)).tolist()  # the GPU is waited for here
             check_finite(values, ids, step, last)
             means = dict(zip(PARTS, (sum(column) / len(values) for column in zip(*values))))
-            last = {"step": step, "steps": steps, "epoch": math.ceil(step / len(feed)),
-                    "loss": means["cls"] + means["box"], **means, "lr": optimizer.param_groups[0]["lr"]}
+            last = {
+                "step": step,
+                "steps": steps,
+                "epoch": math.ceil(step / len(feed)),
+                "loss": means["cls"] + means["box"],
+                **means,
+                "lr": optimizer.param_groups[0]["lr"],
+            }
             losses, ids = [], []
             if save and rank == 0:
                 checkpoints.save(checkpoint, model, optimizer, recipe, step)
@@ -75,34 +91,50 @@ def batches(feed: Feed, done: int) -> Iterator[tuple[Tensor, list[dict]]]:
         yield from feed.epoch(epoch, done % len(feed) if epoch == done // len(feed) else 0)
 
 
-def one_step(network: nn.Module, model: nn.Module, images: Tensor, targets: list[dict], anchors: Tensor,
-             optimizer: torch.optim.Optimizer, recipe: Recipe) -> Tensor:
+def one_step(
+    network: nn.Module,
+    model: nn.Module,
+    images: Tensor,
+    targets: list[dict],
+    anchors: Tensor,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+) -> Tensor:
     """Forward, loss, backward, update -> (3,): PARTS, each this process's summand of the whole batch's.
 
     network is `model`, or what shares it with other processes.
     """
     model.train()
-    with torch.autocast(images.device.type, torch.bfloat16, in_bfloat16(recipe.precision, images.device)):
+    with torch.autocast(
+        images.device.type, torch.bfloat16, in_bfloat16(recipe.precision, images.device)
+    ):
         outputs = network(images.to(memory_format=torch.channels_last))
     options, world = dict(recipe.criterion), rank_and_world()[1]
     if images.is_cuda:
-        options["check"] = False                    # it would wait for the GPU; check_finite looks later
+        options["check"] = False  # it would wait for the GPU; check_finite looks later
     if world > 1:
         options["total"] = total
     try:
         losses = model.criterion(outputs, anchors, targets, **options)
     except ValueError:
         if all(x.isfinite().all() for x in outputs):
-            raise                                   # a wrong label, a wrong option
-        losses = {"cls": outputs.cls_logits.sum(), "box": outputs.box_deltas.sum()}     # for check_finite
+            raise  # a wrong label, a wrong option
+        losses = {
+            "cls": outputs.cls_logits.sum(),
+            "box": outputs.box_deltas.sum(),
+        }  # for check_finite
     optimizer.zero_grad()
-    (world * (losses["cls"] + losses["box"])).backward()        # gradients are averaged over the processes
+    (
+        world * (losses["cls"] + losses["box"])
+    ).backward()  # gradients are averaged over the processes
     norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
     optimizer.step()
     return torch.stack((losses["cls"].detach(), losses["box"].detach(), norm / world)).float()
 
 
-def check_finite(values: list[list[float]], ids: list[list[str]], step: int, last: dict[str, float] | None) -> None:
+def check_finite(
+    values: list[list[float]], ids: list[list[str]], step: int, last: dict[str, float] | None
+) -> None:
     """Raises Diverged for the first step that holds NaN or infinity.
 
     values: PARTS of the steps that end with `step`; ids: their pictures; last: the good record before.
@@ -111,15 +143,21 @@ def check_finite(values: list[list[float]], ids: list[list[str]], step: int, las
         if all(map(math.isfinite, row)):
             continue
         if last is None:
-            cause = "the weights that it began with, or a box of these pictures, are no finite numbers"
+            cause = (
+                "the weights that it began with, or a box of these pictures, are no finite numbers"
+            )
         elif math.isfinite(row[0] + row[1]):
             cause = "the loss is finite, its gradient is not: a gamma below 1, or a weight of the loss too high"
         else:
-            cause = (f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was {last['loss']:.3g} and "
-                     f"its gradient {last['grad_norm']:.3g} long): halve it, or clip the gradient shorter")
+            cause = (
+                f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was {last['loss']:.3g} and "
+                f"its gradient {last['grad_norm']:.3g} long): halve it, or clip the gradient shorter"
+            )
         numbers = ", ".join(f"{value:.3g}" for value in row)
-        raise Diverged(f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its pictures: "
-                       f"{', '.join(names)}. Likely cause: {cause}.")
+        raise Diverged(
+            f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its pictures: "
+            f"{', '.join(names)}. Likely cause: {cause}."
+        )
 
 
 def in_bfloat16(precision: str, device: torch.device) -> bool:
@@ -127,27 +165,38 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
     where they have AMX; with AVX512_BF16 alone convolutions took 1.8 times as long as in float32."""
     if precision == "auto" and device.type == "cpu":
         return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    return precision == "bf16" or (
+        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    )
 
 
-def predict(model: nn.Module, samples: Sequence[Sample], size: int = 128, batch: int = 8,
-            **options: Any) -> list[dict[str, Tensor]]:
+def predict(
+    model: nn.Module, samples: Sequence[Sample], size: int = 128, batch: int = 8, **options: Any
+) -> list[dict[str, Tensor]]:
     """Detections of every picture: {"boxes" (N, 4) xyxy in the picture's own pixels, "scores", "labels"}, on the CPU.
 
     options go to model.detections. The model is left in the mode it was in. Of several processes each does a
     share of the pictures, each picture once, and all get all.
     """
-    device, training, (rank, world) = next(model.parameters()).device, model.training, rank_and_world()
+    device, training, (rank, world) = (
+        next(model.parameters()).device,
+        model.training,
+        rank_and_world(),
+    )
     anchors, found, mine = model.anchors(size, device), [], range(rank, len(samples), world)
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(mine), batch):
-            part = [samples[i] for i in mine[start:start + batch]]
+            part = [samples[i] for i in mine[start : start + batch]]
             pictures = torch.stack([resize(s, size).image for s in part]).to(device) / 255
-            for sample, p in zip(part, model.detections(model(pictures), anchors, (size, size), **options)):
+            for sample, p in zip(
+                part, model.detections(model(pictures), anchors, (size, size), **options)
+            ):
                 height, width = sample.size
                 boxes = p["boxes"].cpu() * (torch.tensor([width, height, width, height]) / size)
-                found.append({"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()})
+                found.append(
+                    {"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()}
+                )
     model.train(training)
     return joined(found)
 
@@ -161,4 +210,8 @@ def evaluate(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> dic
 
 def ground_truth(samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
     """The targets of all pictures, none of which is decoded for it where that can be avoided."""
-    return samples.targets() if hasattr(samples, "targets") else [sample.target() for sample in samples]
+    return (
+        samples.targets()
+        if hasattr(samples, "targets")
+        else [sample.target() for sample in samples]
+    )

@@ -1,8 +1,9 @@
 """Recipes: all that decides a training beside model and data, those of the papers and ours, by name.
 
-    model, recipe = NAMED["retinanet-r50-coco-1x"]
-    config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "criterion.gamma=1.5"])
+model, recipe = NAMED["retinanet-r50-coco-1x"]
+config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "criterion.gamma=1.5"])
 """
+
 import ast
 import inspect
 from collections.abc import Sequence
@@ -19,8 +20,11 @@ from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, Extra, SSDConfig
 
-CHOICES = {"optimizer": ("adamw", "sgd"), "schedule": ("one-cycle", "cosine", "step", "constant"),
-           "precision": ("fp32", "bf16", "auto")}
+CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("one-cycle", "cosine", "step", "constant"),
+    "precision": ("fp32", "bf16", "auto"),
+}
 Config = SSDConfig | RetinaNetConfig
 
 
@@ -41,6 +45,7 @@ class Recipe:
     seed          of the pictures' order and augmentation; the same seed gives the same run
     criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections
     """
+
     epochs: int = 10
     steps: int = 0
     batch: int = 8
@@ -63,7 +68,9 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, kind = getattr(self, f.name), get_origin(f.type) or f.type
-            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            if isinstance(value, bool) or not isinstance(
+                value, (int, float) if kind is float else kind
+            ):
                 raise ValueError(f"{f.name} is {value!r}; give a value of type {kind.__name__}.")
             if f.name in CHOICES and value not in CHOICES[f.name]:
                 raise ValueError(f"{f.name} is {value!r}; choose {', '.join(CHOICES[f.name])}.")
@@ -86,51 +93,104 @@ MODELS: dict[str, Config] = {
     "retinanet-r50": RETINANET_CONFIGS["paper"],
     "retinanet-r34": RetinaNetConfig(backbone="resnet34"),
     "retinanet-r18": RetinaNetConfig(backbone="resnet18"),
-    "retinanet-lite0": RetinaNetConfig(backbone="lite0", norm="batch", pretrained=True, channels=128),
-    "retinanet-tiny": RetinaNetConfig(backbone="tiny", channels=64, spec=PyramidAnchors(sizes=(16, 32, 64, 128, 256))),
+    "retinanet-lite0": RetinaNetConfig(
+        backbone="lite0", norm="batch", pretrained=True, channels=128
+    ),
+    "retinanet-tiny": RetinaNetConfig(
+        backbone="tiny", channels=64, spec=PyramidAnchors(sizes=(16, 32, 64, 128, 256))
+    ),
 }
 
 
 class Named(NamedTuple):
     """A recipe and the model that it is for, unless another is asked for."""
+
     model: str
     recipe: Recipe
 
 
-_SSD = Recipe(steps=120_000, batch=32, size=300, optimizer="sgd", lr=1e-3, weight_decay=5e-4, schedule="step",
-              drops=(4 / 6, 5 / 6), warmup=0, clip=0, augment="ssd", evaluate=10)
-_OURS = Recipe(epochs=40, batch=16, size=256, lr=4e-3, warmup=0.25, augment="flips", precision="auto", evaluate=10,
-               inference={"nms": 0.5})
+_SSD = Recipe(
+    steps=120_000,
+    batch=32,
+    size=300,
+    optimizer="sgd",
+    lr=1e-3,
+    weight_decay=5e-4,
+    schedule="step",
+    drops=(4 / 6, 5 / 6),
+    warmup=0,
+    clip=0,
+    augment="ssd",
+    evaluate=10,
+)
+_OURS = Recipe(
+    epochs=40,
+    batch=16,
+    size=256,
+    lr=4e-3,
+    warmup=0.25,
+    augment="flips",
+    precision="auto",
+    evaluate=10,
+    inference={"nms": 0.5},
+)
 #: From single runs of seed 0 on BCCD's train -> val, most at 256 px for 36 epochs: batches of 8 instead of 16 gave
 #: AP .555 for .543, lr 8e-3 instead of 4e-3 .558, views without transposition .532 (at 16); weight decay .1, averaged
 #: weights and batches of 4 no more. 288 px for 28 epochs: .551, and .584 with NMS at .55 and the vote. On the 292
 #: pictures of trainval these took 188 s on two cores, so that they became 25, for three minutes. loc_weight 2 gave more
 #: at 256 px (.568), and less at 288 (.577 with the vote).
-_CELLS = replace(_OURS, epochs=25, size=288, batch=8, lr=8e-3, weight_decay=0.05,
-                 inference={"nms": 0.55, "vote": 0.65})
+_CELLS = replace(
+    _OURS,
+    epochs=25,
+    size=288,
+    batch=8,
+    lr=8e-3,
+    weight_decay=0.05,
+    inference={"nms": 0.55, "vote": 0.65},
+)
 _SMEARS = replace(_OURS, epochs=28, size=288, weight_decay=0.05)
 #: Ten minutes on two cores are too few for strong augmentation: 24 epochs of "mirror" on aquarium's train came to loss
 #: 3.9 (val: AP .044, AP50 .127, still rising), 46 of "photos" at twice the rate on trainval to 4.8.
 _UPRIGHT = replace(_CELLS, epochs=36, size=320, lr=4e-3, augment="mirror")
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
-_GPU = replace(_OURS, epochs=150, size=512, lr=1e-3, augment="photos")  # norm=group or pretrained=True; not tried yet
+_GPU = replace(
+    _OURS, epochs=150, size=512, lr=1e-3, augment="photos"
+)  # norm=group or pretrained=True; not tried yet
 NAMED = {
     # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP on VOC07 test.
     "ssd300-voc": Named("ssd300-vgg16", _SSD),
     # Section 3.4: 160k + 40k + 40k, twice as many again: 25.1 AP.
     "ssd300-coco": Named("ssd300-vgg16", replace(_SSD, steps=480_000)),
     # FL section 4.1. Departs from it: pictures become squares instead of 600 px on the shorter side.
-    "retinanet-r50-coco-1x": Named("retinanet-r50", Recipe(
-        steps=90_000, batch=16, size=608, optimizer="sgd", lr=0.01, weight_decay=1e-4, schedule="step",
-        drops=(6 / 9, 8 / 9), warmup=0, clip=0)),
-    "smears-ci": Named("ssd-tiny", _CI), "bccd-ci": Named("ssd-tiny", _CI), "any-ci": Named("ssd-tiny", _CI),
-    "smears-laptop": Named("ssd-tiny", _SMEARS), "bccd-laptop": Named("ssd-tiny", _CELLS),
-    "aquarium-laptop": Named("ssd-tiny", _UPRIGHT), "any-laptop": Named("ssd-tiny", _UPRIGHT),
+    "retinanet-r50-coco-1x": Named(
+        "retinanet-r50",
+        Recipe(
+            steps=90_000,
+            batch=16,
+            size=608,
+            optimizer="sgd",
+            lr=0.01,
+            weight_decay=1e-4,
+            schedule="step",
+            drops=(6 / 9, 8 / 9),
+            warmup=0,
+            clip=0,
+        ),
+    ),
+    "smears-ci": Named("ssd-tiny", _CI),
+    "bccd-ci": Named("ssd-tiny", _CI),
+    "any-ci": Named("ssd-tiny", _CI),
+    "smears-laptop": Named("ssd-tiny", _SMEARS),
+    "bccd-laptop": Named("ssd-tiny", _CELLS),
+    "aquarium-laptop": Named("ssd-tiny", _UPRIGHT),
+    "any-laptop": Named("ssd-tiny", _UPRIGHT),
     # On BCCD's val, 12 epochs at 256 px: lr 2e-3 gave AP .476, 5e-3 .517, 8e-3 with all up to stride 4 frozen .498.
     "bccd-laptop-ssd-lite0": Named("ssd-lite0", replace(_CELLS, epochs=9, size=256, lr=5e-3)),
     "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=9, lr=5e-3)),
-    "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)), "bccd-gpu": Named("ssd300-vgg16", _GPU),
-    "aquarium-gpu": Named("retinanet-r50", _GPU), "any-gpu": Named("retinanet-r50", _GPU),
+    "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)),
+    "bccd-gpu": Named("ssd300-vgg16", _GPU),
+    "aquarium-gpu": Named("retinanet-r50", _GPU),
+    "any-gpu": Named("retinanet-r50", _GPU),
 }
 
 
@@ -147,12 +207,25 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
     Values are written as in Python, words need no quotes. ValueError with the nearest name for an unknown one.
     Default boxes made for one size bring the recipe to it, unless the size is set.
     """
-    rules = (ssd_criterion, ssd_detections) if isinstance(config, SSDConfig) else (retinanet_criterion,
-                                                                                   retinanet_detections)
+    rules = (
+        (ssd_criterion, ssd_detections)
+        if isinstance(config, SSDConfig)
+        else (retinanet_criterion, retinanet_detections)
+    )
     mine = {f.name for f in fields(recipe)} - {"criterion", "inference"}
-    theirs = {f.name for f in fields(config)} - {"num_classes", "image_size", "boxes", "extras", "spec"}
-    options = {f"{kind}.{p.name}" for kind, rule in zip(("criterion", "inference"), rules)
-               for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    theirs = {f.name for f in fields(config)} - {
+        "num_classes",
+        "image_size",
+        "boxes",
+        "extras",
+        "spec",
+    }
+    options = {
+        f"{kind}.{p.name}"
+        for kind, rule in zip(("criterion", "inference"), rules)
+        for p in inspect.signature(rule).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
     options -= {"criterion.check", "criterion.total", "inference.counts"}
     changes: dict[str, Any] = {"size": config.image_size} if getattr(config, "boxes", None) else {}
     for setting in settings:
@@ -160,13 +233,29 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         known = sorted(mine | theirs | options)
         if name not in known or not equals:
             near = get_close_matches(name, known, 1, 0.4)
-            raise ValueError(f"{setting!r} sets nothing" + (f"; did you mean {near[0]}=...?" if near else ";")
-                             + f" There are {', '.join(known)}.")
-        changes[name] = text if name in mine and isinstance(getattr(recipe, name), str) else _value(text)
-    nested = {kind: getattr(recipe, kind) | {name.split(".")[1]: value for name, value in changes.items()
-                                             if name.startswith(f"{kind}.")} for kind in ("criterion", "inference")}
-    return (replace(config, **{name: value for name, value in changes.items() if name in theirs}),
-            replace(recipe, **{name: value for name, value in changes.items() if name in mine}, **nested))
+            raise ValueError(
+                f"{setting!r} sets nothing"
+                + (f"; did you mean {near[0]}=...?" if near else ";")
+                + f" There are {', '.join(known)}."
+            )
+        changes[name] = (
+            text if name in mine and isinstance(getattr(recipe, name), str) else _value(text)
+        )
+    nested = {
+        kind: getattr(recipe, kind)
+        | {
+            name.split(".")[1]: value
+            for name, value in changes.items()
+            if name.startswith(f"{kind}.")
+        }
+        for kind in ("criterion", "inference")
+    }
+    return (
+        replace(config, **{name: value for name, value in changes.items() if name in theirs}),
+        replace(
+            recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
+        ),
+    )
 
 
 def _value(text: str) -> Any:
@@ -182,6 +271,12 @@ def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
     try:
         if isinstance(config, RetinaNetConfig):
             return RetinaNet(replace(config, num_classes=num_classes))
-        return SSD(replace(config, num_classes=num_classes, image_size=config.image_size if config.boxes else size))
-    except RuntimeError as error:                  # pretrained weights that cannot be had
+        return SSD(
+            replace(
+                config,
+                num_classes=num_classes,
+                image_size=config.image_size if config.boxes else size,
+            )
+        )
+    except RuntimeError as error:  # pretrained weights that cannot be had
         raise ValueError(str(error)) from error

@@ -1,4 +1,5 @@
 """The folder of a run: run.json says what it is, log.jsonl what happened, last.pt is where it stands."""
+
 import json
 import sys
 import time
@@ -23,12 +24,18 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     about = json.loads(json.dumps(about))
     if (folder / ABOUT).is_file():
         old = _about(folder)
-        for name in (n for n in about if n != "settings"):         # these are in config and recipe
+        for name in (n for n in about if n != "settings"):  # these are in config and recipe
             if old.get(name) != about[name]:
-                raise ValueError(f"{folder} holds a run of another {name} (there {old.get(name)}, now {about[name]}): "
-                                 "give the same command to go on with it, or another --out.")
+                raise ValueError(
+                    f"{folder} holds a run of another {name} (there {old.get(name)}, now {about[name]}): "
+                    "give the same command to go on with it, or another --out."
+                )
     elif rank_and_world()[0] == 0:
-        about |= {"command": " ".join(sys.argv[1:]), "machine": describe_machine(), "begun": time.strftime("%F %T")}
+        about |= {
+            "command": " ".join(sys.argv[1:]),
+            "machine": describe_machine(),
+            "begun": time.strftime("%F %T"),
+        }
         checkpoints.write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
 
 
@@ -38,7 +45,11 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
     What the log holds of steps that a stopped run did after its last checkpoint, and now does again, goes.
     """
     file, start = folder / LOG, time.perf_counter()
-    old = [line for line in file.read_text().splitlines() if line.endswith("}")] if file.is_file() else []
+    old = (
+        [line for line in file.read_text().splitlines() if line.endswith("}")]
+        if file.is_file()
+        else []
+    )
     for record in records:
         if old is not None:
             kept = [line for line in old if json.loads(line)["step"] < record["step"]]
@@ -53,10 +64,16 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
 def load(folder: Path, device: torch.device) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     """A run's model with its last weights, ready to predict, its recipe, and run.json with the "step" reached."""
     about, state = _about(folder), checkpoints.read(folder / LAST)
-    config = overridden(MODELS[about["model"]], Recipe(), about["settings"])[0] if about["model"] in MODELS else None
+    config = (
+        overridden(MODELS[about["model"]], Recipe(), about["settings"])[0]
+        if about["model"] in MODELS
+        else None
+    )
     if repr(config) != about["config"]:
-        raise ValueError(f"The model {about['model']!r} of {folder} is another one in this version of lesson_lib: take "
-                         "the version that made the run, or train anew.")
+        raise ValueError(
+            f"The model {about['model']!r} of {folder} is another one in this version of lesson_lib: take "
+            "the version that made the run, or train anew."
+        )
     recipe = Recipe(**about["recipe"] | {"drops": tuple(about["recipe"]["drops"])})
     model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)
     checkpoints.load_weights(model, state["model"], folder / LAST)
@@ -69,6 +86,8 @@ def _about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         about = {}
     if not {"model", "settings", "classes", "recipe", "config"} <= about.keys():
-        raise ValueError(f"{folder} is no run: it has no {ABOUT} that can be read; name the folder that "
-                         "`python -m lesson_lib train --out` was given.")
+        raise ValueError(
+            f"{folder} is no run: it has no {ABOUT} that can be read; name the folder that "
+            "`python -m lesson_lib train --out` was given."
+        )
     return about

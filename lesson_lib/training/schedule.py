@@ -3,6 +3,7 @@
 The rate is a plain function of the step, so that nothing of it needs to be saved: a run that goes on after a
 stop asks for the step it is at.
 """
+
 import math
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from lesson_lib.training.recipes import Recipe
 
-START, END = 1 / 25, 1 / 250_000          # one-cycle begins and ends at these parts of the highest rate
+START, END = 1 / 25, 1 / 250_000  # one-cycle begins and ends at these parts of the highest rate
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -23,7 +24,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     The warm-up of the last three rises linearly to lr over the share `warmup` of the steps.
     """
     if recipe.schedule == "one-cycle":
-        top = max(recipe.warmup * steps - 1, 0)                         # the step with the highest rate
+        top = max(recipe.warmup * steps - 1, 0)  # the step with the highest rate
         if step <= top and top > 0:
             return recipe.lr * _between(START, 1, step / top)
         return recipe.lr * _between(1, END, (step - top) / max(steps - 1 - top, 1))
@@ -45,8 +46,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, fused into one operation a step. Biases and norm layers, whose parameters
     have one dimension, do not decay, as in the authors' releases."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-              {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
     return torch.optim.AdamW(groups, recipe.lr, fused=True)

@@ -1,10 +1,11 @@
 """Your RetinaNet, from an empty file. Climb the ladder with it, one rung at a time, from this folder:
 
-    python -c "import my_retinanet as r; from lesson_lib.checks.ladder import ladder; ladder(r, kind='retinanet')"
+    python -c "import my_retinanet as r; from lesson_lib.course.checks.ladder import ladder; ladder(r, kind='retinanet')"
 
 Rules of the game: torch, torchvision.ops and what you have written in the lessons; lesson_lib.detectors and
 torchvision.models stay closed until you are through. The papers and your notebooks are open.
 """
+
 from torch import Tensor, nn
 
 
@@ -18,15 +19,15 @@ class Detector(nn.Module):
 
     def __init__(self, num_classes: int, image_size: int):
         super().__init__()
-        raise NotImplementedError                   # rung 1: backbone, pyramid, two heads shared by all levels
+        raise NotImplementedError  # rung 1: backbone, pyramid, two heads shared by all levels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W), float in 0..1 -> cls_logits (B, A, K) and box_deltas (B, A, 4)."""
-        raise NotImplementedError                   # rung 1; the last bias says 0.01 for every class
+        raise NotImplementedError  # rung 1; the last bias says 0.01 for every class
 
     def anchors(self, image_size: int, device) -> Tensor:
         """(A, 4) xyxy pixels, in the order of the outputs' rows: nine a cell."""
-        raise NotImplementedError                   # rung 1
+        raise NotImplementedError  # rung 1
 
     def criterion(self, outputs, anchors: Tensor, targets: list[dict]) -> dict[str, Tensor]:
         """{"cls", "box"}: sums over the batch, divided by max(1, its positives).
@@ -36,11 +37,13 @@ class Detector(nn.Module):
         over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma 2; smooth L1, beta 1/9, of
         offsets that no variance divides.
         """
-        raise NotImplementedError                   # rung 2
+        raise NotImplementedError  # rung 2
 
-    def detections(self, outputs, anchors: Tensor, size: tuple[int, int]) -> list[dict[str, Tensor]]:
+    def detections(
+        self, outputs, anchors: Tensor, size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
         """One {"boxes" (N, 4) xyxy, "scores", "labels"} a picture, best first; size is (height, width).
 
         Score over .05, the best 1000, boxes cut at the border, NMS at .5 class by class, at most 100.
         """
-        raise NotImplementedError                   # rung 3
+        raise NotImplementedError  # rung 3

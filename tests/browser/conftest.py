@@ -1,4 +1,5 @@
 """JupyterLab as `lab.py` starts it, on copies of the lessons, and the system's Chromium looking at it."""
+
 import shutil
 import subprocess
 import sys
@@ -19,16 +20,34 @@ def course(tmp_path_factory) -> Iterator[Course]:
     (root / "notebooks").mkdir()
     shutil.copytree(lab.ROOT / ".jupyter" / "labconfig", root / ".jupyter" / "labconfig")
     with pytest.MonkeyPatch.context() as patch, (root / "server.log").open("w") as log:
-        for name, value in (lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", "JUPYTER_DATA_DIR": str(root / "data"),
-                                                "JUPYTER_RUNTIME_DIR": str(root / "runtime")}).items():
+        for name, value in (
+            lab.REPRODUCIBLE
+            | {
+                "LESSON_DATASETS": "none",
+                "JUPYTER_DATA_DIR": str(root / "data"),
+                "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
+            }
+        ).items():
             patch.setenv(name, value)
         patch.setattr(lab, "environment", lambda: sys.executable)
         patch.setattr(lab, "ROOT", root)
-        patch.setattr(lab, "run", lambda command, env: started.append(
-            subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)) or 0)
+        patch.setattr(
+            lab,
+            "run",
+            lambda command, env: (
+                started.append(subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log))
+                or 0
+            ),
+        )
         port = free_port()
-        lab.lab(["--no-browser", f"--port={port}", f"--IdentityProvider.token={TOKEN}",
-                 "--LabApp.expose_app_in_browser=True"])
+        lab.lab(
+            [
+                "--no-browser",
+                f"--port={port}",
+                f"--IdentityProvider.token={TOKEN}",
+                "--LabApp.expose_app_in_browser=True",
+            ]
+        )
     running = Course(root, port)
     try:
         wait_for(running, started[0])
@@ -56,4 +75,6 @@ def lesson(browser, course) -> Iterator[Lesson]:
     yield opened
     context.close()
     course.stop_kernels()
-    assert not opened.complaints, "errors in the browser's console:\n" + "\n".join(opened.complaints)
+    assert not opened.complaints, "errors in the browser's console:\n" + "\n".join(
+        opened.complaints
+    )

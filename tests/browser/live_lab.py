@@ -1,4 +1,5 @@
 """What the browser tests hold in their hands: the course's server, a lesson in the browser, its sliders and boxes."""
+
 import json
 import os
 import shutil
@@ -15,8 +16,14 @@ from playwright.sync_api import Locator, Page
 import lab
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 TOKEN = "browser-test"
 
 # Errors in the browser's console that are nothing to a learner, each with its reason.
@@ -62,14 +69,21 @@ STOPWATCH = """(node, [kind]) => {
 def chromium() -> str:
     """Path of the system's Chromium; the tests are skipped, and say so, where there is none."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    return found or pytest.skip(f"no browser to test with: none of {', '.join(BROWSERS)} is installed")
+    return found or pytest.skip(
+        f"no browser to test with: none of {', '.join(BROWSERS)} is installed"
+    )
 
 
 def published(number: str) -> Path:
     """The lesson as `lab.py test` names it (somebody's own edits stay out), else as it lies in notebooks/."""
-    named = [Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name]
-    return next(path for path in named or lab.lessons()
-                if path.name.removeprefix(".published_").startswith(f"{number}_"))
+    named = [
+        Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name
+    ]
+    return next(
+        path
+        for path in named or lab.lessons()
+        if path.name.removeprefix(".published_").startswith(f"{number}_")
+    )
 
 
 def free_port() -> int:
@@ -91,7 +105,7 @@ class Course:
         notebook.cells = [cell for cell in notebook.cells if keep is None or cell.id in keep]
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.execution_count = None              # so that it is seen which have run
+                cell.execution_count = None  # so that it is seen which have run
         path = self.root / "notebooks" / source.name.removeprefix(".published_")
         nbformat.write(notebook, path)
         nbformat.sign.NotebookNotary(data_dir=str(self.root / "data")).sign(notebook)
@@ -102,8 +116,9 @@ class Course:
             self._ask(f"kernels/{kernel['id']}", "DELETE").close()
 
     def _ask(self, what: str, method: str = "GET"):
-        request = urllib.request.Request(f"{self.url}/api/{what}", method=method,
-                                         headers={"Authorization": f"token {TOKEN}"})
+        request = urllib.request.Request(
+            f"{self.url}/api/{what}", method=method, headers={"Authorization": f"token {TOKEN}"}
+        )
         return urllib.request.urlopen(request, timeout=10)
 
 
@@ -114,7 +129,10 @@ def wait_for(running: Course, server: subprocess.Popen, seconds: float = 180) ->
             return running._ask("status").close()
         except OSError:
             if server.poll() is not None or time.monotonic() > end:
-                pytest.fail("JupyterLab did not start:\n" + (running.root / "server.log").read_text()[-3000:])
+                pytest.fail(
+                    "JupyterLab did not start:\n"
+                    + (running.root / "server.log").read_text()[-3000:]
+                )
             time.sleep(0.2)
 
 
@@ -123,7 +141,7 @@ class Lesson:
 
     def __init__(self, page: Page) -> None:
         self.page, self.complaints = page, []
-        page.set_default_timeout(180_000)                # a machine that does ten things at once is no failure
+        page.set_default_timeout(180_000)  # a machine that does ten things at once is no failure
         page.on("console", lambda message: message.type == "error" and self._complain(message.text))
         page.on("pageerror", lambda error: self._complain(str(error)))
 
@@ -140,8 +158,11 @@ class Lesson:
         """Run > Run All Cells from the menu, then the end of it; AssertionError names cells with an error."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        self.page.wait_for_function(f"""() => {{ const state = ({STATE})();
-            return state && (state.failed.length || state.idle && !state.waiting.length); }}""", timeout=seconds * 1000)
+        self.page.wait_for_function(
+            f"""() => {{ const state = ({STATE})();
+            return state && (state.failed.length || state.idle && !state.waiting.length); }}""",
+            timeout=seconds * 1000,
+        )
         failed = self.page.evaluate(STATE)["failed"]
         assert not failed, f"cells that stopped with an error: {failed}"
 
@@ -173,8 +194,11 @@ class Slider:
         for _ in range(times):
             before = self.drawing()
             self.handle.press(key)
-            self.page.wait_for_function("([node, before]) => node.innerHTML !== before",
-                                        arg=[self.figure.element_handle(), before], timeout=30_000)
+            self.page.wait_for_function(
+                "([node, before]) => node.innerHTML !== before",
+                arg=[self.figure.element_handle(), before],
+                timeout=30_000,
+            )
             alert = self.figure.locator("[role=alert]")
             assert not alert.count(), f"in place of the drawing: {alert.inner_text()}"
 
@@ -219,7 +243,9 @@ class Playground:
     def drag(self, box: int, dx: float, dy: float, steps: int = 8) -> None:
         """Takes a box at its middle with the mouse, moves it and lets go."""
         x1, y1, x2, y2 = self.boxes()[box]
-        (x, y), (to_x, to_y) = (self._on_screen((x1 + x2) / 2 + d, (y1 + y2) / 2 + e) for d, e in ((0, 0), (dx, dy)))
+        (x, y), (to_x, to_y) = (
+            self._on_screen((x1 + x2) / 2 + d, (y1 + y2) / 2 + e) for d, e in ((0, 0), (dx, dy))
+        )
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         self.page.mouse.move(to_x, to_y, steps=steps)
@@ -246,11 +272,19 @@ class Playground:
 
     def _on_screen(self, x: float, y: float) -> tuple[float, float]:
         self.root.scroll_into_view_if_needed()
-        return tuple(self.root.locator("svg").first.evaluate("""(svg, [x, y]) => {
-            const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; }""", [x, y]))
+        return tuple(
+            self.root.locator("svg").first.evaluate(
+                """(svg, [x, y]) => {
+            const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; }""",
+                [x, y],
+            )
+        )
 
     def _answered(self) -> None:
         """Waits until Python has answered the newest position: nothing changes any more for 0.3 s."""
-        self.page.wait_for_function("""(root) => new Promise((done) => {
+        self.page.wait_for_function(
+            """(root) => new Promise((done) => {
             const seen = root.dataset.seq; setTimeout(() => done(root.dataset.seq === seen), 300); })""",
-                                    arg=self.root.element_handle(), timeout=30_000)
+            arg=self.root.element_handle(),
+            timeout=30_000,
+        )

@@ -1,4 +1,5 @@
 """Numbers read back from a drawing in the page: what a person would read off the axes, not what Python sent."""
+
 import re
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -7,7 +8,8 @@ NUMBER, TICK = r"-?\d+(?:\.\d+)?", r"-?[\d,]+(?:\.\d+)?(?:e-?\d+)?"
 
 
 class Chart(NamedTuple):
-    """A chart of lesson_lib.svg: its words, its points and the vertices of its curves in the axes' units."""
+    """A chart of lesson_lib.course.svg: its words, its points and the vertices of its curves in the axes' units."""
+
     words: list[str]
     points: list[tuple[float, float]]
     curves: list[list[tuple[float, float]]]
@@ -23,11 +25,16 @@ def chart(svg: str) -> Chart:
     """Reads the SVG of a chart; the ticks' numbers say what a pixel is worth, on logarithmic axes too."""
     root = ElementTree.fromstring(re.sub(r' xmlns="[^"]+"', "", svg))
     plot = root.find("g")
-    ticks = {anchor: [(float(text.get(axis)) + shift, float(text.text.replace(",", "")))
-                      for text in plot.findall("text")
-                      if text.get("text-anchor") == anchor and text.get("font-size") == "12"
-                      and re.fullmatch(TICK, text.text or "")]
-             for anchor, axis, shift in (("middle", "x", 0), ("end", "y", -4))}
+    ticks = {
+        anchor: [
+            (float(text.get(axis)) + shift, float(text.text.replace(",", "")))
+            for text in plot.findall("text")
+            if text.get("text-anchor") == anchor
+            and text.get("font-size") == "12"
+            and re.fullmatch(TICK, text.text or "")
+        ]
+        for anchor, axis, shift in (("middle", "x", 0), ("end", "y", -4))
+    }
 
     def value(anchor: str, place: float) -> float:
         (p1, v1), (p, v), *_, (p2, v2) = ticks[anchor]
@@ -39,8 +46,13 @@ def chart(svg: str) -> Chart:
         return value("middle", float(x)), value("end", float(y))
 
     inner = plot.find("svg")
-    curves = [re.findall(f"({NUMBER}) ({NUMBER})", path.get("d")) for path in inner.iter("path")
-              if path.get("fill") == "none"]
-    return Chart([text.text or "" for text in root.iter("text")],
-                 [both(dot.get("cx"), dot.get("cy")) for dot in inner.iter("circle")],
-                 [[both(x, y) for x, y in line] for line in curves if len(line) > 1])
+    curves = [
+        re.findall(f"({NUMBER}) ({NUMBER})", path.get("d"))
+        for path in inner.iter("path")
+        if path.get("fill") == "none"
+    ]
+    return Chart(
+        [text.text or "" for text in root.iter("text")],
+        [both(dot.get("cx"), dot.get("cy")) for dot in inner.iter("circle")],
+        [[both(x, y) for x, y in line] for line in curves if len(line) > 1],
+    )

@@ -3,6 +3,7 @@
 Each expected number is worked out here from what the page says (the slider's value, the boxes' corners), never
 with the function that the lesson calls.
 """
+
 import json
 import math
 import re
@@ -25,7 +26,11 @@ def overlap(a: list[float], b: list[float]) -> float:
     """IoU of two boxes xyxy, in plain Python."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    return width * height / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
+    return (
+        width
+        * height
+        / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height)
+    )
 
 
 def read_overlap(playground) -> tuple[float, float]:
@@ -49,7 +54,9 @@ def test_lesson_1_runs_and_its_boxes_and_sliders_answer(course, lesson, tmp_path
     after, (said, true) = playground.boxes(), read_overlap(playground)
     assert after[0] == before[0]
     assert after[1] == pytest.approx([v + d for v, d in zip(before[1], (20, 30, 20, 30))], abs=1)
-    assert said == pytest.approx(true, abs=6e-4) and said != pytest.approx(overlap(*before), abs=0.01)
+    assert said == pytest.approx(true, abs=6e-4) and said != pytest.approx(
+        overlap(*before), abs=0.01
+    )
     assert playground.pixels() != picture
 
     playground.press(1, "ArrowRight", "Shift+ArrowUp", "Alt+ArrowDown")
@@ -70,7 +77,10 @@ def test_lesson_1_runs_and_its_boxes_and_sliders_answer(course, lesson, tmp_path
     assert beta.value() == pytest.approx(0.5)
     assert "beta 0.50" in " ".join(chart(beta.drawing()).words)
     smooth = chart(beta.drawing()).curves[2]
-    inside, outside = min(smooth, key=lambda p: abs(p[0] - 0.25)), min(smooth, key=lambda p: abs(p[0] - 2))
+    inside, outside = (
+        min(smooth, key=lambda p: abs(p[0] - 0.25)),
+        min(smooth, key=lambda p: abs(p[0] - 2)),
+    )
     assert inside[1] == pytest.approx(inside[0] ** 2 / (2 * 0.5), abs=0.01)
     assert outside[1] == pytest.approx(abs(outside[0]) - 0.25, abs=0.01)
 
@@ -78,12 +88,15 @@ def test_lesson_1_runs_and_its_boxes_and_sliders_answer(course, lesson, tmp_path
     (tmp_path / "latency_ms.json").write_text(json.dumps(times))
     for name, values in times.items():
         assert len(values) == 20
-        print(f"{name} to changed pixels: median {statistics.median(values):.0f} ms, "
-              f"slowest {max(values):.0f} ms of {len(values)}; all in {tmp_path / 'latency_ms.json'}")
+        print(
+            f"{name} to changed pixels: median {statistics.median(values):.0f} ms, "
+            f"slowest {max(values):.0f} ms of {len(values)}; all in {tmp_path / 'latency_ms.json'}"
+        )
 
 
 class Visit(NamedTuple):
     """What is moved in a lesson, and what must be seen: right(slider, words before, words now) asserts it."""
+
     cell: str
     slider: str
     key: str
@@ -99,24 +112,30 @@ def numbers(pattern: str, words: str) -> list[float]:
 
 
 def default_boxes_are_counted(slider, before, now):
-    per_cell, = numbers(r"(\d+) boxes; the best", now)
-    assert numbers(r"([\d,]+) boxes on 5 maps", now) == [per_cell * sum(n * n for n in (38, 19, 10, 5, 3))]
+    (per_cell,) = numbers(r"(\d+) boxes; the best", now)
+    assert numbers(r"([\d,]+) boxes on 5 maps", now) == [
+        per_cell * sum(n * n for n in (38, 19, 10, 5, 3))
+    ]
 
 
 def a_small_object_fills_its_share_of_the_anchor(slider, before, now):
     """At its best place an object of area 25 x 25 lies wholly inside RetinaNet's smallest anchor of 32 x 32."""
     assert slider.value() == 1.5 and "1.5:1" in now
-    assert chart(slider.drawing()).curve_at(0, 25) == pytest.approx(25 ** 2 / 32 ** 2, abs=0.005)
+    assert chart(slider.drawing()).curve_at(0, 25) == pytest.approx(25**2 / 32**2, abs=0.005)
 
 
 def an_easy_answer_is_discounted(slider, before, now):
-    assert slider.value() == 2 and numbers(r"the loss is ([\d,.]+) times", now) == [round(1 / (1 - 0.9) ** 2)]
+    assert slider.value() == 2 and numbers(r"the loss is ([\d,.]+) times", now) == [
+        round(1 / (1 - 0.9) ** 2)
+    ]
 
 
 def mining_keeps_the_ratio(slider, before, now):
     """At 3 : 1 the picture shows three times its positives; at 3.5 : 1 that many, rounded down."""
     pattern = r"(\d+) of [\d,]+ negatives.*?(\d+) of [\d,]+ negatives"
-    assert numbers(pattern, now) == [math.floor(3.5 * kept / 3) for kept in numbers(pattern, before)]
+    assert numbers(pattern, now) == [
+        math.floor(3.5 * kept / 3) for kept in numbers(pattern, before)
+    ]
 
 
 def the_anchor_is_compared_with_what_is_seen(slider, before, now):
@@ -134,20 +153,24 @@ def a_row_has_its_address(slider, before, now):
 def the_first_focal_loss_is_computed(slider, before, now):
     """100,000 anchors x 80 classes at p = .5 and gamma 1.5: each costs .75 x .5 ^ 1.5 x log 2."""
     expected = 100_000 * 80 * 0.75 * 0.5 ** slider.value() * math.log(2)
-    assert slider.value() == 1.5 and numbers(r"and ([\d,]+) with bias 0", now)[0] == pytest.approx(expected, abs=1)
+    assert slider.value() == 1.5 and numbers(r"and ([\d,]+) with bias 0", now)[0] == pytest.approx(
+        expected, abs=1
+    )
 
 
 def the_rate_drops_tenfold(slider, before, now):
     curve = chart(slider.drawing())
     assert "15%" in now and curve.curve_at(0, 7) == pytest.approx(0.5, abs=0.07)
-    assert [curve.curve_at(0, step) for step in (50, 75, 95)] == pytest.approx([1, 0.1, 0.01], abs=0.006)
+    assert [curve.curve_at(0, step) for step in (50, 75, 95)] == pytest.approx(
+        [1, 0.1, 0.01], abs=0.006
+    )
 
 
 def both_parts_of_the_first_loss_are_computed(slider, before, now):
     """Curves at the prior 0.01, on logarithmic axes: gamma 1.5, alpha .25."""
     matched, background = (chart(slider.drawing()).curve_at(i, 0.01) for i in (0, 1))
-    assert matched == pytest.approx(0.25 * 0.99 ** 1.5 * math.log(100), rel=0.05)
-    assert background == pytest.approx(200_000 * 0.75 * 0.01 ** 1.5 * -math.log(0.99), rel=0.1)
+    assert matched == pytest.approx(0.25 * 0.99**1.5 * math.log(100), rel=0.05)
+    assert background == pytest.approx(200_000 * 0.75 * 0.01**1.5 * -math.log(0.99), rel=0.1)
 
 
 def luck_shrinks_with_seeds(slider, before, now):
@@ -167,14 +190,17 @@ def platelets_are_covered_at_last(slider, before, now):
             x, y = np.meshgrid(at, at)
             for area in (4 * stride * 2 ** (i / 3) for i in range(3)):
                 for ratio in (0.5, 1, 2):
-                    w, h = area * ratio ** 0.5, area / ratio ** 0.5
+                    w, h = area * ratio**0.5, area / ratio**0.5
                     for n, (x1, y1, x2, y2) in enumerate(boxes):
-                        shared = (np.clip(np.minimum(x + w / 2, x2) - np.maximum(x - w / 2, x1), 0, None)
-                                  * np.clip(np.minimum(y + h / 2, y2) - np.maximum(y - h / 2, y1), 0, None))
+                        shared = np.clip(
+                            np.minimum(x + w / 2, x2) - np.maximum(x - w / 2, x1), 0, None
+                        ) * np.clip(np.minimum(y + h / 2, y2) - np.maximum(y - h / 2, y1), 0, None)
                         iou = shared / (w * h + (x2 - x1) * (y2 - y1) - shared)
                         overlaps[n] = max(overlaps[n], iou.max())
         best += overlaps.tolist()
-    least, most = (100 * sum(iou >= 0.5 + d for iou in best) / len(best) for d in (1e-6, -1e-6))     # ties may round
+    least, most = (
+        100 * sum(iou >= 0.5 + d for iou in best) / len(best) for d in (1e-6, -1e-6)
+    )  # ties may round
     assert numbers(r"Platelets (\d+)%", before) == [0] and side == 192 and 0 < least < 100
     assert least - 0.51 <= numbers(r"Platelets (\d+)%", now)[0] <= most + 0.51
     assert least - 1 <= 100 * chart(slider.drawing()).curve_at(2, side) <= most + 1
@@ -182,14 +208,24 @@ def platelets_are_covered_at_last(slider, before, now):
 
 VISITS = {
     "02": Visit("explorer", "maps", "ArrowLeft", 1, default_boxes_are_counted),
-    "03": Visit("smallest-slider", "shape of object", "ArrowRight", 1, a_small_object_fills_its_share_of_the_anchor),
+    "03": Visit(
+        "smallest-slider",
+        "shape of object",
+        "ArrowRight",
+        1,
+        a_small_object_fills_its_share_of_the_anchor,
+    ),
     "04": Visit("figure-1", "gamma", "ArrowLeft", 10, an_easy_answer_is_discounted),
     "05": Visit("ratio-slider", "ratio", "ArrowRight", 1, mining_keeps_the_ratio),
-    "07": Visit("fields-slider", "anchor", "ArrowRight", 1, the_anchor_is_compared_with_what_is_seen),
+    "07": Visit(
+        "fields-slider", "anchor", "ArrowRight", 1, the_anchor_is_compared_with_what_is_seen
+    ),
     "08": Visit("flatten-slider", "row", "ArrowRight", 1, a_row_has_its_address),
     "09": Visit("first-loss-slider", "gamma", "ArrowLeft", 1, the_first_focal_loss_is_computed),
     "10": Visit("rate-slider", "warmup", "ArrowRight", 1, the_rate_drops_tenfold),
-    "11": Visit("first-loss-slider", "gamma", "ArrowLeft", 1, both_parts_of_the_first_loss_are_computed),
+    "11": Visit(
+        "first-loss-slider", "gamma", "ArrowLeft", 1, both_parts_of_the_first_loss_are_computed
+    ),
     "12": Visit("noise-slider", "seeds", "ArrowRight", 1, luck_shrinks_with_seeds),
     "13": Visit("coverage-slider", "input side", "ArrowRight", 2, platelets_are_covered_at_last),
 }
@@ -213,7 +249,7 @@ def test_lesson_6_says_who_is_dropped_by_whom(course, lesson):
     lesson.run_all()
     playground = lesson.playground("nms-drag")
     playground.press(1, "Shift+ArrowLeft")
-    said, = numbers(r"A drops B \(IoU (\d\.\d+)\)", playground.readout())
+    (said,) = numbers(r"A drops B \(IoU (\d\.\d+)\)", playground.readout())
     assert said == pytest.approx(overlap(*playground.boxes()[:2]), abs=0.006)
 
 
@@ -221,7 +257,10 @@ def test_lesson_0_runs_and_says_how_many_anchors(course, lesson):
     lesson.open(course.lesson("00"))
     lesson.run_all()
     count = 38 * 38 * 4 + (19 * 19 + 10 * 10 + 5 * 5) * 6 + (3 * 3 + 1) * 4
-    assert f"{count:,} anchors" in lesson.cell("imbalance").locator(".jp-OutputArea-output").text_content()
+    assert (
+        f"{count:,} anchors"
+        in lesson.cell("imbalance").locator(".jp-OutputArea-output").text_content()
+    )
 
 
 def test_every_lesson_is_visited():

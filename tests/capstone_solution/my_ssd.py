@@ -1,4 +1,5 @@
 """A solution of the capstone: SSD with torch and torchvision.ops alone. It proves that the ladder can be climbed."""
+
 import math
 
 import torch
@@ -8,18 +9,25 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 
 def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
 
 
 class Backbone(nn.Module):
     """Maps of 64, 96 and 128 channels at strides 8, 16 and 32."""
+
     channels = (64, 96, 128)
 
     def __init__(self):
         super().__init__()
-        self.stages = nn.ModuleList([nn.Sequential(conv(3, 16, 2), conv(16, 32, 2), conv(32, 64, 2), conv(64, 64)),
-                                     nn.Sequential(conv(64, 96, 2), conv(96, 96)),
-                                     nn.Sequential(conv(96, 128, 2), conv(128, 128))])
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(conv(3, 16, 2), conv(16, 32, 2), conv(32, 64, 2), conv(64, 64)),
+                nn.Sequential(conv(64, 96, 2), conv(96, 96)),
+                nn.Sequential(conv(96, 128, 2), conv(128, 128)),
+            ]
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -47,7 +55,10 @@ def encode(boxes: Tensor, anchors: Tensor, v: tuple[float, float]) -> Tensor:
 
 def decode(deltas: Tensor, anchors: Tensor, v: tuple[float, float]) -> Tensor:
     d, d_size = centre_size(anchors)
-    centre, half = d + deltas[..., :2] * v[0] * d_size, d_size * (deltas[..., 2:] * v[1]).clamp(max=4).exp() / 2
+    centre, half = (
+        d + deltas[..., :2] * v[0] * d_size,
+        d_size * (deltas[..., 2:] * v[1]).clamp(max=4).exp() / 2,
+    )
     return torch.cat((centre - half, centre + half), -1)
 
 
@@ -56,7 +67,9 @@ def rows(maps: list[Tensor], numbers: int) -> Tensor:
     return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, numbers) for m in maps], 1)
 
 
-def best(boxes: Tensor, scores: Tensor, labels: Tensor, size: tuple[int, int], nms: float, keep: int) -> dict:
+def best(
+    boxes: Tensor, scores: Tensor, labels: Tensor, size: tuple[int, int], nms: float, keep: int
+) -> dict:
     boxes = clip_boxes_to_image(boxes, size)
     kept = batched_nms(boxes, scores, labels, nms)[:keep]
     return {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
@@ -69,13 +82,17 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone, self.outputs = Backbone(), num_classes + 1
         count = len(self.RATIOS) + 1
-        self.cls = nn.ModuleList(nn.Conv2d(c, count * self.outputs, 3, padding=1) for c in Backbone.channels)
+        self.cls = nn.ModuleList(
+            nn.Conv2d(c, count * self.outputs, 3, padding=1) for c in Backbone.channels
+        )
         self.box = nn.ModuleList(nn.Conv2d(c, count * 4, 3, padding=1) for c in Backbone.channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         maps = self.backbone(2 * images - 1)
-        return (rows([head(m) for head, m in zip(self.cls, maps)], self.outputs),
-                rows([head(m) for head, m in zip(self.box, maps)], 4))
+        return (
+            rows([head(m) for head, m in zip(self.cls, maps)], self.outputs),
+            rows([head(m) for head, m in zip(self.box, maps)], 4),
+        )
 
     def anchors(self, image_size: int, device="cpu") -> Tensor:
         levels = []
@@ -83,7 +100,9 @@ class Detector(nn.Module):
             sides = [(scale * math.sqrt(r), scale / math.sqrt(r)) for r in self.RATIOS]
             sides.append((math.sqrt(scale * larger),) * 2)
             cells = math.ceil(image_size / stride)
-            levels.append(grid(cells, cells, stride, [(w * image_size, h * image_size) for w, h in sides]))
+            levels.append(
+                grid(cells, cells, stride, [(w * image_size, h * image_size) for w, h in sides])
+            )
         return torch.cat(levels).to(device)
 
     def match(self, objects: Tensor, anchors: Tensor) -> Tensor:
@@ -91,11 +110,11 @@ class Detector(nn.Module):
         owner = torch.full((len(anchors),), -1, device=anchors.device)
         if not len(objects):
             return owner
-        overlaps = box_iou(objects, anchors)                                        # (G, A)
+        overlaps = box_iou(objects, anchors)  # (G, A)
         most, who = overlaps.max(0)
         owner[most >= 0.5] = who[most >= 0.5]
         left = overlaps.clone()
-        for _ in range(min(left.shape)):                                            # greedy, the best pair first
+        for _ in range(min(left.shape)):  # greedy, the best pair first
             g, a = divmod(int(left.argmax()), left.shape[1])
             owner[a], left[g], left[:, a] = g, -1, -1
         return owner
@@ -107,7 +126,7 @@ class Detector(nn.Module):
             positive = owner >= 0
             wanted = torch.zeros_like(owner)
             wanted[positive] = target["labels"][owner[positive]] + 1
-            losses = F.cross_entropy(logits, wanted, reduction="none")              # (A,)
+            losses = F.cross_entropy(logits, wanted, reduction="none")  # (A,)
             count = min(3 * int(positive.sum()), int((~positive).sum()))
             hardest = losses.detach().masked_fill(positive, -1).topk(count)
             cls = cls + losses[positive].sum() + losses[hardest.indices].sum()
@@ -118,10 +137,21 @@ class Detector(nn.Module):
         return {"cls": cls / max(1, positives), "box": box / max(1, positives)}
 
     @torch.no_grad()
-    def detections(self, outputs, anchors: Tensor, size: tuple[int, int]) -> list[dict[str, Tensor]]:
+    def detections(
+        self, outputs, anchors: Tensor, size: tuple[int, int]
+    ) -> list[dict[str, Tensor]]:
         found = []
         for logits, deltas in zip(*outputs):
             scores = logits.softmax(-1)[:, 1:]
             anchor, label = (scores > 0.01).nonzero(as_tuple=True)
-            found.append(best(decode(deltas, anchors, self.V)[anchor], scores[anchor, label], label, size, 0.45, 200))
+            found.append(
+                best(
+                    decode(deltas, anchors, self.V)[anchor],
+                    scores[anchor, label],
+                    label,
+                    size,
+                    0.45,
+                    200,
+                )
+            )
         return found

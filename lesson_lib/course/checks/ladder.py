@@ -11,6 +11,7 @@ Such a detector is an nn.Module and has, as the library's SSD and RetinaNet have
     model.detections(outputs, anchors, size)     one dict {"boxes", "scores", "labels"} for each picture
 C is K + 1 for "ssd", the background first, and K for "retinanet".
 """
+
 import copy
 import traceback
 from pathlib import Path
@@ -18,18 +19,21 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lesson_lib.checks import DONE, TODO, WRONG, difference
+from lesson_lib.course.checks import DONE, TODO, WRONG, difference
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.loop import Recipe, predict, train
 
 SIZE, CLASSES = 128, 3
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 ORACLES = {"ssd": ssd_criterion, "retinanet": retinanet_criterion}
-GATES = {"ssd": 0.5, "retinanet": 0.3}      # AP50 asked after the short training; the worst of six seeds had .70 and .50
+GATES = {
+    "ssd": 0.5,
+    "retinanet": 0.3,
+}  # AP50 asked after the short training; the worst of six seeds had .70 and .50
 
 
 class Fall(Exception):
@@ -41,23 +45,42 @@ def shapes(model: nn.Module, kind: str) -> str:
     pictures = (torch.stack([s.image for s in Smears("train", 2, SIZE)]) / 255).requires_grad_()
     (cls, box), anchors = given(model.eval()(pictures)), given(model.anchors(SIZE, "cpu"))
     count, outputs = len(anchors), CLASSES + (kind == "ssd")
-    for name, got, wanted in (("cls_logits", cls, (2, count, outputs)), ("box_deltas", box, (2, count, 4))):
+    for name, got, wanted in (
+        ("cls_logits", cls, (2, count, outputs)),
+        ("box_deltas", box, (2, count, 4)),
+    ):
         if tuple(got.shape) != wanted:
-            raise Fall(f"{name}: expected shape {wanted} for {count} anchors, got {tuple(got.shape)}.")
+            raise Fall(
+                f"{name}: expected shape {wanted} for {count} anchors, got {tuple(got.shape)}."
+            )
     if not (anchors[:, 2:] > anchors[:, :2]).all() or anchors.max() < SIZE / 2:
-        raise Fall(f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values from "
-                   f"{anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}.")
-    middle, sides = (anchors[:, :2] + anchors[:, 2:]) / 2, (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
+        raise Fall(
+            f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values from "
+            f"{anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}."
+        )
+    middle, sides = (
+        (anchors[:, :2] + anchors[:, 2:]) / 2,
+        (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt(),
+    )
     for spot in torch.tensor([[32, 96], [96, 32]]):
-        row = int(((middle - spot).norm(dim=1) + sides).argmin())                   # a small anchor near the spot
-        slope, = torch.autograd.grad(box[0, row].sum(), pictures, retain_graph=True)
-        weight, pixel = slope[0].square().sum(0), torch.arange(SIZE) + 0.5          # what its offsets react to
-        seen = torch.stack((weight.sum(0) @ pixel, weight.sum(1) @ pixel)) / weight.sum().clamp(min=1e-30)
+        row = int(((middle - spot).norm(dim=1) + sides).argmin())  # a small anchor near the spot
+        (slope,) = torch.autograd.grad(box[0, row].sum(), pictures, retain_graph=True)
+        weight, pixel = (
+            slope[0].square().sum(0),
+            torch.arange(SIZE) + 0.5,
+        )  # what its offsets react to
+        seen = torch.stack((weight.sum(0) @ pixel, weight.sum(1) @ pixel)) / weight.sum().clamp(
+            min=1e-30
+        )
         if (seen - spot).norm() > SIZE / 4:
-            raise Fall(f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture around "
-                       f"{seen.long().tolist()}: the rows must stand in the anchors' order.")
+            raise Fall(
+                f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture around "
+                f"{seen.long().tolist()}: the rows must stand in the anchors' order."
+            )
     if kind == "retinanet" and not 0.003 < cls.sigmoid().mean() < 0.03:
-        raise Fall(f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks the prior.")
+        raise Fall(
+            f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks the prior."
+        )
     return f"{count:,} anchors, {outputs} + 4 numbers each; every row reads the picture where its anchor stands"
 
 
@@ -66,10 +89,20 @@ def known_batch(model: nn.Module, kind: str) -> str:
     anchors, seeded = model.anchors(SIZE, "cpu"), torch.Generator().manual_seed(0)
     smears = [{"boxes": s.boxes, "labels": s.labels} for s in Smears("val", 2, SIZE)]
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    for why, targets in (("two smears and an empty picture", [*smears, empty]), ("no object at all", [empty] * 2)):
-        outputs = Outputs(*(torch.randn(len(targets), len(anchors), n, generator=seeded).requires_grad_()
-                            for n in (CLASSES + (kind == "ssd"), 4)))
-        got, wanted = given(model.criterion(outputs, anchors, targets)), ORACLES[kind](outputs, anchors, targets)
+    for why, targets in (
+        ("two smears and an empty picture", [*smears, empty]),
+        ("no object at all", [empty] * 2),
+    ):
+        outputs = Outputs(
+            *(
+                torch.randn(len(targets), len(anchors), n, generator=seeded).requires_grad_()
+                for n in (CLASSES + (kind == "ssd"), 4)
+            )
+        )
+        got, wanted = (
+            given(model.criterion(outputs, anchors, targets)),
+            ORACLES[kind](outputs, anchors, targets),
+        )
         if not isinstance(got, dict) or not wanted.keys() <= got.keys():
             raise Fall(f'criterion: expected a dict with "cls" and "box", got {got!r:.80}.')
         for name in wanted:
@@ -90,25 +123,35 @@ def overfit(model: nn.Module, kind: str) -> str:
 
 def short_training(model: nn.Module, kind: str) -> str:
     """Sixty-four smears, ten times over."""
-    return fit(model, Smears("train", 64, SIZE), Recipe(epochs=10, batch=4, lr=3e-3, size=SIZE), share=0.5)
+    return fit(
+        model, Smears("train", 64, SIZE), Recipe(epochs=10, batch=4, lr=3e-3, size=SIZE), share=0.5
+    )
 
 
 def fit(model: nn.Module, pictures: Smears | list, recipe: Recipe, share: float) -> str:
     """Train; the loss of the last tenth must be less than `share` of the first one."""
     losses = [record["loss"] for record in train(model, pictures, recipe)]
-    tenth = losses[-(len(losses) // 10):]
+    tenth = losses[-(len(losses) // 10) :]
     words = f"loss {losses[0]:.2f} to {sum(tenth) / len(tenth):.2f} in {len(losses)} steps"
     if not sum(tenth) / len(tenth) < share * losses[0]:
-        raise Fall(f"{words}; does the gradient reach every part, and does every row learn what its anchor must?")
+        raise Fall(
+            f"{words}; does the gradient reach every part, and does every row learn what its anchor must?"
+        )
     return words
 
 
-def gate(model: nn.Module, kind: str, pictures: list | None = None, least: float | None = None) -> str:
+def gate(
+    model: nn.Module, kind: str, pictures: list | None = None, least: float | None = None
+) -> str:
     """AP at IoU .5, by default on pictures that the short training has not seen."""
     pictures, least = pictures or Smears("val", 32, SIZE), least or GATES[kind]
-    found = coco_evaluate(predict(model, pictures, SIZE), [s.target() for s in pictures], CLASSES)["AP50"]
+    found = coco_evaluate(predict(model, pictures, SIZE), [s.target() for s in pictures], CLASSES)[
+        "AP50"
+    ]
     if found < least:
-        raise Fall(f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's channel, NMS.")
+        raise Fall(
+            f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's channel, NMS."
+        )
     return f"AP50 {found:.2f}, {least:.2f} asked"
 
 
@@ -121,13 +164,22 @@ def given(value: Any) -> Any:
 
 def place(error: Exception) -> str:
     """The innermost line of the learner's own code, or nothing: where torch or this package gave up helps nobody."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
-              if not Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(PACKAGE)
+        and "site-packages" not in frame.filename
+    ]
     return f" in line {frames[-1].lineno} of {frames[-1].name}" if frames else ""
 
 
-RUNGS = {"shapes": shapes, "known batch": known_batch, "overfit one picture": overfit,
-         "short training": short_training, "metric gate": gate}
+RUNGS = {
+    "shapes": shapes,
+    "known batch": known_batch,
+    "overfit one picture": overfit,
+    "short training": short_training,
+    "metric gate": gate,
+}
 
 
 def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
@@ -141,7 +193,11 @@ def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 if rung is not gate:
-                    model = copy.deepcopy(make) if isinstance(make, nn.Module) else given(given(make)(CLASSES, SIZE))
+                    model = (
+                        copy.deepcopy(make)
+                        if isinstance(make, nn.Module)
+                        else given(given(make)(CLASSES, SIZE))
+                    )
                 mark, words = DONE, rung(model, kind)
         except NotImplementedError:
             mark, words = TODO, "not attempted yet"

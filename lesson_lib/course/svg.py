@@ -3,6 +3,7 @@
 Text and axes are drawn in `currentColor`, so a chart inside a page follows its light or dark theme; `still`
 makes a copy for places without a theme. Colours with fixed meanings stand here, for plots.py and widgets.py.
 """
+
 import base64
 import io
 import math
@@ -18,8 +19,16 @@ from torch import Tensor
 
 # Okabe-Ito, safe for colour-blind readers; every meaning has a second cue (dash, width, label, marker).
 CLASS_COLOURS = {"RBC": "#D55E00", "WBC": "#0072B2", "Platelets": "#CC79A7"}
-COLOURS = {"truth": "#000000", "prediction": "#56B4E9", "anchor": "#444444", "positive": "#009E73",
-           "ignored": "#E69F00", "negative": "#777777", "shared": "#F0E442", **CLASS_COLOURS}
+COLOURS = {
+    "truth": "#000000",
+    "prediction": "#56B4E9",
+    "anchor": "#444444",
+    "positive": "#009E73",
+    "ignored": "#E69F00",
+    "negative": "#777777",
+    "shared": "#F0E442",
+    **CLASS_COLOURS,
+}
 CURVE_COLOURS = ("currentColor", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3", "dashdot": "8 3 2 3"}
 
@@ -27,6 +36,7 @@ DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3", "dashdot": "8 3 2 3"}
 class Look(NamedTuple):
     """How one kind of box is drawn: colour, line width in px, name of the dash, opacity of its filling, and
     the colour of a wider line under it, which makes it visible on light and dark parts of a picture."""
+
     colour: str
     width: float
     dash: str = "solid"
@@ -34,11 +44,15 @@ class Look(NamedTuple):
     casing: str = ""
 
 
-LOOKS = {"truth": Look(COLOURS["truth"], 2, "dashed", casing="#ffffff"),
-         "prediction": Look(COLOURS["prediction"], 2.5, casing="#000000"),
-         "anchor": Look(COLOURS["anchor"], 1), "positive": Look(COLOURS["positive"], 2.5, casing="#ffffff"),
-         "ignored": Look(COLOURS["ignored"], 2, "dotted"), "negative": Look(COLOURS["negative"], 1),
-         "shared": Look(COLOURS["shared"], 0, fill=0.45)}
+LOOKS = {
+    "truth": Look(COLOURS["truth"], 2, "dashed", casing="#ffffff"),
+    "prediction": Look(COLOURS["prediction"], 2.5, casing="#000000"),
+    "anchor": Look(COLOURS["anchor"], 1),
+    "positive": Look(COLOURS["positive"], 2.5, casing="#ffffff"),
+    "ignored": Look(COLOURS["ignored"], 2, "dotted"),
+    "negative": Look(COLOURS["negative"], 1),
+    "shared": Look(COLOURS["shared"], 0, fill=0.45),
+}
 
 
 def number(value: float, decimals: int = 1) -> str:
@@ -47,20 +61,36 @@ def number(value: float, decimals: int = 1) -> str:
     return "0" if text == "-0" else text
 
 
-def text(x: float, y: float, words: str, size: int = 14, anchor: str = "start", colour: str = "currentColor",
-         halo: str = "", extra: str = "") -> str:
+def text(
+    x: float,
+    y: float,
+    words: str,
+    size: int = 14,
+    anchor: str = "start",
+    colour: str = "currentColor",
+    halo: str = "",
+    extra: str = "",
+) -> str:
     """One line of text at its baseline; a halo keeps it readable over lines."""
-    around = f' style="paint-order:stroke;stroke:{halo};stroke-width:4px;stroke-linejoin:round"' if halo else ""
-    return (f'<text x="{number(x)}" y="{number(y)}" font-size="{size}" text-anchor="{anchor}" '
-            f'fill="{colour}"{around}{extra}>{escape(words)}</text>')
+    around = (
+        f' style="paint-order:stroke;stroke:{halo};stroke-width:4px;stroke-linejoin:round"'
+        if halo
+        else ""
+    )
+    return (
+        f'<text x="{number(x)}" y="{number(y)}" font-size="{size}" text-anchor="{anchor}" '
+        f'fill="{colour}"{around}{extra}>{escape(words)}</text>'
+    )
 
 
 def document(body: str, width: float, height: float, alt: str) -> str:
     """An SVG of width x height px that shrinks with its page, with a name for screen readers."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" '
-            f'width="{number(width)}" height="{number(height)}" role="img" aria-label="{escape(alt)}" '
-            'font-family="system-ui, sans-serif" style="max-width:100%;height:auto">'
-            f'<title>{escape(alt)}</title>{body}</svg>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {number(width)} {number(height)}" '
+        f'width="{number(width)}" height="{number(height)}" role="img" aria-label="{escape(alt)}" '
+        'font-family="system-ui, sans-serif" style="max-width:100%;height:auto">'
+        f"<title>{escape(alt)}</title>{body}</svg>"
+    )
 
 
 def shape(kind: str, boxes: Tensor, dots: bool = False, colour: str | None = None) -> dict:
@@ -76,11 +106,20 @@ def shape(kind: str, boxes: Tensor, dots: bool = False, colour: str | None = Non
     if len(rows) > 1:
         rows = np.unique(np.rint(rows * 2), axis=0) / 2
     if dots:
-        rows = rows + np.array([-.5, -.5, .5, .5])
-    path = "".join(f"M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x1:g}Z" for x1, y1, x2, y2 in rows.round(1).tolist())
-    return {"kind": kind, "d": path, "stroke": colour or look.colour, "width": look.width, "casing": look.casing,
-            "dash": DASHES[look.dash], "fill": (colour or look.colour) if look.fill or dots else "none",
-            "opacity": 1 if dots else look.fill}
+        rows = rows + np.array([-0.5, -0.5, 0.5, 0.5])
+    path = "".join(
+        f"M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x1:g}Z" for x1, y1, x2, y2 in rows.round(1).tolist()
+    )
+    return {
+        "kind": kind,
+        "d": path,
+        "stroke": colour or look.colour,
+        "width": look.width,
+        "casing": look.casing,
+        "dash": DASHES[look.dash],
+        "fill": (colour or look.colour) if look.fill or dots else "none",
+        "opacity": 1 if dots else look.fill,
+    }
 
 
 def picture_uri(image: Tensor) -> str:
@@ -90,28 +129,49 @@ def picture_uri(image: Tensor) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def picture(image: Tensor, shapes: Sequence[dict], alt: str, labels: Sequence[tuple[float, float, str]] = (),
-            caption: str = "", width: int = 460) -> str:
+def picture(
+    image: Tensor,
+    shapes: Sequence[dict],
+    alt: str,
+    labels: Sequence[tuple[float, float, str]] = (),
+    caption: str = "",
+    width: int = 460,
+) -> str:
     """A uint8 picture (3, H, W) `width` px wide, boxes made by `shape` over it, words at (x, y) px of the
     picture, and a caption under it."""
     rows, columns = image.shape[1:]
     scale, lines = width / columns, textwrap.wrap(caption, int((width - 16) / 7.2))
     body = f'<image href="{picture_uri(image)}" width="{columns}" height="{rows}"/>'
     body += "".join(map(_path, shapes))
-    clipped = (f'<svg width="{number(width)}" height="{number(rows * scale)}" viewBox="0 0 {columns} {rows}">'
-               f'{body}</svg>')
-    words = "".join(text(x * scale, y * scale, word, 13, colour="#111111", halo="#ffffff") for x, y, word in labels)
+    clipped = (
+        f'<svg width="{number(width)}" height="{number(rows * scale)}" viewBox="0 0 {columns} {rows}">'
+        f"{body}</svg>"
+    )
+    words = "".join(
+        text(x * scale, y * scale, word, 13, colour="#111111", halo="#ffffff")
+        for x, y, word in labels
+    )
     under = "".join(text(8, rows * scale + 21 + 18 * i, line) for i, line in enumerate(lines))
-    return document(clipped + words + under, width, rows * scale + (13 + 18 * len(lines) if lines else 0), alt)
+    return document(
+        clipped + words + under, width, rows * scale + (13 + 18 * len(lines) if lines else 0), alt
+    )
 
 
 def _path(item: dict) -> str:
     attributes = 'vector-effect="non-scaling-stroke" stroke-linejoin="round"'
-    casing = (f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" stroke-width="{item["width"] + 2:g}" '
-              f'stroke-opacity=".85" {attributes}/>') if item["casing"] else ""
-    return (f'{casing}<path d="{item["d"]}" fill="{item["fill"]}" fill-opacity="{item["opacity"]:g}" '
-            f'stroke="{item["stroke"]}" stroke-width="{item["width"]:g}" '
-            f'stroke-dasharray="{item["dash"]}" {attributes}/>')
+    casing = (
+        (
+            f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" stroke-width="{item["width"] + 2:g}" '
+            f'stroke-opacity=".85" {attributes}/>'
+        )
+        if item["casing"]
+        else ""
+    )
+    return (
+        f'{casing}<path d="{item["d"]}" fill="{item["fill"]}" fill-opacity="{item["opacity"]:g}" '
+        f'stroke="{item["stroke"]}" stroke-width="{item["width"]:g}" '
+        f'stroke-dasharray="{item["dash"]}" {attributes}/>'
+    )
 
 
 def beside(*svgs: str, gap: int = 12) -> str:
@@ -169,70 +229,139 @@ class Chart:
     key: the curves' labels stand in a list, each behind a piece of its line; for curves that lie close together.
     """
 
-    def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float], x_label: str = "",
-                 y_label: str = "", x_log: bool = False, y_log: bool = False, width: int = 640,
-                 height: int = 360, alt: str = "", key: bool = False):
+    def __init__(
+        self,
+        title: str,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        x_label: str = "",
+        y_label: str = "",
+        x_log: bool = False,
+        y_log: bool = False,
+        width: int = 640,
+        height: int = 360,
+        alt: str = "",
+        key: bool = False,
+    ):
         for name, (low, high), log in (("x", x, x_log), ("y", y, y_log)):
             if not low < high or (log and low <= 0):
-                raise ValueError(f"{name}=({low}, {high}) is no range of an axis: give (low, high) with low < "
-                                 "high" + (", and low > 0 on a logarithmic axis." if log else "."))
+                raise ValueError(
+                    f"{name}=({low}, {high}) is no range of an axis: give (low, high) with low < "
+                    "high" + (", and low > 0 on a logarithmic axis." if log else ".")
+                )
         self.title, self.alt, self.width, self.height = title, alt, width, height
-        self.x, self.y, self.x_log, self.y_log, self.x_label, self.y_label = x, y, x_log, y_log, x_label, y_label
+        self.x, self.y, self.x_log, self.y_log, self.x_label, self.y_label = (
+            x,
+            y,
+            x_log,
+            y_log,
+            x_label,
+            y_label,
+        )
         self.lines = textwrap.wrap(title, int((width - 16) / 8.6))
         self.top, bottom = 22 * len(self.lines) + (26 if y_label else 10), 50 if x_label else 28
-        self.rungs = [(value, _short(value)) for value in ticks(*y, y_log, int((height - self.top - bottom) / 40))]
+        self.rungs = [
+            (value, _short(value))
+            for value in ticks(*y, y_log, int((height - self.top - bottom) / 40))
+        ]
         self.left = max(58, 20 + 7 * max((len(words) for _, words in self.rungs), default=0))
         self.inner = (width - self.left - 16, height - self.top - bottom)
-        self.key: list[tuple[str, str, float, str]] | None = [] if key else None         # words and look of each line
+        self.key: list[tuple[str, str, float, str]] | None = (
+            [] if key else None
+        )  # words and look of each line
         self.marks: list[str] = []
-        self.names: list[str] = []                                  # of all that is drawn; its place here is its number
-        self.wishes: list[tuple[int, str, str, list[tuple[float, float]]]] = []   # number, words, colour, places
-        self.busy: list[tuple[float, float, int]] = []              # what a label should not cover, and its number
+        self.names: list[str] = []  # of all that is drawn; its place here is its number
+        self.wishes: list[
+            tuple[int, str, str, list[tuple[float, float]]]
+        ] = []  # number, words, colour, places
+        self.busy: list[
+            tuple[float, float, int]
+        ] = []  # what a label should not cover, and its number
         self.curves = 0
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Values -> px from the plot's top left corner. A value that a log axis cannot show becomes NaN."""
         at = []
-        for value, (low, high), log in ((float(x), self.x, self.x_log), (float(y), self.y, self.y_log)):
+        for value, (low, high), log in (
+            (float(x), self.x, self.x_log),
+            (float(y), self.y, self.y_log),
+        ):
             if log:
-                value, low, high = math.log(value) if value > 0 else math.nan, math.log(low), math.log(high)
+                value, low, high = (
+                    math.log(value) if value > 0 else math.nan,
+                    math.log(low),
+                    math.log(high),
+                )
             at.append((value - low) / (high - low))
         return at[0] * self.inner[0], min(max((1 - at[1]) * self.inner[1], -9999), 9999)
 
-    def curve(self, x: Sequence[float], y: Sequence[float], label: str = "", dash: str = "solid",
-              colour: str | None = None, width: float = 2) -> None:
+    def curve(
+        self,
+        x: Sequence[float],
+        y: Sequence[float],
+        label: str = "",
+        dash: str = "solid",
+        colour: str | None = None,
+        width: float = 2,
+    ) -> None:
         """A line through the points; it breaks where a value is NaN or, on a log axis, not positive."""
         colour = colour or CURVE_COLOURS[self.curves % len(CURVE_COLOURS)]
         self.curves += 1
         points = [self.place(a, b) for a, b in zip(x, y, strict=True)]
         whole = [math.isfinite(a + b) for a, b in points]
-        path = "".join(f"{'L' if i and whole[i - 1] else 'M'}{number(a)} {number(b)}"
-                       for i, (a, b) in enumerate(points) if whole[i])
+        path = "".join(
+            f"{'L' if i and whole[i - 1] else 'M'}{number(a)} {number(b)}"
+            for i, (a, b) in enumerate(points)
+            if whole[i]
+        )
         self._stroke(path, colour, width, dash)
-        seen = self._occupy([point if good else (math.nan, 0.0) for point, good in zip(points, whole)])
+        seen = self._occupy(
+            [point if good else (math.nan, 0.0) for point, good in zip(points, whole)]
+        )
         if self.key is not None and label:
             self.key.append((label, colour, width, dash))
             self.names.append(label)
             return
-        self._wish(label, colour, [(a + dx, b + dy) for share in (0.98, 0.8, 0.6, 0.4, 0.2, 0.05, 0.9, 0.7, 0.5, 0.3)
-                                   for a, b in seen[int(share * (len(seen) - 1)):][:1]
-                                   for dx, dy in ((0, -8), (0, 17), (8, 4), (0, -18), (0, 27))])
+        self._wish(
+            label,
+            colour,
+            [
+                (a + dx, b + dy)
+                for share in (0.98, 0.8, 0.6, 0.4, 0.2, 0.05, 0.9, 0.7, 0.5, 0.3)
+                for a, b in seen[int(share * (len(seen) - 1)) :][:1]
+                for dx, dy in ((0, -8), (0, 17), (8, 4), (0, -18), (0, 27))
+            ],
+        )
 
     def hline(self, y: float, label: str = "", dash: str = "dotted") -> None:
         """A line across, at height y."""
         at = self.place(self.x[0], y)[1]
         self._stroke(f"M0 {number(at)}H{number(self.inner[0])}", "currentColor", 1, dash)
         self._occupy([(0, at), (self.inner[0], at)])
-        self._wish(label, "currentColor", [(share * self.inner[0], at + dy)
-                                           for share in (0.98, 0.02, 0.5, 0.75, 0.25) for dy in (-5, 14)])
+        self._wish(
+            label,
+            "currentColor",
+            [
+                (share * self.inner[0], at + dy)
+                for share in (0.98, 0.02, 0.5, 0.75, 0.25)
+                for dy in (-5, 14)
+            ],
+        )
 
     def vline(self, x: float, label: str = "", dash: str = "dotted") -> None:
         """A line from bottom to top, at x."""
         at = self.place(x, self.y[1])[0]
         self._stroke(f"M{number(at)} 0V{number(self.inner[1])}", "currentColor", 1, dash)
         self._occupy([(at, 0), (at, self.inner[1])])
-        self._wish(label, "currentColor", [(x, 14 + 18 * i) for i in range(int(self.inner[1] / 18))
-                                           for x in (at + 5, at - 5 - 7.4 * len(label))])
+        self._wish(
+            label,
+            "currentColor",
+            [
+                (x, 14 + 18 * i)
+                for i in range(int(self.inner[1] / 18))
+                for x in (at + 5, at - 5 - 7.4 * len(label))
+            ],
+        )
 
     def point(self, x: float, y: float, label: str = "", colour: str | None = None) -> None:
         """A dot with its label."""
@@ -243,8 +372,14 @@ class Chart:
         far = -8 - 7.4 * len(label)
         self._wish(label, colour, [(a + dx, b + dy) for dx in (8, far) for dy in (4, -12, 20)])
 
-    def bars(self, left: Sequence[float], right: Sequence[float], heights: Sequence[float], label: str = "",
-             colour: str | None = None) -> None:
+    def bars(
+        self,
+        left: Sequence[float],
+        right: Sequence[float],
+        heights: Sequence[float],
+        label: str = "",
+        colour: str | None = None,
+    ) -> None:
         """Bars from the axis up, each between its left and right edge."""
         colour = colour or COLOURS["prediction"]
         tops = []
@@ -252,8 +387,10 @@ class Chart:
             (a, top), (b, _) = self.place(low, height), self.place(high, height)
             if not math.isfinite(top):
                 continue
-            self.marks.append(f'<rect x="{number(a)}" y="{number(top)}" width="{number(max(b - a - 1, 0.5))}" height='
-                              f'"{number(max(self.inner[1] - top, 0))}" fill="{colour}" fill-opacity=".55"/>')
+            self.marks.append(
+                f'<rect x="{number(a)}" y="{number(top)}" width="{number(max(b - a - 1, 0.5))}" height='
+                f'"{number(max(self.inner[1] - top, 0))}" fill="{colour}" fill-opacity=".55"/>'
+            )
             tops.append(((a + b) / 2, top))
         self.busy += [(a, top, len(self.names)) for a, top in tops]
         self._wish(label, colour, [(a, top - 6) for a, top in sorted(tops, key=lambda at: at[1])])
@@ -261,9 +398,14 @@ class Chart:
     def svg(self) -> str:
         """The drawing; its alternative text is `alt`, or the title with the names of what is drawn."""
         width, height = map(number, self.inner)
-        body = "".join(text(8, 19 + 22 * i, line, 15, extra=' font-weight="600"') for i, line in enumerate(self.lines))
-        inside = (f'<svg width="{width}" height="{height}">{"".join(self.marks)}</svg>'
-                  f'{"".join(self._placed())}')
+        body = "".join(
+            text(8, 19 + 22 * i, line, 15, extra=' font-weight="600"')
+            for i, line in enumerate(self.lines)
+        )
+        inside = (
+            f'<svg width="{width}" height="{height}">{"".join(self.marks)}</svg>'
+            f"{''.join(self._placed())}"
+        )
         body += f'<g transform="translate({self.left} {self.top})">{self._axes()}{inside}</g>'
         if self.x_label:
             body += text(self.left + self.inner[0] / 2, self.height - 8, self.x_label, 13, "middle")
@@ -287,7 +429,9 @@ class Chart:
         for (a, b), (c, d) in zip(points, points[1:] or points):
             if math.isfinite(a + b + c + d):
                 steps = max(1, math.ceil(min(math.hypot(c - a, d - b), 4000) / 6))
-                seen += [(a + (c - a) * i / steps, b + (d - b) * i / steps) for i in range(steps + 1)]
+                seen += [
+                    (a + (c - a) * i / steps, b + (d - b) * i / steps) for i in range(steps + 1)
+                ]
         seen = [(a, b) for a, b in seen if 0 <= a <= self.inner[0] and 0 <= b <= self.inner[1]]
         self.busy += [(a, b, len(self.names)) for a, b in seen]
         return seen
@@ -298,32 +442,59 @@ class Chart:
         taken, drawn, (wide, high) = [], [], self.inner
         busy = np.array(self.busy or [(-99.0, -99.0, -1)])
 
-        def best(places: list[tuple[float, float]], width: float, height: float, own: int = -1) -> tuple[float, float]:
+        def best(
+            places: list[tuple[float, float]], width: float, height: float, own: int = -1
+        ) -> tuple[float, float]:
             def cost(rank: int) -> float:
                 left, top = places[rank]
                 across, down = busy[:, 0] - left, busy[:, 1] - top
                 beside = (0 < across) & (across < width)
                 covered = beside & (0 < down) & (down < height)
                 strange = beside & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
-                clashes = sum(left < x + w + 6 and x < left + width + 6 and top < y + h and y < top + height
-                              for x, y, w, h in taken)
+                clashes = sum(
+                    left < x + w + 6 and x < left + width + 6 and top < y + h and y < top + height
+                    for x, y, w, h in taken
+                )
                 return 100 * clashes + int(covered.sum()) + 0.4 * int(strange.sum()) + rank / 10
+
             place = places[min(range(len(places)), key=cost)]
             taken.append((*place, width, height))
             return place
 
         for own, words, colour, wishes in self.wishes:
             size = 7.4 * len(words)
-            x, y = best([(min(max(x if x + size <= wide else x - size, 2), max(wide - size - 2, 2)),
-                          min(max(y, 13), high - 4) - 12) for x, y in wishes], size, 15, own)
+            x, y = best(
+                [
+                    (
+                        min(max(x if x + size <= wide else x - size, 2), max(wide - size - 2, 2)),
+                        min(max(y, 13), high - 4) - 12,
+                    )
+                    for x, y in wishes
+                ],
+                size,
+                15,
+                own,
+            )
             drawn.append(text(x, y + 12, words, 13, colour=colour))
         if self.key:
-            size, rows = 38 + 7.4 * max(len(words) for words, *_ in self.key), 19 * len(self.key) + 8
-            x, y = best([(side, top) for top in range(4, max(5, int(high - rows)), 16)
-                         for side in (wide - size - 4, 12, (wide - size) / 2)], size, rows)
+            size, rows = (
+                38 + 7.4 * max(len(words) for words, *_ in self.key),
+                19 * len(self.key) + 8,
+            )
+            x, y = best(
+                [
+                    (side, top)
+                    for top in range(4, max(5, int(high - rows)), 16)
+                    for side in (wide - size - 4, 12, (wide - size) / 2)
+                ],
+                size,
+                rows,
+            )
             for i, (words, colour, width, dash) in enumerate(self.key):
-                drawn += [_line(f"M{number(x)} {number(y + 15 + 19 * i)}h30", colour, width, dash),
-                          text(x + 38, y + 19 + 19 * i, words, 13, colour=colour)]
+                drawn += [
+                    _line(f"M{number(x)} {number(y + 15 + 19 * i)}h30", colour, width, dash),
+                    text(x + 38, y + 19 + 19 * i, words, 13, colour=colour),
+                ]
         return drawn
 
     def _axes(self) -> str:
@@ -342,8 +513,10 @@ class Chart:
 
 
 def _line(path: str, colour: str, width: float, dash: str) -> str:
-    return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" stroke-linejoin="round" '
-            f'stroke-dasharray="{DASHES[dash]}"/>')
+    return (
+        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" stroke-linejoin="round" '
+        f'stroke-dasharray="{DASHES[dash]}"/>'
+    )
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[float]:
@@ -352,9 +525,13 @@ def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[flo
     if log:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
         if len(powers) < 3:
-            some = [float(f"{m}e{p}") for p in range(powers.start - 1, powers.stop + 1) for m in (1, 2, 5)]
+            some = [
+                float(f"{m}e{p}")
+                for p in range(powers.start - 1, powers.stop + 1)
+                for m in (1, 2, 5)
+            ]
             return [value for value in some if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
-        return [10.0 ** p for p in powers][::max(1, -(-len(powers) // max(most, 2)))]
+        return [10.0**p for p in powers][:: max(1, -(-len(powers) // max(most, 2)))]
     rough = (high - low) / max(most, 2)
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * (1 - 1e-9))
@@ -364,5 +541,13 @@ def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[flo
 
 def _short(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e6:
-        return f"1e{round(math.log10(abs(value)))}" if value > 0 and math.log10(value) % 1 == 0 else f"{value:.0e}"
-    return f"{value:,.10g}".replace("-", "\u2212") if abs(value) >= 1000 else f"{value:.6g}".replace("-", "\u2212")
+        return (
+            f"1e{round(math.log10(abs(value)))}"
+            if value > 0 and math.log10(value) % 1 == 0
+            else f"{value:.0e}"
+        )
+    return (
+        f"{value:,.10g}".replace("-", "\u2212")
+        if abs(value) >= 1000
+        else f"{value:.6g}".replace("-", "\u2212")
+    )

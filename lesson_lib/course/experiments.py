@@ -1,12 +1,13 @@
 """The papers' ablations, each reduced to three or four settings that a laptop can train. One command runs all:
 
-    python -m lesson_lib.training.experiments run --budget laptop      every setting over three seeds
+    python -m lesson_lib.course.experiments run --budget laptop      every setting over three seeds
 
 Stop it at any time: each finished run is in results/experiments.json at once, and the same command goes on with
 those that are missing. `--only NAME` takes one table or setting, `--most N` stops after N runs, `--out FILE`
 writes elsewhere. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325 (VOC 2007); here a network of under a million
 parameters learns small synthetic smears: settings may be compared with each other, never with the paper's AP.
 """
+
 import argparse
 import json
 import platform
@@ -35,7 +36,11 @@ from lesson_lib.training.loop import Recipe, predict, train
 
 RESULTS = REPOSITORY / "results" / "experiments.json"
 #: Pixels a side, pictures to train RetinaNet on, and SSD, steps of 8 pictures, pictures to judge by.
-SIZES = {"ci": (96, 48, 24, 48, 24), "laptop": (96, 96, 24, 240, 96), "gpu": (256, 512, 64, 4096, 256)}
+SIZES = {
+    "ci": (96, 48, 24, 48, 24),
+    "laptop": (96, 96, 24, 240, 96),
+    "gpu": (256, 512, 64, 4096, 256),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Setting:
     criterion  options of its loss;  augment: see `data.augment.AUGMENTS`
     scales, ratios   anchors of a cell, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in SSD's table 2
     """
+
     model: str = "retinanet"
     criterion: dict[str, Any] = field(default_factory=dict)
     scales: int = 3
@@ -55,94 +61,197 @@ class Setting:
 
 SETTINGS = {
     **{f"ce-.{a:02}": Setting(criterion={"gamma": 0, "alpha": a / 100}) for a in (10, 50, 75, 99)},
-    **{f"fl-{g}-{a}": Setting(criterion={"gamma": float(g), "alpha": float(a)})
-       for g, a in ((".5", ".50"), ("2", ".25"), ("5", ".25"))},
+    **{
+        f"fl-{g}-{a}": Setting(criterion={"gamma": float(g), "alpha": float(a)})
+        for g, a in ((".5", ".50"), ("2", ".25"), ("5", ".25"))
+    },
     **{f"anchors-{s}x{r}": Setting(scales=s, ratios=r) for s, r in ((1, 1), (3, 1), (1, 3))},
-    **{f"ohem-{name}": Setting("ohem", {"keep": 128, **options}) for name, options in {
-        ".7": {"nms": .7}, ".5": {"nms": .5}, "1:3": {"nms": .5, "ratio": 3.0}}.items()},
-    **{f"ssd-{name}": Setting("ssd", ratios=5, augment=augment) for name, augment in {
-        "none": "none", "mirror": "mirror", "crop": "crops", "full": "ssd"}.items()},
+    **{
+        f"ohem-{name}": Setting("ohem", {"keep": 128, **options})
+        for name, options in {
+            ".7": {"nms": 0.7},
+            ".5": {"nms": 0.5},
+            "1:3": {"nms": 0.5, "ratio": 3.0},
+        }.items()
+    },
+    **{
+        f"ssd-{name}": Setting("ssd", ratios=5, augment=augment)
+        for name, augment in {
+            "none": "none",
+            "mirror": "mirror",
+            "crop": "crops",
+            "full": "ssd",
+        }.items()
+    },
     **{f"ssd-ratios-{r}": Setting("ssd", ratios=r, augment="ssd") for r in (1, 3)},
 }
 
 
 class Table(NamedTuple):
     """One ablation: rows of (label, name of the setting, the paper's AP or None where it prints none)."""
+
     source: str
     question: str
     rows: tuple[tuple[str, str, float | None], ...]
 
 
 TABLES = {
-    "ce-alpha": Table("FL table 1a", "cross entropy: how heavy shall the positives be?", (
-        ("CE, α .10", "ce-.10", 0.0), ("CE, α .50", "ce-.50", 30.2), ("CE, α .75", "ce-.75", 31.1),
-        ("CE, α .99", "ce-.99", 28.7))),
-    "focal-gamma": Table("FL table 1b", "focal loss: how fast shall the easy ones fade?", (
-        ("γ 0, α .75", "ce-.75", 31.1), ("γ .5, α .50", "fl-.5-.50", 32.9), ("γ 2, α .25", "fl-2-.25", 34.0),
-        ("γ 5, α .25", "fl-5-.25", 32.2))),
-    "anchors": Table("FL table 1c", "how many anchors a cell, scales × ratios?", (
-        ("1 × 1", "anchors-1x1", 30.3), ("3 × 1", "anchors-3x1", 31.8), ("1 × 3", "anchors-1x3", 32.4),
-        ("3 × 3", "fl-2-.25", 34.0))),
-    "ohem": Table("FL table 1d", "mine the hard ones, or fade the easy ones?", (
-        ("OHEM, NMS .7", "ohem-.7", 31.1), ("OHEM, NMS .5", "ohem-.5", 32.8), ("OHEM 1:3", "ohem-1:3", 31.1),
-        ("focal loss", "fl-2-.25", 36.0))),
-    "ssd-augment": Table("SSD table 2", "what does augmentation buy?", (
-        ("none", "ssd-none", 65.5), ("mirrored", "ssd-mirror", None), ("flips, crops", "ssd-crop", None),
-        ("all of it", "ssd-full", 74.3))),
-    "ssd-ratios": Table("SSD table 2", "which shapes of default boxes?", (
-        ("1 only", "ssd-ratios-1", 71.6), ("1, 2, 1/2", "ssd-ratios-3", 73.7), ("all", "ssd-full", 74.3))),
+    "ce-alpha": Table(
+        "FL table 1a",
+        "cross entropy: how heavy shall the positives be?",
+        (
+            ("CE, α .10", "ce-.10", 0.0),
+            ("CE, α .50", "ce-.50", 30.2),
+            ("CE, α .75", "ce-.75", 31.1),
+            ("CE, α .99", "ce-.99", 28.7),
+        ),
+    ),
+    "focal-gamma": Table(
+        "FL table 1b",
+        "focal loss: how fast shall the easy ones fade?",
+        (
+            ("γ 0, α .75", "ce-.75", 31.1),
+            ("γ .5, α .50", "fl-.5-.50", 32.9),
+            ("γ 2, α .25", "fl-2-.25", 34.0),
+            ("γ 5, α .25", "fl-5-.25", 32.2),
+        ),
+    ),
+    "anchors": Table(
+        "FL table 1c",
+        "how many anchors a cell, scales × ratios?",
+        (
+            ("1 × 1", "anchors-1x1", 30.3),
+            ("3 × 1", "anchors-3x1", 31.8),
+            ("1 × 3", "anchors-1x3", 32.4),
+            ("3 × 3", "fl-2-.25", 34.0),
+        ),
+    ),
+    "ohem": Table(
+        "FL table 1d",
+        "mine the hard ones, or fade the easy ones?",
+        (
+            ("OHEM, NMS .7", "ohem-.7", 31.1),
+            ("OHEM, NMS .5", "ohem-.5", 32.8),
+            ("OHEM 1:3", "ohem-1:3", 31.1),
+            ("focal loss", "fl-2-.25", 36.0),
+        ),
+    ),
+    "ssd-augment": Table(
+        "SSD table 2",
+        "what does augmentation buy?",
+        (
+            ("none", "ssd-none", 65.5),
+            ("mirrored", "ssd-mirror", None),
+            ("flips, crops", "ssd-crop", None),
+            ("all of it", "ssd-full", 74.3),
+        ),
+    ),
+    "ssd-ratios": Table(
+        "SSD table 2",
+        "which shapes of default boxes?",
+        (
+            ("1 only", "ssd-ratios-1", 71.6),
+            ("1, 2, 1/2", "ssd-ratios-3", 73.7),
+            ("all", "ssd-full", 74.3),
+        ),
+    ),
 }
 
 
 class OHEMRetinaNet(RetinaNet):
     """RetinaNet as in FL's table 1d: cross entropy of the anchors of highest loss instead of focal loss of all."""
 
-    def criterion(self, outputs: Outputs, anchors: Tensor, targets: Targets, *, keep: int, nms: float | None = None,
-                  ratio: float | None = None, check: bool = True) -> dict[str, Tensor]:
+    def criterion(
+        self,
+        outputs: Outputs,
+        anchors: Tensor,
+        targets: Targets,
+        *,
+        keep: int,
+        nms: float | None = None,
+        ratio: float | None = None,
+        check: bool = True,
+    ) -> dict[str, Tensor]:
         """{"cls", "box"} of the mined anchors, by the positives among them; options: see `ohem_mask`."""
-        gt, valid = pad_boxes([target["boxes"] for target in targets])                  # (B, G, 4), (B, G)
+        gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
         match = match_retinanet(gt, anchors, valid=valid)
-        labels, offsets = anchor_targets(match, gt, targets, anchors, (1.0, 1.0))       # (B, A), (B, A, 4)
+        labels, offsets = anchor_targets(
+            match, gt, targets, anchors, (1.0, 1.0)
+        )  # (B, A), (B, A, 4)
         positive = match.label == POSITIVE
         is_class = nn.functional.one_hot(labels, self.config.num_classes) * positive[..., None]
-        loss = binary_cross_entropy(outputs.cls_logits.detach(), is_class).sum(-1)      # (B, A)
+        loss = binary_cross_entropy(outputs.cls_logits.detach(), is_class).sum(-1)  # (B, A)
         mined = ohem_mask(loss, anchors, keep, nms, ratio, positive, match.label != IGNORE)
-        return retinanet_loss(*outputs, labels, offsets, match.label.masked_fill(~mined, IGNORE), alpha=None, gamma=0,
-                              beta=self.config.beta)
+        return retinanet_loss(
+            *outputs,
+            labels,
+            offsets,
+            match.label.masked_fill(~mined, IGNORE),
+            alpha=None,
+            gamma=0,
+            beta=self.config.beta,
+        )
 
 
 def build(setting: Setting, side: int) -> nn.Module:
     """The detector of a setting for pictures of side x side pixels; torch's seed draws its weights."""
     if setting.model == "ssd":
         config = SSDConfig(num_classes=len(CELL_CLASSES), backbone="tiny-8", image_size=side)
-        boxes, allowed = SSD(config).boxes, (2, 3)[:setting.ratios // 2]
-        ratios = tuple(tuple(ratio for ratio in usual if ratio in allowed) for usual in boxes.aspect_ratios)
+        boxes, allowed = SSD(config).boxes, (2, 3)[: setting.ratios // 2]
+        ratios = tuple(
+            tuple(ratio for ratio in usual if ratio in allowed) for usual in boxes.aspect_ratios
+        )
         return SSD(replace(config, boxes=replace(boxes, aspect_ratios=ratios)))
-    spec = PyramidAnchors(sizes=(12, 24, 48, 96, 192), scales=tuple(2 ** (i / 3) for i in range(setting.scales)),
-                          aspect_ratios=(0.5, 1, 2) if setting.ratios == 3 else (1,))
-    config = RetinaNetConfig(num_classes=len(CELL_CLASSES), backbone="tiny-8", channels=32, spec=spec)
+    spec = PyramidAnchors(
+        sizes=(12, 24, 48, 96, 192),
+        scales=tuple(2 ** (i / 3) for i in range(setting.scales)),
+        aspect_ratios=(0.5, 1, 2) if setting.ratios == 3 else (1,),
+    )
+    config = RetinaNetConfig(
+        num_classes=len(CELL_CLASSES), backbone="tiny-8", channels=32, spec=spec
+    )
     return (OHEMRetinaNet if setting.model == "ohem" else RetinaNet)(config)
 
 
 def run(name: str, seed: int, budget: str) -> dict[str, Any]:
     """Train one setting once -> its record: what was run, where and when, the loss of each epoch, AP on val."""
     setting, (side, many, few, steps, judged) = SETTINGS[name], SIZES[budget]
-    pictures, val = Smears("train", few if setting.model == "ssd" else many, side), Smears("val", judged, side)
-    recipe = Recipe(epochs=steps * 8 // len(pictures), batch=8, size=side, lr=4e-3, augment=setting.augment, seed=seed,
-                    criterion=setting.criterion)
+    pictures, val = (
+        Smears("train", few if setting.model == "ssd" else many, side),
+        Smears("val", judged, side),
+    )
+    recipe = Recipe(
+        epochs=steps * 8 // len(pictures),
+        batch=8,
+        size=side,
+        lr=4e-3,
+        augment=setting.augment,
+        seed=seed,
+        criterion=setting.criterion,
+    )
     torch.manual_seed(seed)
     gpu = torch.cuda.is_available()
     model = build(setting, side).to("cuda" if gpu else "cpu")
     started, records = time.perf_counter(), list(train(model, pictures, recipe, every=1))
     seconds = time.perf_counter() - started
-    found = coco_evaluate(predict(model, val, side), [sample.target() for sample in val], len(CELL_CLASSES))
+    found = coco_evaluate(
+        predict(model, val, side), [sample.target() for sample in val], len(CELL_CLASSES)
+    )
     losses = torch.tensor([record["loss"] for record in records]).reshape(recipe.epochs, -1).mean(1)
     device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU thread(s)"
-    return {"setting": name, "seed": seed, "budget": budget, **{k: round(found[k], 4) for k in ("AP", "AP50", "AP75")},
-            "per_class": [round(x, 4) if x == x else None for x in found["per_class"]], "loss": [round(x, 4) for x in losses.tolist()],
-            "steps": len(records), "seconds": round(seconds, 1), "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "machine": f"{platform.machine()}, {device}, torch {torch.__version__.split('+')[0]}",
-            "command": f"python -m lesson_lib.training.experiments run --budget {budget} --only {name}"}
+    return {
+        "setting": name,
+        "seed": seed,
+        "budget": budget,
+        **{k: round(found[k], 4) for k in ("AP", "AP50", "AP75")},
+        "per_class": [round(x, 4) if x == x else None for x in found["per_class"]],
+        "loss": [round(x, 4) for x in losses.tolist()],
+        "steps": len(records),
+        "seconds": round(seconds, 1),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {device}, torch {torch.__version__.split('+')[0]}",
+        "command": f"python -m lesson_lib.course.experiments run --budget {budget} --only {name}",
+    }
 
 
 def read(file: Path = RESULTS) -> list[dict[str, Any]]:
@@ -165,21 +274,37 @@ def aps(runs: Sequence[dict[str, Any]], budget: str, figure: str = "AP") -> dict
     return found
 
 
-def missing(budget: str, only: str = "", seeds: int = 3, file: Path = RESULTS) -> list[tuple[str, int]]:
+def missing(
+    budget: str, only: str = "", seeds: int = 3, file: Path = RESULTS
+) -> list[tuple[str, int]]:
     """(setting, seed) that are not recorded yet, seed by seed; `only` names a table or a setting."""
     if only and only not in TABLES and only not in SETTINGS:
-        raise ValueError(f"There is no {only!r}; tables: {', '.join(TABLES)}; settings: {', '.join(SETTINGS)}.")
-    names = [row[1] for row in TABLES[only].rows] if only in TABLES else [only] if only else list(SETTINGS)
-    done = {(record["setting"], record["seed"]) for record in read(file) if record["budget"] == budget}
+        raise ValueError(
+            f"There is no {only!r}; tables: {', '.join(TABLES)}; settings: {', '.join(SETTINGS)}."
+        )
+    names = (
+        [row[1] for row in TABLES[only].rows]
+        if only in TABLES
+        else [only]
+        if only
+        else list(SETTINGS)
+    )
+    done = {
+        (record["setting"], record["seed"]) for record in read(file) if record["budget"] == budget
+    }
     return [(name, seed) for seed in range(seeds) for name in names if (name, seed) not in done]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit status 0; 1 with a sentence for a name that does not exist."""
-    parser = argparse.ArgumentParser(prog="python -m lesson_lib.training.experiments", description="Ablations, small.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lesson_lib.course.experiments", description="Ablations, small."
+    )
     parser.add_argument("action", choices=("run",))
     parser.add_argument("--budget", choices=BUDGETS, default="laptop")
-    parser.add_argument("--only", default="", metavar="NAME", help=f"one of {', '.join(TABLES)}, or a setting")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help=f"one of {', '.join(TABLES)}, or a setting"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, metavar="N", help="stop after N runs")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
@@ -188,11 +313,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left = missing(options.budget, options.only, options.seeds, options.out)
     except ValueError as error:
         parser.exit(1, f"{error}\n")
-    for number, (name, seed) in enumerate(left[:options.most], 1):
+    for number, (name, seed) in enumerate(left[: options.most], 1):
         record = run(name, seed, options.budget)
         append(record, options.out)
-        print(f"{number} of {len(left)}: {name}, seed {seed}: AP {100 * record['AP']:.1f}, {record['seconds']:.0f} s",
-              flush=True)
+        print(
+            f"{number} of {len(left)}: {name}, seed {seed}: AP {100 * record['AP']:.1f}, {record['seconds']:.0f} s",
+            flush=True,
+        )
     return 0
 
 

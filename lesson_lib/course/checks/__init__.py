@@ -4,8 +4,9 @@
     ✓ ...                     every case agrees
     ✗ case, expected, got     the first case that does not
 
-The cases of lesson NN stand in lesson_lib/checks/lessonNN.py, in a dict EXERCISES: name -> Exercise.
+The cases of lesson NN stand in lesson_lib/course/checks/lessonNN.py, in a dict EXERCISES: name -> Exercise.
 """
+
 import copy
 import importlib
 import traceback
@@ -22,6 +23,7 @@ TODO, DONE, WRONG = "○", "✓", "✗"
 @dataclass(frozen=True)
 class Case:
     """One call: `args` for the learner's function, what it must return, and a name that says what is tried."""
+
     why: str
     args: tuple
     expected: Any
@@ -35,6 +37,7 @@ class Exercise:
     praise     the sentence after ✓: what has now been shown
     tolerance  absolute and relative, for numbers and tensors
     """
+
     cases: Sequence[Case]
     praise: str
     tolerance: float = 1e-4
@@ -54,7 +57,9 @@ def verdict(name: str, answer: Any) -> str:
         got = _call(answer, case)
         if _untouched(got):
             return f"{TODO} not attempted yet: {name}"
-        fault = got if isinstance(got, _Fault) else difference(got, case.expected, exercise.tolerance)
+        fault = (
+            got if isinstance(got, _Fault) else difference(got, case.expected, exercise.tolerance)
+        )
         if fault:
             return f"{WRONG} {name}, {case.why}: {fault}"
     return f"{DONE} {name}: {exercise.praise}"
@@ -64,7 +69,7 @@ def find(name: str) -> Exercise | str:
     """The exercise called "NN.name", or a sentence that says which there are."""
     lesson = name.partition(".")[0]
     try:
-        exercises = importlib.import_module(f"lesson_lib.checks.lesson{lesson}").EXERCISES
+        exercises = importlib.import_module(f"lesson_lib.course.checks.lesson{lesson}").EXERCISES
     except ModuleNotFoundError:
         return f"{WRONG} There is no lesson {lesson!r} with exercises; a name looks like 01.decode."
     if name not in exercises:
@@ -85,12 +90,18 @@ def _call(answer: Any, case: Case) -> Any:
     except NotImplementedError:
         return None
     except Exception as error:  # whatever a learner's code may raise
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != __file__
+        ]
         where = f" in line {frames[-1].lineno} of {frames[-1].name}" if frames else ""
         return _Fault(f"it stopped with {type(error).__name__}{where}: {error}")
     if difference(args, case.args, 0):
-        return _Fault("the result may be right, but the function changed its own input: work on a copy "
-                      "(no `x += ...`, no assignment to `x[...]`)")
+        return _Fault(
+            "the result may be right, but the function changed its own input: work on a copy "
+            "(no `x += ...`, no assignment to `x[...]`)"
+        )
     return got
 
 
@@ -106,15 +117,25 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
         if not isinstance(got, tuple | list | torch.Size) or len(got) != len(expected):
             return f"expected {len(expected)} values, got {_short(got)}"
         faults = (difference(mine, theirs, tolerance) for mine, theirs in zip(got, expected))
-        return next((f"value {n} of {len(got)}: {fault}" for n, fault in enumerate(faults, start=1) if fault), "")
+        return next(
+            (
+                f"value {n} of {len(got)}: {fault}"
+                for n, fault in enumerate(faults, start=1)
+                if fault
+            ),
+            "",
+        )
     if isinstance(expected, bool | str) or not isinstance(expected, int | float):
         return "" if got == expected else f"expected {_short(expected)}, got {_short(got)}"
     try:
         value = float(got)
     except (TypeError, ValueError, RuntimeError):
         return f"expected the number {_short(expected)}, got {_short(got)}"
-    return "" if abs(value - expected) <= tolerance * max(1, abs(expected)) else \
-        f"expected {_short(expected)}, got {_short(value)}"
+    return (
+        ""
+        if abs(value - expected) <= tolerance * max(1, abs(expected))
+        else f"expected {_short(expected)}, got {_short(value)}"
+    )
 
 
 def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
@@ -124,18 +145,26 @@ def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
         return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
     if expected.dtype == torch.bool and got.dtype != torch.bool:
         return f"expected True or False in each place (dtype bool), got dtype {str(got.dtype).removeprefix('torch.')}"
-    wrong = ~torch.isclose(got.detach().double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+    wrong = ~torch.isclose(
+        got.detach().double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+    )
     if not wrong.any():
         return ""
     if not got.dim():
         return f"expected {_short(expected.item())}, got {_short(got.item())}"
     place = tuple(wrong.nonzero()[0].tolist())
-    return (f"{int(wrong.sum())} of {wrong.numel()} values differ; at {list(place)} expected "
-            f"{_short(expected[place].item())}, got {_short(got[place].item())}")
+    return (
+        f"{int(wrong.sum())} of {wrong.numel()} values differ; at {list(place)} expected "
+        f"{_short(expected[place].item())}, got {_short(got[place].item())}"
+    )
 
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
-    text = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.numel() > 4 else repr(value)
+    text = (
+        f"a tensor of shape {tuple(value.shape)}"
+        if isinstance(value, Tensor) and value.numel() > 4
+        else repr(value)
+    )
     return text if len(text) <= 80 else text[:77] + "..."

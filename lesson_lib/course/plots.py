@@ -1,4 +1,5 @@
 """Still figures, in one look: data -> Axes. What a colour means is fixed here for the whole course."""
+
 import io
 from collections.abc import Sequence
 from html import escape
@@ -10,23 +11,45 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from lesson_lib import svg
+from lesson_lib.course import svg
 
 #: Curves have no fixed meaning; everything else has svg.COLOURS' and a second cue (dash, width, marker, label).
-COLOURS = svg.COLOURS | {"one": "#0072B2", "two": "#D55E00", "three": "#009E73", "four": "#CC79A7", "five": "#E69F00"}
+COLOURS = svg.COLOURS | {
+    "one": "#0072B2",
+    "two": "#D55E00",
+    "three": "#009E73",
+    "four": "#CC79A7",
+    "five": "#E69F00",
+}
 CLASS_COLOURS = tuple(svg.CLASS_COLOURS.values())
 CLASS_LETTERS = ("R", "W", "P")
 #: How a box is drawn: ground truth dashed, prediction solid, anchors thin.
 BOX_STYLES = {
-    "truth": {"linestyle": (0, (4, 2)), "linewidth": 1.6}, "prediction": {"linestyle": "-", "linewidth": 1.6},
-    "anchor": {"linestyle": "-", "linewidth": 0.7}, "positive": {"linestyle": "-", "linewidth": 1.8},
-    "ignored": {"linestyle": (0, (4, 2)), "linewidth": 1.2}, "negative": {"linestyle": ":", "linewidth": 0.7},
+    "truth": {"linestyle": (0, (4, 2)), "linewidth": 1.6},
+    "prediction": {"linestyle": "-", "linewidth": 1.6},
+    "anchor": {"linestyle": "-", "linewidth": 0.7},
+    "positive": {"linestyle": "-", "linewidth": 1.8},
+    "ignored": {"linestyle": (0, (4, 2)), "linewidth": 1.2},
+    "negative": {"linestyle": ":", "linewidth": 0.7},
 }
 STYLE = {
-    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlelocation": "left",
-    "figure.dpi": 100, "savefig.dpi": 100, "figure.facecolor": "white", "lines.linewidth": 1.8,
-    "legend.frameon": False, "xtick.major.width": 0.7, "ytick.major.width": 0.7, "svg.hashsalt": "lesson",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.titlelocation": "left",
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "figure.facecolor": "white",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "svg.hashsalt": "lesson",
 }
 plt.rcParams.update(STYLE)
 
@@ -38,7 +61,9 @@ def show(figure: Figure, alt: str, caption: str) -> None:
     The figure stays white, a card on a dark page.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", bbox_inches="tight", pad_inches=0.08, metadata={"Software": None}
+    )
     plt.close(figure)
     display(Image(buffer.getvalue(), format="png", alt=alt))
     display(HTML(f'<p style="max-width:46em;margin:.2em 0 1em"><em>{escape(caption)}</em></p>'))
@@ -47,14 +72,22 @@ def show(figure: Figure, alt: str, caption: str) -> None:
 def draw_picture(axes: Axes, image: Tensor) -> Axes:
     """A uint8 picture (3, H, W) without ticks; data coordinates are its pixels' edges, y down."""
     height, width = image.shape[-2:]
-    axes.imshow(image.permute(1, 2, 0).cpu().numpy(), extent=(0, width, height, 0), interpolation="nearest")
+    axes.imshow(
+        image.permute(1, 2, 0).cpu().numpy(), extent=(0, width, height, 0), interpolation="nearest"
+    )
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     axes.spines[:].set_visible(False)
     return axes
 
 
-def draw_boxes(axes: Axes, boxes: Tensor, kind: str = "truth", labels: Tensor | None = None,
-               texts: Sequence[str] | None = None, colour: str | None = None) -> Axes:
+def draw_boxes(
+    axes: Axes,
+    boxes: Tensor,
+    kind: str = "truth",
+    labels: Tensor | None = None,
+    texts: Sequence[str] | None = None,
+    colour: str | None = None,
+) -> Axes:
     """Boxes (G, 4) xyxy pixels of one kind, a key of BOX_STYLES.
 
     labels (G,) colours them by class of cell and letters them R, W, P; `texts` replaces the letters.
@@ -64,12 +97,30 @@ def draw_boxes(axes: Axes, boxes: Tensor, kind: str = "truth", labels: Tensor | 
     names = labels.tolist() if labels is not None else [None] * len(boxes)
     for i, ((x1, y1, x2, y2), name) in enumerate(zip(boxes.tolist(), names)):
         shade = colour or (CLASS_COLOURS[name] if name is not None else COLOURS.get(kind, "black"))
-        axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade,
-                                     path_effects=halo if kind != "anchor" else None, **BOX_STYLES[kind]))
+        axes.add_patch(
+            plt.Rectangle(
+                (x1, y1),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=shade,
+                path_effects=halo if kind != "anchor" else None,
+                **BOX_STYLES[kind],
+            )
+        )
         text = texts[i] if texts is not None else CLASS_LETTERS[name] if name is not None else ""
         if text:
             below = y1 < 12
-            axes.annotate(text, (max(x1, 0), y2 if below else y1), xytext=(1, -1 if below else 1), fontsize=7.5,
-                          textcoords="offset points", va="top" if below else "bottom", color=shade,
-                          weight="bold", path_effects=halo, annotation_clip=True)
+            axes.annotate(
+                text,
+                (max(x1, 0), y2 if below else y1),
+                xytext=(1, -1 if below else 1),
+                fontsize=7.5,
+                textcoords="offset points",
+                va="top" if below else "bottom",
+                color=shade,
+                weight="bold",
+                path_effects=halo,
+                annotation_clip=True,
+            )
     return axes

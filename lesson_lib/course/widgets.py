@@ -1,8 +1,9 @@
 """What moves: sliders bound to a drawing, and boxes that are dragged over a picture.
 
-Both draw SVG made by lesson_lib.svg. Both carry a still of themselves, so that a page without a kernel
+Both draw SVG made by lesson_lib.course.svg. Both carry a still of themselves, so that a page without a kernel
 (GitHub, a book, a notebook not yet run) shows the picture instead of nothing.
 """
+
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ import traitlets
 from IPython.display import display
 from torch import Tensor
 
-from lesson_lib import svg
+from lesson_lib.course import svg
 
 Update = Callable[..., tuple[str, list[dict]]]
 
@@ -32,7 +33,10 @@ class Panel(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**kwargs)
         bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
-        return bundle | {"text/plain": type(self).__name__, "image/svg+xml": svg.still(self.still())}
+        return bundle | {
+            "text/plain": type(self).__name__,
+            "image/svg+xml": svg.still(self.still()),
+        }
 
 
 def control(name: str, spec: Any) -> ipywidgets.Widget:
@@ -47,10 +51,21 @@ def control(name: str, spec: Any) -> ipywidgets.Widget:
         return ipywidgets.Dropdown(options=spec, **label)
     if isinstance(spec, tuple) and len(spec) == 4:
         whole = all(isinstance(value, int) for value in spec)
-        kind, layout = (ipywidgets.IntSlider if whole else ipywidgets.FloatSlider), {"width": "420px"}
-        readout = {} if whole else {"readout_format": ".2f" if spec[2] < 0.1 else ".1f" if spec[2] < 1 else ".0f"}
-        return kind(min=spec[0], max=spec[1], step=spec[2], value=spec[3], layout=layout, **readout, **label)
-    raise ValueError(f"{name}={spec!r}: give (low, high, step, value), a list of choices, a bool, or a widget.")
+        kind, layout = (
+            (ipywidgets.IntSlider if whole else ipywidgets.FloatSlider),
+            {"width": "420px"},
+        )
+        readout = (
+            {}
+            if whole
+            else {"readout_format": ".2f" if spec[2] < 0.1 else ".1f" if spec[2] < 1 else ".0f"}
+        )
+        return kind(
+            min=spec[0], max=spec[1], step=spec[2], value=spec[3], layout=layout, **readout, **label
+        )
+    raise ValueError(
+        f"{name}={spec!r}: give (low, high, step, value), a list of choices, a bool, or a widget."
+    )
 
 
 class SliderFigure(Panel):
@@ -91,11 +106,11 @@ class _Canvas(anywidget.AnyWidget):
 
     _esm = Path(__file__).parent / "static" / "playground.js"
     image = traitlets.Unicode().tag(sync=True)
-    size = traitlets.List().tag(sync=True)             # [width, height] in pixels of the picture
+    size = traitlets.List().tag(sync=True)  # [width, height] in pixels of the picture
     names = traitlets.List().tag(sync=True)
-    looks = traitlets.List().tag(sync=True)            # of svg.shape, one for each box
-    request = traitlets.Dict().tag(sync=True)          # {"seq": int, "boxes": [[x1, y1, x2, y2], ...]}
-    answer = traitlets.Dict().tag(sync=True)           # {"seq": int, "readout": str, "shapes": [...]}
+    looks = traitlets.List().tag(sync=True)  # of svg.shape, one for each box
+    request = traitlets.Dict().tag(sync=True)  # {"seq": int, "boxes": [[x1, y1, x2, y2], ...]}
+    answer = traitlets.Dict().tag(sync=True)  # {"seq": int, "readout": str, "shapes": [...]}
 
 
 class BoxPlayground(Panel):
@@ -109,18 +124,29 @@ class BoxPlayground(Panel):
     Only the newest position is asked for while Python is busy, so that nothing queues up.
     """
 
-    def __init__(self, image: Tensor, boxes: Tensor, update: Update, labels: Sequence[str] = (),
-                 kinds: Sequence[str] = (), **controls: Any) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        boxes: Tensor,
+        update: Update,
+        labels: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        **controls: Any,
+    ) -> None:
         boxes = boxes.reshape(-1, 4).float()
         count = len(boxes)
         self.image, self.update = image, update
         self.controls = {name: control(name, spec) for name, spec in controls.items()}
-        self.kinds = list(kinds) or ["truth" if i == 0 and count > 1 else "prediction" for i in range(count)]
+        self.kinds = list(kinds) or [
+            "truth" if i == 0 and count > 1 else "prediction" for i in range(count)
+        ]
         self.canvas = _Canvas(
-            image=svg.picture_uri(image), size=[image.shape[2], image.shape[1]],
+            image=svg.picture_uri(image),
+            size=[image.shape[2], image.shape[1]],
             names=list(labels) or [f"box {i + 1}" for i in range(count)],
             looks=[svg.shape(kind, box) for kind, box in zip(self.kinds, boxes)],
-            request={"seq": 0, "boxes": boxes.tolist()})
+            request={"seq": 0, "boxes": boxes.tolist()},
+        )
         if len(self.canvas.names) != count or len(self.kinds) != count:
             raise ValueError(f"{count} boxes need {count} labels and kinds, or none.")
         self.canvas.observe(self._answer, names="request")
@@ -136,18 +162,32 @@ class BoxPlayground(Panel):
 
     def _answer(self, _: Any = None) -> None:
         try:
-            readout, shapes = self.update(self.boxes, **{n: w.value for n, w in self.controls.items()})
+            readout, shapes = self.update(
+                self.boxes, **{n: w.value for n, w in self.controls.items()}
+            )
         except Exception as error:  # shown under the picture: a callback's traceback would be lost
             readout, shapes = f"{type(error).__name__}: {error}", []
-        self.canvas.answer = {"seq": self.canvas.request["seq"], "readout": readout, "shapes": shapes}
+        self.canvas.answer = {
+            "seq": self.canvas.request["seq"],
+            "readout": readout,
+            "shapes": shapes,
+        }
 
     def still(self) -> str:
         """Picture, shapes, boxes and the readout, in words for screen readers too."""
         answer, canvas = self.canvas.answer, self.canvas
         own = [svg.shape(kind, box) for kind, box in zip(self.kinds, self.boxes)]
-        labels = [(x1, max(y1 - 3, 12), name) for (x1, y1, _, _), name in zip(self.boxes.tolist(), canvas.names)]
-        return svg.picture(self.image, [*answer["shapes"], *own], alt=answer["readout"], labels=labels,
-                           caption=answer["readout"])
+        labels = [
+            (x1, max(y1 - 3, 12), name)
+            for (x1, y1, _, _), name in zip(self.boxes.tolist(), canvas.names)
+        ]
+        return svg.picture(
+            self.image,
+            [*answer["shapes"], *own],
+            alt=answer["readout"],
+            labels=labels,
+            caption=answer["readout"],
+        )
 
 
 class _LiveChart(ipywidgets.HTML):
@@ -159,8 +199,13 @@ class _LiveChart(ipywidgets.HTML):
         return bundle | {"text/plain": "", "text/html": "<!-- curves, while the training runs -->"}
 
 
-def live_curves(records: Iterable[dict], names: Sequence[str] = ("loss", "cls", "box"), title: str = "Training",
-                every: float = 0.5, log: bool = True) -> list[dict]:
+def live_curves(
+    records: Iterable[dict],
+    names: Sequence[str] = ("loss", "cls", "box"),
+    title: str = "Training",
+    every: float = 0.5,
+    log: bool = True,
+) -> list[dict]:
     """Draws the records of `training.loop.train` as they come, and returns them as a list.
 
     names   entries to draw over "step"; a record without one is passed over.  log: of the y axis
@@ -173,7 +218,10 @@ def live_curves(records: Iterable[dict], names: Sequence[str] = ("loss", "cls", 
         for record in records:
             kept.append(record)
             if time.monotonic() - drawn > every:
-                page.value, drawn = svg.live(training_chart(kept, names, title, log)), time.monotonic()
+                page.value, drawn = (
+                    svg.live(training_chart(kept, names, title, log)),
+                    time.monotonic(),
+                )
     finally:
         page.close()
         drawing = svg.still(training_chart(kept, names, title, log))
@@ -181,17 +229,34 @@ def live_curves(records: Iterable[dict], names: Sequence[str] = ("loss", "cls", 
     return kept
 
 
-def training_chart(records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True) -> str:
+def training_chart(
+    records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True
+) -> str:
     """Curves of the records' entries `names` over "step", as SVG; long runs are thinned to 300 points."""
     curves = {}
     for name in names:
-        points = [(r["step"], float(r[name])) for r in records if name in r and math.isfinite(float(r[name]))]
-        curves[name] = points[::max(1, len(points) // 300)]
+        points = [
+            (r["step"], float(r[name]))
+            for r in records
+            if name in r and math.isfinite(float(r[name]))
+        ]
+        curves[name] = points[:: max(1, len(points) // 300)]
     values = [y for points in curves.values() for _, y in points if y > 0 or not log] or [0.1, 1.0]
-    low, high = (0.8 * min(values), 1.25 * max(values)) if log else (min(0.0, *values), 1.05 * max(values) + 1e-9)
+    low, high = (
+        (0.8 * min(values), 1.25 * max(values))
+        if log
+        else (min(0.0, *values), 1.05 * max(values) + 1e-9)
+    )
     last = max((r.get("step", 0) for r in records), default=0)
-    chart = svg.Chart(title, x=(0, max(1, last)), y=(low, high), x_label="step", y_label="loss" if log else "",
-                      y_log=log, height=300)
+    chart = svg.Chart(
+        title,
+        x=(0, max(1, last)),
+        y=(low, high),
+        x_label="step",
+        y_label="loss" if log else "",
+        y_log=log,
+        height=300,
+    )
     for (name, points), dash in zip(curves.items(), ("solid", "dashed", "dotted", "dashdot") * 2):
         chart.curve([x for x, _ in points], [y for _, y in points], label=name, dash=dash)
     return chart.svg()

@@ -3,6 +3,7 @@
 Levels stand in rows, the finest map at the bottom; the more cells a map has, the wider its block. Blue is the
 backbone, green what the detector adds to it, orange the heads, white what goes in. M: million parameters.
 """
+
 import copy
 import math
 
@@ -26,12 +27,19 @@ def read_shapes(model: Model, image_size: Size) -> tuple[Shapes, Shapes, tuple[i
     class logits' (anchors, classes); for a backbone the same maps twice and (0, 0).  Only shapes, without data, go
     through a copy of the model (torch's device "meta")."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    ghost, images = copy.deepcopy(model).to("meta").eval(), torch.zeros(1, 3, height, width, device="meta")
+    ghost, images = (
+        copy.deepcopy(model).to("meta").eval(),
+        torch.zeros(1, 3, height, width, device="meta"),
+    )
     with torch.no_grad():
         maps = [tuple(m.shape[1:]) for m in getattr(ghost, "backbone", ghost)(images)]
         if isinstance(model, Backbone):
             return maps, maps, (0, 0)
-        return maps, [tuple(m.shape[1:]) for m in ghost.features(images)], tuple(ghost(images).cls_logits.shape[1:])
+        return (
+            maps,
+            [tuple(m.shape[1:]) for m in ghost.features(images)],
+            tuple(ghost(images).cls_logits.shape[1:]),
+        )
 
 
 def level_names(backbone: Backbone, count: int) -> list[str]:
@@ -47,23 +55,38 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone, fpn, own = getattr(model, "backbone", model), isinstance(model, RetinaNet), len(maps)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    axes.set(xlim=(0, 10 if anchors else 4), ylim=(-1.05 if fpn or not anchors else -1.45, len(levels) - 0.6))
+    axes.set(
+        xlim=(0, 10 if anchors else 4),
+        ylim=(-1.05 if fpn or not anchors else -1.45, len(levels) - 0.6),
+    )
     axes.axis("off")
-    column = maps if fpn else levels                            # SSD's extra maps stand on the backbone's
+    column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * own + [NECK] * (len(column) - own)
     _block(axes, 0.7, 0, 1.3, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, 2.75, column, level_names(backbone, len(column)), colours)
     _arrow(axes, (1.35, 0), (5.5 - edges[0], 0))
     for i in range(1, len(column)):
         _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3))
-    _below(axes, 2.75, f"backbone {model.config.backbone if anchors else type(backbone.body).__name__}", backbone)
+    _below(
+        axes,
+        2.75,
+        f"backbone {model.config.backbone if anchors else type(backbone.body).__name__}",
+        backbone,
+    )
     if fpn:
         edges = _draw_pyramid(axes, model, edges, levels)
     elif anchors:
         _below(axes, 2.75, "extra maps", model.extras, y=-1.2)
     if anchors:
         _draw_heads(axes, model, edges, levels, classes)
-        axes.text(9.0, -0.8, f"{anchors:,} anchors\n× ({classes} + 4)", fontsize=8, va="center", weight="bold")
+        axes.text(
+            9.0,
+            -0.8,
+            f"{anchors:,} anchors\n× ({classes} + 4)",
+            fontsize=8,
+            va="center",
+            weight="bold",
+        )
     return axes
 
 
@@ -74,32 +97,54 @@ def _draw_pyramid(axes: Axes, model: RetinaNet, starts: list[float], levels: Sha
         _arrow(axes, (start, i), (10.3 - edges[i], i))
         if i:
             _arrow(axes, (5.15, i - 0.3), (5.15, i - 0.7), "enlarge, add")
-    start, end = (2.75, (10.3 - edges[own], own)) if model.fpn.p6_from == "C5" else (5.15, (5.15, own - 0.3))
+    start, end = (
+        (2.75, (10.3 - edges[own], own)) if model.fpn.p6_from == "C5" else (5.15, (5.15, own - 0.3))
+    )
     _arrow(axes, (start, own - 0.7), end)
     _arrow(axes, (5.15, own + 0.3), (5.15, own + 0.7))
     _below(axes, 5.15, "pyramid", model.fpn)
     return edges
 
 
-def _draw_heads(axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int) -> None:
+def _draw_heads(
+    axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
+) -> None:
     shared, box = isinstance(model, RetinaNet), model.heads.box
     middle, half = (7.55, 1.0) if shared else (6.4, 1.2)
-    counts = [conv.out_channels // 4 for conv in ([box] * len(levels) if shared else box)]      # anchors in a cell
+    counts = [
+        conv.out_channels // 4 for conv in ([box] * len(levels) if shared else box)
+    ]  # anchors in a cell
     if shared:
-        tower = [m.out_channels for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)]
+        tower = [
+            m.out_channels for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)
+        ]
         words = f"{len(tower)} times 3 × 3 × {tower[0]},\nthen {counts[0]} ×"
-        _block(axes, middle, len(levels) / 2 - 0.5, 2 * half, f"class head\n{words} {classes} classes\n\n\n"
-               f"box head\n{words} 4 offsets", HEAD, len(levels) - 0.4)
+        _block(
+            axes,
+            middle,
+            len(levels) / 2 - 0.5,
+            2 * half,
+            f"class head\n{words} {classes} classes\n\n\nbox head\n{words} 4 offsets",
+            HEAD,
+            len(levels) - 0.4,
+        )
     for i, (k, (_, rows, columns)) in enumerate(zip(counts, levels)):
         if not shared:
             _block(axes, middle, i, 2 * half, f"3 × 3, {k} × ({classes} classes + 4)", HEAD)
         _arrow(axes, (starts[i], i), (middle - half, i))
         _arrow(axes, (middle + half, i), (8.95, i))
         axes.text(9.0, i, f"{rows * columns * k:,}", fontsize=8, va="center")
-    _below(axes, middle, "heads, shared by all levels" if shared else "heads, one for each map", model.heads)
+    _below(
+        axes,
+        middle,
+        "heads, shared by all levels" if shared else "heads, one for each map",
+        model.heads,
+    )
 
 
-def _draw_maps(axes: Axes, x: float, shapes: Shapes, names: list[str], colours: list[str]) -> list[float]:
+def _draw_maps(
+    axes: Axes, x: float, shapes: Shapes, names: list[str], colours: list[str]
+) -> list[float]:
     """A column of blocks around x; returns their right edges."""
     widths = [1.2 + 0.8 * math.sqrt(rows / shapes[0][1]) for _, rows, _ in shapes]
     for i, (channels, rows, columns) in enumerate(shapes):
@@ -107,18 +152,37 @@ def _draw_maps(axes: Axes, x: float, shapes: Shapes, names: list[str], colours: 
     return [x + width / 2 for width in widths]
 
 
-def _block(axes: Axes, x: float, y: float, width: float, words: str, colour: str, height: float = 0.6) -> None:
-    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, "round,pad=0,rounding_size=.06",
-                                  facecolor=colour, edgecolor="0.25", linewidth=0.8))
+def _block(
+    axes: Axes, x: float, y: float, width: float, words: str, colour: str, height: float = 0.6
+) -> None:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            "round,pad=0,rounding_size=.06",
+            facecolor=colour,
+            edgecolor="0.25",
+            linewidth=0.8,
+        )
+    )
     axes.text(x, y, words, ha="center", va="center", fontsize=7.5)
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], words: str = "") -> None:
-    style = dict(arrowstyle="-|>", mutation_scale=8, linewidth=0.8, color="0.25", shrinkA=0, shrinkB=0)
+def _arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], words: str = ""
+) -> None:
+    style = dict(
+        arrowstyle="-|>", mutation_scale=8, linewidth=0.8, color="0.25", shrinkA=0, shrinkB=0
+    )
     axes.add_patch(FancyArrowPatch(start, end, **style))
-    axes.text(start[0] + 0.1, (start[1] + end[1]) / 2, words, fontsize=6.5, va="center", color="0.3")
+    axes.text(
+        start[0] + 0.1, (start[1] + end[1]) / 2, words, fontsize=6.5, va="center", color="0.3"
+    )
 
 
 def _below(axes: Axes, x: float, words: str, part: nn.Module, y: float = -0.7) -> None:
     millions = sum(p.numel() for p in part.parameters()) / 1e6
-    axes.text(x, y, f"{words}\n{millions:.2f} M", ha="center", va="center", fontsize=7.5, color="0.3")
+    axes.text(
+        x, y, f"{words}\n{millions:.2f} M", ha="center", va="center", fontsize=7.5, color="0.3"
+    )

@@ -1,0 +1,38 @@
+"""The command line, `python -m lesson_lib COMMAND`: each command is one module of this folder."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lesson_lib.cli.data import add_data
+from lesson_lib.cli.evaluate import add_evaluate
+from lesson_lib.cli.predict import add_predict
+from lesson_lib.cli.train import add_train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit status 0; 1 for problems found or an error, told in a sentence; 2 for misuse."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lesson_lib", description="One-stage object detection."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_train(commands)
+    add_evaluate(commands)
+    add_predict(commands)
+    add_data(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # what the package raises for its user is one sentence
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "Stopped; the same command goes on with a download or a training from where it is.",
+            file=sys.stderr,
+        )
+        return 130

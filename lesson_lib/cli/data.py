@@ -1,0 +1,64 @@
+"""`data`: list, read a card, download, check."""
+
+import argparse
+
+from lesson_lib.data import catalog
+from lesson_lib.data.inspect import inspect_dataset
+
+
+def add_data(commands) -> None:
+    """data list | card NAME | download NAME [--from DIR] | check NAME, voc:DIR, coco:FILE or a folder"""
+    data = commands.add_parser("data", help="data sets: list, read a card, download, check")
+    actions = data.add_subparsers(title="actions", required=True, metavar="ACTION")
+    every = actions.add_parser("list", help="which there are, and where they lie on this machine")
+    every.set_defaults(run=list_data)
+    card = actions.add_parser("card", help="licence, counts, what is wrong with it")
+    card.add_argument("name")
+    card.set_defaults(run=show_card)
+    download = actions.add_parser("download", help="fetch one, or take a copy that is on this disk")
+    download.add_argument("name")
+    download.add_argument(
+        "--from", dest="source", metavar="DIR", help="a folder with a copy or its archives"
+    )
+    download.set_defaults(run=download_data)
+    check = actions.add_parser(
+        "check", help="corrupt pictures, bad boxes, duplicates; exit status 1 if any"
+    )
+    check.add_argument(
+        "what", help="a name, voc:DIR, coco:FILE, or a folder in one of these layouts"
+    )
+    check.add_argument(
+        "--classes", metavar="A,B,...", help="classes to expect; others are a problem"
+    )
+    check.add_argument(
+        "--all", action="store_true", help="name every file, not only the first ten of a kind"
+    )
+    check.set_defaults(run=check_data)
+
+
+def list_data(options: argparse.Namespace) -> int:
+    for name in catalog.names():
+        if name == "smears":
+            print(f"{name:10} drawn by this package, any number; needs no download")
+            continue
+        about, folder = catalog.facts(name), catalog.find_dataset(name)
+        count = ", ".join(f"{split} {number}" for split, number in about["pictures"].items())
+        print(f"{name:10} {count}; {about['licence']}; {folder or 'not on this machine'}")
+    return 0
+
+
+def show_card(options: argparse.Namespace) -> int:
+    catalog.facts(options.name)  # an unknown name is told here
+    print((catalog.CARDS / f"{options.name}.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def download_data(options: argparse.Namespace) -> int:
+    print(f"{options.name} lies in {catalog.download(options.name, options.source)}")
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    report = inspect_dataset(options.what, options.classes.split(",") if options.classes else None)
+    print(report.text(None if options.all else 10))
+    return 1 if report.problems else 0

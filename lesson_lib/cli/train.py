@@ -1,0 +1,121 @@
+"""`train`: a detector, and going on with a stopped run."""
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lesson_lib.config import BUDGETS, budget
+from lesson_lib.data import catalog
+from lesson_lib.data.samples import Sample
+from lesson_lib.training import runs
+from lesson_lib.training.distributed import processes, rank_and_world
+from lesson_lib.training.loop import train
+from lesson_lib.training.recipes import MODELS, NAMED, build_model, find_recipe, overridden
+
+
+def add_train(commands) -> None:
+    """train --data DATA --out RUN [--model M] [--budget B | --recipe R] [--seed N] [--set FIELD=VALUE ...]"""
+    command = commands.add_parser(
+        "train", help="train a detector; the same command goes on with a stopped run"
+    )
+    command.add_argument(
+        "--data", required=True, help="a name of `data list`, voc:DIR or coco:ANNOTATIONS.json"
+    )
+    command.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("--model", choices=MODELS, help="default: the recipe's")
+    command.add_argument(
+        "--budget", choices=BUDGETS, help="default: LESSON_BUDGET, else gpu with CUDA, else laptop"
+    )
+    command.add_argument(
+        "--recipe", choices=NAMED, metavar="NAME", help=f"instead of a budget: {', '.join(NAMED)}"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--train-split", help="default: trainval where there is one, else train")
+    command.add_argument(
+        "--val-split", help="evaluated while training; default: val with --train-split train"
+    )
+    command.add_argument(
+        "--norm", choices=("frozen", "batch", "group"), help="short for --set norm=..."
+    )
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="settings",
+        help="any field of the recipe or the model, as often as needed",
+    )
+    command.set_defaults(run=run_training)
+
+
+def run_training(options: argparse.Namespace) -> int:
+    name, recipe = NAMED[
+        options.recipe or find_recipe(options.data, options.budget or budget(), options.model)
+    ]
+    name = options.model or name
+    settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
+    config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+    samples, split = open_for_training(options.data, options.train_split)
+    val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
+    val = catalog.open_dataset(options.data, val_split) if val_split else None
+    about = {
+        "data": options.data,
+        "split": split,
+        "classes": samples.classes,
+        "model": name,
+        "settings": settings,
+        "config": repr(config),
+        "recipe": asdict(recipe),
+    }
+    with processes() as device:
+        runs.begin(options.out, about)
+        torch.manual_seed(recipe.seed)
+        model = build_model(config, len(samples.classes), recipe.size).to(device)
+        records = train(model, samples, recipe, val, options.out / runs.LAST)
+        if rank_and_world()[0] > 0:
+            deque(records, maxlen=0)  # the first process speaks for all
+            return 0
+        print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
+        trained = deque(shown(runs.logged(records, options.out)), maxlen=1)
+    print(
+        f"{'Trained' if trained else 'Was trained before'}: python -m lesson_lib evaluate {options.out}"
+    )
+    return 0
+
+
+def open_for_training(data: str, split: str | None) -> tuple[Sequence[Sample], str]:
+    """The split, or, where none is named, trainval if the data set has it, else train."""
+    if split is None:
+        try:
+            return catalog.open_dataset(data, "trainval"), "trainval"
+        except ValueError:
+            split = "train"
+    return catalog.open_dataset(data, split), split
+
+
+def shown(records: Iterable[dict]) -> Iterator[dict]:
+    """A bar with the time left; a line for each evaluation, and where nobody watches for each tenth too."""
+    bar = None
+    for record in records:
+        step, steps = record["step"], record["steps"]
+        if bar is None:
+            bar, before = tqdm(total=steps, initial=step - 1, unit="step", disable=None), step - 1
+        bar.update(step - before)
+        bar.set_postfix(loss=f"{record['loss']:.3f}", epoch=record["epoch"])
+        if "AP" in record or (bar.disable and step * 10 // steps > before * 10 // steps):
+            figures = ", ".join(
+                f"{key} {record[key]:.3f}"
+                for key in ("loss", "AP", "AP50", "AP75")
+                if key in record
+            )
+            bar.write(f"step {step}/{steps}, {record['seconds']:.0f} s: {figures}", file=sys.stdout)
+        before = step
+        yield record
+    if bar is not None:
+        bar.close()

@@ -1,0 +1,123 @@
+"""Self-test of lesson 0. A wrong answer is told what to look at and never the right value: there is nothing but the
+value to find."""
+
+from typing import Any
+
+from lesson_lib.course.checks import Case, Exercise
+
+
+class Secret:
+    """Equal to the right values, letters in either case, numbers within `tolerance`; as words, what to look at.
+
+    form    what an answer looks like, said when it does not
+    parts   (value, advice) for each place of the answer; one pair for an answer that is one value
+    """
+
+    def __init__(self, form: str, *parts: tuple[float | str, str], tolerance: float = 0.0) -> None:
+        self.form, self.parts, self.tolerance, self.found = form, parts, tolerance, form
+
+    def __eq__(self, got: Any) -> bool:
+        self.found = self.form
+        try:
+            values = list(got) if len(self.parts) > 1 else [got]
+            if len(values) != len(self.parts):
+                return False
+            for place, (value, (right, advice)) in enumerate(zip(values, self.parts), start=1):
+                if not self._agrees(value, right):
+                    self.found = (
+                        advice
+                        if len(self.parts) == 1
+                        else f"something else in place {place}: {advice}"
+                    )
+                    return False
+        except (TypeError, ValueError, RuntimeError):
+            return False
+        return True
+
+    def _agrees(self, value: Any, right: float | str) -> bool:
+        if isinstance(right, str):
+            return str(value).strip().upper() == right
+        return abs(float(value) - right) <= self.tolerance
+
+    def __repr__(self) -> str:
+        return self.found
+
+
+EXERCISES = {
+    "00.ssd300": Exercise(
+        [Case("the number of SSD300's default boxes", (), 8732)],
+        "that is how a check looks when it is content.",
+    ),
+    "00.broadcasting": Exercise(
+        [
+            Case(
+                "the shape of a + b",
+                (),
+                Secret(
+                    "a tuple with one size for each dimension",
+                    (3, "a missing dimension counts as 1"),
+                    (5, "1 stretches to the other's size"),
+                    (4, "the shapes are aligned at the right end"),
+                ),
+            )
+        ],
+        "you are ready for all-pairs code.",
+    ),
+    "00.convolution": Exercise(
+        [
+            Case(
+                "cells on a side",
+                (),
+                Secret("one number", (10, "floor((side + 2 padding - kernel) / stride) + 1")),
+            )
+        ],
+        "and that is SSD's third map.",
+    ),
+    "00.softmax_sigmoid": Exercise(
+        [
+            Case(
+                "softmax and sigmoid at 0, then at 5",
+                (),
+                Secret(
+                    "four numbers",
+                    (0.5, "two equal logits share 1"),
+                    (0.5, "1 / (1 + exp(-logit))"),
+                    (0.5, "softmax sees differences only"),
+                    (0.99, "1 / (1 + exp(-logit))"),
+                    tolerance=0.006,
+                ),
+            )
+        ],
+        "softmax compares, sigmoid judges each alone.",
+    ),
+    "00.cross_entropy": Exercise(
+        [
+            Case(
+                "the loss at 0.9, then at 0.1",
+                (),
+                Secret(
+                    "two numbers",
+                    (0.10536, "minus the natural logarithm, three decimals"),
+                    (2.302585, "minus the natural logarithm, three decimals"),
+                    tolerance=0.001,
+                ),
+            )
+        ],
+        "being right is nearly free, being wrong is dear.",
+    ),
+    "00.loss_curves": Exercise(
+        [
+            Case(
+                "too high, by heart, not finished",
+                (),
+                Secret(
+                    "three letters",
+                    ("B", "steps that are too long overshoot"),
+                    ("C", "one loss falls, the other rises"),
+                    ("D", "still on its way down at the end"),
+                ),
+            )
+        ],
+        "you can read a loss curve.",
+    ),
+}

@@ -1,0 +1,137 @@
+"""Cases for lesson 1: formats, overlap, slips, offsets. The expected values are worked out here by hand or in
+plain Python numbers, never by the function that the learner writes."""
+
+import math
+import random
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+
+def _iou(a: list[float], b: list[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = width * height if width > 0 and height > 0 else 0.0
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def _pairs(why: str, a: list[list[float]], b: list[list[float]]) -> Case:
+    expected = torch.tensor([[_iou(x, y) for y in b] for x in a]).reshape(len(a), len(b))
+    return Case(why, (torch.tensor(a).reshape(-1, 4), torch.tensor(b).reshape(-1, 4)), expected)
+
+
+def _random_boxes(count: int, seed: int) -> list[list[float]]:
+    rng = random.Random(seed)
+    corners = [(rng.uniform(0, 80), rng.uniform(0, 80)) for _ in range(count)]
+    return [[x, y, x + rng.uniform(5, 60), y + rng.uniform(5, 60)] for x, y in corners]
+
+
+def _slip(side: float, overlap: float) -> Case:
+    return Case(
+        f"side {side} px, overlap {overlap}",
+        (side, overlap),
+        side - side * math.sqrt(2 * overlap / (1 + overlap)),
+    )
+
+
+EXERCISES = {
+    "01.to_cxcywh": Exercise(
+        [
+            Case(
+                "one box, shape (4,)",
+                (torch.tensor([10.0, 20.0, 30.0, 60.0]),),
+                torch.tensor([20.0, 40.0, 20.0, 40.0]),
+            ),
+            Case(
+                "two boxes, shape (2, 4)",
+                (torch.tensor([[0.0, 0.0, 8.0, 2.0], [-4.0, 5.0, 4.0, 9.0]]),),
+                torch.tensor([[4.0, 1.0, 8.0, 2.0], [0.0, 7.0, 8.0, 4.0]]),
+            ),
+            Case(
+                "a batch, shape (2, 1, 4)",
+                (torch.tensor([[[1.0, 1.0, 2.0, 4.0]], [[0.0, 0.0, 1.0, 1.0]]]),),
+                torch.tensor([[[1.5, 2.5, 1.0, 3.0]], [[0.5, 0.5, 1.0, 1.0]]]),
+            ),
+            Case("no box, shape (0, 4)", (torch.zeros(0, 4),), torch.zeros(0, 4)),
+        ],
+        "any shape in front of the 4 works.",
+    ),
+    "01.largest_slip": Exercise(
+        [
+            Case("overlap 1 leaves no room", (50.0, 1.0), 0.0),
+            _slip(100.0, 0.5),
+            _slip(18.0, 0.5),
+            _slip(50.0, 0.75),
+        ],
+        "half the overlap is gone after less than a fifth of the side, along a diagonal.",
+    ),
+    "01.decode": Exercise(
+        [
+            Case(
+                "offsets of zero give the anchor",
+                (torch.zeros(1, 4), torch.tensor([[50.0, 60.0, 20.0, 40.0]])),
+                torch.tensor([[50.0, 60.0, 20.0, 40.0]]),
+            ),
+            Case(
+                "a shift of 1 to the right",
+                (torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[50.0, 60.0, 20.0, 40.0]])),
+                torch.tensor([[52.0, 60.0, 20.0, 40.0]]),
+            ),
+            Case(
+                "a shift of 1 down, on an anchor that is not square",
+                (torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[50.0, 60.0, 20.0, 40.0]])),
+                torch.tensor([[50.0, 64.0, 20.0, 40.0]]),
+            ),
+            Case(
+                "twice as wide, half as high",
+                (
+                    torch.tensor([[0.0, 0.0, math.log(2) / 0.2, -math.log(2) / 0.2]]),
+                    torch.tensor([[50.0, 60.0, 20.0, 40.0]]),
+                ),
+                torch.tensor([[50.0, 60.0, 40.0, 20.0]]),
+            ),
+            Case(
+                "three anchors at once",
+                (
+                    torch.tensor(
+                        [[1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [-5.0, 0.0, 1.0, 1.0]]
+                    ),
+                    torch.tensor(
+                        [[10.0, 10.0, 10.0, 10.0], [5.0, 5.0, 1.0, 2.0], [100.0, 50.0, 40.0, 30.0]]
+                    ),
+                ),
+                torch.tensor(
+                    [
+                        [11.0, 12.0, 10.0, 10.0],
+                        [5.0, 5.0, 1.0, 2.0],
+                        [80.0, 50.0, 40.0 * math.exp(0.2), 30.0 * math.exp(0.2)],
+                    ]
+                ),
+            ),
+        ],
+        "a network's four numbers become a box.",
+    ),
+    "01.pairwise_iou": Exercise(
+        [
+            _pairs("a box with itself", [[0.0, 0.0, 10.0, 10.0]], [[0.0, 0.0, 10.0, 10.0]]),
+            _pairs("slipped by half", [[0.0, 0.0, 10.0, 10.0]], [[5.0, 0.0, 15.0, 10.0]]),
+            _pairs(
+                "boxes that lie apart in both directions",
+                [[0.0, 0.0, 10.0, 10.0]],
+                [[13.0, 13.0, 23.0, 23.0]],
+            ),
+            _pairs("boxes that only touch", [[0.0, 0.0, 10.0, 10.0]], [[10.0, 0.0, 20.0, 10.0]]),
+            _pairs("a box inside another", [[0.0, 0.0, 10.0, 10.0]], [[2.0, 2.0, 7.0, 7.0]]),
+            _pairs(
+                "two boxes of zero area in the same place",
+                [[5.0, 5.0, 5.0, 5.0]],
+                [[5.0, 5.0, 5.0, 5.0]],
+            ),
+            _pairs("no boxes on the left", [], [[0.0, 0.0, 1.0, 1.0]]),
+            _pairs("three boxes against five", _random_boxes(3, seed=1), _random_boxes(5, seed=2)),
+            _pairs("forty against sixty", _random_boxes(40, seed=3), _random_boxes(60, seed=4)),
+        ],
+        "this is the function that lessons 3, 6, 8 and 9 stand on.",
+    ),
+}

@@ -1,0 +1,183 @@
+"""Cases for lesson 2: how many boxes, how large, of what shape, where. Published numbers are typed in from the
+papers and the released code, the rest is worked out in plain Python, never by a function asked for."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from lesson_lib.anchors import SSD300_SCALES, default_boxes
+from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.data.coverage import coverage
+from lesson_lib.data.smears import Smears
+
+ZOOM, WANTED = 0.7, 0.9
+
+
+@cache
+def _held_out() -> list:
+    """Smears that the lesson does not show, of 300 px, with every box ZOOM times as large about its corner."""
+    smears = list(Smears("val", count=24, size=300))
+    return [replace(smear, boxes=smear.boxes * ZOOM) for smear in smears]
+
+
+class Covering:
+    """Equal to seven scales whose 8732 boxes cover WANTED of the cells of every class in smears of ZOOM."""
+
+    def __init__(self) -> None:
+        self.found = "seven numbers between 0 and 2, each larger than the one before"
+
+    def __eq__(self, scales: Any) -> bool:
+        self.__init__()
+        try:
+            scales = tuple(float(s) for s in scales)
+        except (TypeError, ValueError):
+            return False
+        if (
+            len(scales) != 7
+            or list(scales) != sorted(set(scales))
+            or not 0 < scales[0] < scales[-1] < 2
+        ):
+            return False
+        spec = replace(SSD300_SCALES["paper-conv4_3"], scales=scales)
+        found = coverage(_held_out(), default_boxes(spec), 300)
+        shares = [found.recall(found.labels == k) for k in range(3)]
+        self.found = f"{WANTED:.0%} covered of each class; yours: " + ", ".join(
+            f"{name} {share:.0%}" for name, share in zip(("red", "white", "platelets"), shares)
+        )
+        return min(shares) >= WANTED
+
+    def __repr__(self) -> str:
+        return self.found
+
+
+def _map(
+    why: str,
+    grid: tuple[int, int],
+    picture: tuple[int, int],
+    scale: float,
+    following: float,
+    ratios: tuple[float, ...],
+) -> Case:
+    """One map's boxes by loops: row, column, then square, extra square, each ratio and its inverse."""
+    (rows, columns), (height, width) = grid, picture
+    extra = (scale * following) ** 0.5
+    shapes = [(scale, scale), (extra, extra)]
+    for r in ratios:
+        shapes += [(scale * r**0.5, scale / r**0.5), (scale / r**0.5, scale * r**0.5)]
+    boxes = []
+    for row in range(rows):
+        for column in range(columns):
+            cx, cy = (column + 0.5) / columns, (row + 0.5) / rows
+            boxes += [
+                [
+                    (cx - w / 2) * width,
+                    (cy - h / 2) * height,
+                    (cx + w / 2) * width,
+                    (cy + h / 2) * height,
+                ]
+                for w, h in shapes
+            ]
+    return Case(why, (grid, picture, scale, following, ratios), torch.tensor(boxes))
+
+
+EXERCISES = {
+    "02.scales_needed": Exercise(
+        [
+            Case("objects of 23 to 45 px, overlap 0.5: less than an octave", (23.0, 45.0, 0.5), 1),
+            Case("objects of 18 to 130 px, overlap 0.5", (18.0, 130.0, 0.5), 3),
+            Case(
+                "objects of 20 to 80 px, overlap 0.5: two octaves to the pixel",
+                (20.0, 80.0, 0.5),
+                2,
+            ),
+            Case("the same objects, overlap 0.7", (18.0, 130.0, 0.7), 6),
+            Case("objects of 16 to 300 px, overlap 0.5", (16.0, 300.0, 0.5), 5),
+            Case("all objects of one size", (40.0, 40.0, 0.5), 1),
+        ],
+        "you can now say how many sizes of box a data set asks for.",
+    ),
+    "02.count_outputs": Exercise(
+        [
+            Case(
+                "conv4_3 of SSD300 alone, 21 channels of classes",
+                ([(38, 38)], [4], 21),
+                (5776, 144400),
+            ),
+            Case("one map that is not square", ([(2, 5)], [6], 3), (60, 420)),
+            Case(
+                "SSD300",
+                ([(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)], [4, 6, 6, 6, 4, 4], 21),
+                (8732, 218300),
+            ),
+            Case(
+                "SSD512",
+                (
+                    [(64, 64), (32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)],
+                    [4, 6, 6, 6, 6, 4, 4],
+                    21,
+                ),
+                (24564, 614100),
+            ),
+            Case(
+                "RetinaNet at 600 x 600, 80 classes, no background channel",
+                ([(75, 75), (38, 38), (19, 19), (10, 10), (5, 5)], [9] * 5, 80),
+                (67995, 5711580),
+            ),
+        ],
+        "8,732, 24,564 and 67,995 are no mystery any more.",
+    ),
+    "02.release_sides": Exercise(
+        [  # the released prototxt files' min_size and max_size
+            Case("SSD300 for VOC", (300, 6, 10, 20, 90), [30, 60, 111, 162, 213, 264, 315]),
+            Case("SSD300 for COCO", (300, 6, 7, 15, 90), [21, 45, 99, 153, 207, 261, 315]),
+            Case(
+                "SSD512 for VOC",
+                (512, 7, 7, 15, 90),
+                [35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6],
+            ),
+            Case(
+                "SSD512 for COCO",
+                (512, 7, 4, 10, 90),
+                [20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72],
+            ),
+        ],
+        "these are the numbers in the authors' files, to the last digit.",
+    ),
+    "02.my_scales": Exercise(
+        [Case(f"cells {ZOOM} as large, smears you have not seen", (), Covering())],
+        f"at least {WANTED:.0%} of every class, on smears that you did not tune for.",
+    ),
+    "02.boxes_of_map": Exercise(
+        [
+            _map("one cell, no ratio but 1: two squares", (1, 1), (100, 100), 0.25, 0.36, ()),
+            _map("a 2 x 2 map: the order is row, column, box", (2, 2), (100, 100), 0.25, 0.36, ()),
+            _map(
+                "ratio 2: four boxes a cell, all of one area but the extra one",
+                (1, 1),
+                (100, 100),
+                0.25,
+                0.36,
+                (2.0,),
+            ),
+            _map(
+                "2 rows and 5 columns on a picture 200 wide and 100 high",
+                (2, 5),
+                (100, 200),
+                0.1,
+                0.4,
+                (2.0,),
+            ),
+            _map(
+                "conv9_2 of SSD300: 5 x 5 cells, 6 boxes each",
+                (5, 5),
+                (300, 300),
+                0.54,
+                0.71,
+                (2.0, 3.0),
+            ),
+        ],
+        "this is what every SSD in the world does before it looks at a picture.",
+    ),
+}

@@ -1,0 +1,159 @@
+"""Cases for lesson 3: labels by threshold, the smallest object, best pairs first, SSD's whole rule. Small enough
+to work out by hand; what is expected was written down from the overlaps, not by any matching code."""
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+# Four anchors of 10 x 10 px side by side; overlaps of [x1, 0, x2, h] with them are easy fractions.
+STRIP = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10]])
+
+
+def _labels(
+    why: str, best: list[float], positive: float, negative: float, expected: list[int]
+) -> Case:
+    return Case(
+        why, (torch.tensor(best), positive, negative), torch.tensor(expected, dtype=torch.int64)
+    )
+
+
+def _pairs(why: str, overlaps: list[list[float]], expected: list[int]) -> Case:
+    return Case(why, (overlaps,), expected)
+
+
+def _matched(why: str, objects: list[list[float]], threshold: float, expected: list[int]) -> Case:
+    return Case(
+        why,
+        (torch.tensor(objects).reshape(-1, 4), STRIP, threshold),
+        torch.tensor(expected, dtype=torch.int64),
+    )
+
+
+EXERCISES = {
+    "03.labels": Exercise(
+        [
+            _labels("one anchor of each kind", [0.8, 0.45, 0.1], 0.5, 0.4, [1, -1, 0]),
+            _labels("exactly at the upper threshold", [0.5], 0.5, 0.4, [1]),
+            _labels("exactly at the lower threshold", [0.25], 0.5, 0.25, [-1]),
+            _labels(
+                "other thresholds than 0.5 and 0.4",
+                [0.8, 0.65, 0.45, 0.1],
+                0.7,
+                0.3,
+                [1, -1, -1, 0],
+            ),
+            _labels(
+                "two equal thresholds: nothing is ignored", [0.49, 0.5, 0.51], 0.5, 0.5, [0, 1, 1]
+            ),
+            _labels("no anchor", [], 0.5, 0.4, []),
+        ],
+        "and that is RetinaNet's rule, but for the forced matches.",
+    ),
+    "03.input_side": Exercise(
+        [  # 32 sqrt(.5) = 22.6274...
+            Case(
+                "an object of 32 px in a picture of 640 px, threshold 0.25",
+                (32.0, 640, 32, 0.25),
+                320.0,
+            ),
+            Case(
+                "an object of 20 px in a picture of 640 px, anchors of 32 px, threshold 0.5",
+                (20.0, 640, 32, 0.5),
+                724.0773,
+            ),
+            Case("an object of 10 px in a photograph of 2000 px", (10.0, 2000, 32, 0.5), 4525.4834),
+            Case("anchors of 21 px, as in torchvision's SSD300", (20.0, 640, 21, 0.5), 475.1758),
+        ],
+        'you can now answer "how large must my input be?" before you train.',
+    ),
+    "03.best_pairs": Exercise(
+        [
+            _pairs(
+                "no conflict: each object has its own best anchor",
+                [[0.6, 0.1, 0.0], [0.0, 0.2, 0.7]],
+                [0, 2],
+            ),
+            _pairs(
+                "two objects want anchor 0, the second overlaps it more",
+                [[0.5, 0.3, 0.1], [0.8, 0.4, 0.2]],
+                [1, 0],
+            ),
+            _pairs(
+                "two objects want anchor 0, the first overlaps it more",
+                [[0.8, 0.4, 0.2], [0.5, 0.3, 0.1]],
+                [0, 1],
+            ),
+            _pairs(
+                "the loser's second choice is taken as well",
+                [[0.9, 0.2, 0.1], [0.7, 0.6, 0.3], [0.2, 0.8, 0.4]],
+                [0, 2, 1],
+            ),
+            _pairs("equal overlaps: the lower anchor", [[0.3, 0.5, 0.5]], [1]),
+            _pairs(
+                "more objects than anchors: the last one left has none, -1", [[0.5], [0.9]], [-1, 0]
+            ),
+            _pairs("no object", [], []),
+        ],
+        "nobody is left with nothing, and the order of the objects does not matter.",
+    ),
+    "03.match": Exercise(
+        [
+            _matched(
+                "one object that is one of the anchors", [[10, 0, 20, 10]], 0.5, [-1, 0, -1, -1]
+            ),
+            _matched("no object: every anchor is background", [], 0.5, [-1, -1, -1, -1]),
+            _matched(
+                "a small object, overlap 0.2: it gets its best anchor all the same",
+                [[0, 0, 10, 2]],
+                0.5,
+                [0, -1, -1, -1],
+            ),
+            _matched(
+                "an object that reaches the threshold with two anchors",
+                [[0, 0, 20, 10]],
+                0.5,
+                [0, 0, -1, -1],
+            ),
+            _matched(
+                "exactly at the threshold: 0.5 counts",
+                [[0, 0, 20, 10], [20, 0, 30, 5]],
+                0.5,
+                [0, 0, 1, -1],
+            ),
+            # With anchor 0 the first has 8/10, the second 2/10.2; the second's next is anchor 1: .4/12
+            _matched(
+                "two objects want anchor 0: the weaker one takes its next",
+                [[0, 0, 10, 8], [0, 0, 12, 2]],
+                0.5,
+                [0, 1, -1, -1],
+            ),
+            _matched(
+                "the same two in the other order",
+                [[0, 0, 12, 2], [0, 0, 10, 8]],
+                0.5,
+                [1, 0, -1, -1],
+            ),
+            # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are their best ones
+            _matched(
+                "an anchor over the threshold for two objects goes to the one that overlaps it more",
+                [[0, 0, 18, 10], [13, 0, 30, 10]],
+                0.3,
+                [0, 0, 1, -1],
+            ),
+            # Anchor 1 has 80/200 with the first object, over the threshold, and 20/100 with the second, whose best it is
+            _matched(
+                "an anchor that is one object's best and over the threshold for another stays with the first",
+                [[12, 0, 16, 5], [0, 0, 18, 10]],
+                0.3,
+                [1, 0, -1, -1],
+            ),
+            _matched(
+                "threshold 0.8: only the best anchor is left",
+                [[0, 0, 14, 10]],
+                0.8,
+                [0, -1, -1, -1],
+            ),
+        ],
+        "this is SSD's matching, and no object is ever lost.",
+    ),
+}

@@ -1,0 +1,227 @@
+"""Cases for lesson 6: suppression, true or false, counting, average precision. The expected values are lists of
+plain Python numbers, worked out here without the package's functions or by hand."""
+
+import random
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+
+def _iou(a: list[float], b: list[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = width * height if width > 0 and height > 0 else 0.0
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def _row(count: int, step: float, side: float = 10.0) -> list[list[float]]:
+    """Squares in a row, each `step` px to the right of the one before."""
+    return [[i * step, 0.0, i * step + side, side] for i in range(count)]
+
+
+def _crowd(count: int, seed: int) -> tuple[list[list[float]], list[float]]:
+    rng = random.Random(seed)
+    places = [(rng.uniform(0, 60), rng.uniform(0, 60), rng.uniform(15, 30)) for _ in range(count)]
+    return [[x, y, x + s, y + s] for x, y, s in places], rng.sample(
+        [i / count for i in range(1, count + 1)], count
+    )
+
+
+def _kept(boxes: list[list[float]], scores: list[float], threshold: float) -> list[int]:
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        if all(_iou(boxes[i], boxes[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def _nms(
+    why: str,
+    boxes: list[list[float]],
+    scores: list[float],
+    threshold: float,
+    expected: list[int] | None = None,
+) -> Case:
+    expected = _kept(boxes, scores, threshold) if expected is None else expected
+    return Case(
+        why,
+        (torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), threshold),
+        torch.tensor(expected, dtype=torch.int64),
+    )
+
+
+def _true(
+    boxes: list[list[float]], scores: list[float], objects: list[list[float]], iou: float
+) -> list[bool]:
+    true, free = [False] * len(boxes), set(range(len(objects)))
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        over = [(_iou(boxes[i], objects[g]), -g) for g in free if _iou(boxes[i], objects[g]) >= iou]
+        if over:
+            true[i] = True
+            free.remove(-max(over)[1])
+    return true
+
+
+def _judged(
+    why: str, boxes: list, scores: list[float], objects: list, expected: list[bool] | None = None
+) -> Case:
+    expected = _true(boxes, scores, objects, 0.5) if expected is None else expected
+    return Case(
+        why,
+        (
+            torch.tensor(boxes).reshape(-1, 4),
+            torch.tensor(scores),
+            torch.tensor(objects).reshape(-1, 4),
+        ),
+        torch.tensor(expected, dtype=torch.bool),
+    )
+
+
+def _ap(scores: list[float], true: list[bool], objects: int) -> float:
+    """For each object found, in order: the best precision at that recall or beyond; their sum over the objects."""
+    ranked = [hit for _, hit in sorted(zip(scores, true), key=lambda pair: -pair[0])]
+    precision = [sum(ranked[:n]) / n for n in range(1, len(ranked) + 1)]
+    return sum(max(precision[i:]) for i, hit in enumerate(ranked) if hit) / objects
+
+
+def _area(
+    why: str, scores: list[float], true: list[bool], objects: int, expected: float | None = None
+) -> Case:
+    expected = _ap(scores, true, objects) if expected is None else expected
+    return Case(
+        why, (torch.tensor(scores), torch.tensor(true, dtype=torch.bool), objects), expected
+    )
+
+
+def _many(count: int, seed: int) -> tuple[list[float], list[bool], int]:
+    rng = random.Random(seed)
+    scores = rng.sample([i / count for i in range(1, count + 1)], count)
+    true = [rng.random() < score for score in scores]
+    return scores, true, sum(true) + 7
+
+
+SQUARE, HALF_RIGHT, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [80.0, 80.0, 90.0, 90.0]
+EXERCISES = {
+    "06.nms": Exercise(
+        [
+            _nms("two boxes far apart", [SQUARE, FAR], [0.9, 0.8], 0.5, [0, 1]),
+            _nms(
+                "the better box comes second",
+                [SQUARE, [1.0, 0.0, 11.0, 10.0]],
+                [0.6, 0.9],
+                0.5,
+                [1],
+            ),
+            _nms(
+                "three boxes, scores out of order: best first",
+                [FAR, SQUARE, [40.0, 0.0, 50.0, 10.0]],
+                [0.2, 0.7, 0.4],
+                0.5,
+                [1, 2, 0],
+            ),
+            _nms(
+                "an overlap equal to the threshold is not higher",
+                [SQUARE, HALF_RIGHT],
+                [0.9, 0.8],
+                0.5,
+                [0, 1],
+            ),
+            _nms(
+                "a chain: the middle one is dropped, so it drops nobody",
+                _row(3, 3),
+                [0.9, 0.8, 0.7],
+                0.5,
+                [0, 2],
+            ),
+            _nms(
+                "a box inside another",
+                [[0.0, 0.0, 40.0, 40.0], [10.0, 10.0, 20.0, 20.0]],
+                [0.9, 0.8],
+                0.3,
+                [0, 1],
+            ),
+            _nms("no box at all", [], [], 0.5, []),
+            _nms("eighty boxes in a crowd", *_crowd(80, seed=6), 0.45),
+        ],
+        "of many boxes on one cell, one stays.",
+    ),
+    "06.true_or_false": Exercise(
+        [
+            _judged("one object, found", [SQUARE], [0.9], [[1.0, 0.0, 11.0, 10.0]], [True]),
+            _judged("an overlap of exactly 0.5 counts", [HALF_RIGHT], [0.9], [SQUARE], [True]),
+            _judged(
+                "found twice: only once true",
+                [SQUARE, [1.0, 0.0, 11.0, 10.0]],
+                [0.9, 0.8],
+                [SQUARE],
+                [True, False],
+            ),
+            _judged(
+                "the second box has the higher score and goes first",
+                [SQUARE, [1.0, 0.0, 11.0, 10.0]],
+                [0.6, 0.9],
+                [SQUARE],
+                [False, True],
+            ),
+            _judged(
+                "two objects, two boxes on the first",
+                [SQUARE, SQUARE, FAR],
+                [0.9, 0.8, 0.1],
+                [SQUARE, FAR],
+                [True, False, True],
+            ),
+            _judged(
+                "its best object is taken, but another is free and overlaps enough",
+                [SQUARE, [1.0, 0.0, 11.0, 10.0]],
+                [0.9, 0.8],
+                [SQUARE, [3.0, 0.0, 13.0, 10.0]],
+                [True, True],
+            ),
+            _judged("a picture without objects", [SQUARE, FAR], [0.9, 0.8], [], [False, False]),
+            _judged("no detections", [], [], [SQUARE], []),
+            _judged("thirty boxes, twelve objects", *_crowd(30, seed=7), _crowd(12, seed=8)[0]),
+        ],
+        "every detection now has a verdict, and every object at most one finder.",
+    ),
+    "06.counting": Exercise(
+        [
+            Case("one picture, two too many", (torch.tensor([5]), torch.tensor([3])), (2.0, 2.0)),
+            Case(
+                "two too many here, two too few there",
+                (torch.tensor([12, 8]), torch.tensor([10, 10])),
+                (0.0, 2.0),
+            ),
+            Case(
+                "five pictures",
+                (torch.tensor([4, 9, 0, 7, 3]), torch.tensor([5, 9, 1, 4, 7])),
+                (-0.6, 1.8),
+            ),
+        ],
+        "the bias can be zero while every single count is wrong.",
+    ),
+    "06.average_precision": Exercise(
+        [
+            _area("one object, found at once", [0.9], [True], 1, 1.0),
+            _area(
+                "the five detections of this lesson",
+                [0.95, 0.9, 0.8, 0.6, 0.5],
+                [True, False, True, False, True],
+                4,
+                (1 + 2 / 3 + 3 / 5) / 4,
+            ),
+            _area("half of two objects found", [0.9], [True], 2, 0.5),
+            _area("scores out of order", [0.2, 0.9, 0.5], [False, True, True], 2, 1.0),
+            _area(
+                "precision rises again: the best one further right counts",
+                [0.9, 0.8, 0.7, 0.6],
+                [False, True, True, True],
+                3,
+                0.75,
+            ),
+            _area("only false detections", [0.9, 0.8], [False, False], 3, 0.0),
+            _area("no detections", [], [], 3, 0.0),
+            _area("two hundred detections", *_many(200, seed=9)),
+        ],
+        "this is VOC's all-point AP, from an empty function.",
+    ),
+}

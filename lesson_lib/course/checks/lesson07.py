@@ -1,0 +1,213 @@
+"""Cases for lesson 7: receptive fields, L2Norm, the top-down path. The expected values are counted or added up
+here in plain Python, with pixels as sets and maps as lists."""
+
+import math
+import random
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+Map = list[list[list[float]]]  # [channel][row][column]
+
+
+def _seen(layers: list[tuple[int, int, int]]) -> tuple[int, int]:
+    """(field, stride) by following one cell, and its neighbour, back to all the pixels that reach them."""
+    ends = []
+    for cell in (0, 1):
+        reached = {cell}
+        for kernel, stride, dilation in reversed(layers):
+            reached = {
+                place * stride + tap * dilation for place in reached for tap in range(kernel)
+            }
+        ends.append((min(reached), max(reached)))
+    return ends[0][1] - ends[0][0] + 1, ends[1][0] - ends[0][0]
+
+
+def _field(
+    why: str, layers: list[tuple[int, int, int]], expected: tuple[int, int] | None = None
+) -> Case:
+    return Case(why, (layers,), expected or _seen(layers))
+
+
+_STAGE = [(3, 1, 1)] * 3
+_TO_CONV4_3 = [(3, 1, 1), (3, 1, 1), (2, 2, 1)] * 2 + _STAGE + [(2, 2, 1)] + _STAGE
+_TO_FC7 = [*_TO_CONV4_3, (2, 2, 1), *_STAGE, (3, 1, 1), (3, 1, 6), (1, 1, 1)]
+
+
+def _normed(x: Map, scale: list[float]) -> Map:
+    rows, columns = len(x[0]), len(x[0][0])
+    length = [
+        [math.sqrt(sum(c[i][j] ** 2 for c in x)) or 1.0 for j in range(columns)]
+        for i in range(rows)
+    ]
+    return [
+        [[c[i][j] / length[i][j] * s for j in range(columns)] for i in range(rows)]
+        for c, s in zip(x, scale)
+    ]
+
+
+def _norm_case(why: str, x: Map, scale: list[float], expected: Map | None = None) -> Case:
+    return Case(
+        why, (torch.tensor([x]), torch.tensor(scale)), torch.tensor([expected or _normed(x, scale)])
+    )
+
+
+def _two_pictures(why: str, first: Case, second: Case) -> Case:
+    """Two cases with the same last argument as one batch of two pictures."""
+
+    def join(a, b):
+        return (
+            torch.cat([a, b])
+            if isinstance(a, torch.Tensor)
+            else [torch.cat(pair) for pair in zip(a, b)]
+        )
+
+    return Case(
+        why,
+        (join(first.args[0], second.args[0]), first.args[1]),
+        join(first.expected, second.expected),
+    )
+
+
+def _random_map(channels: int, rows: int, columns: int, seed: int) -> Map:
+    rng = random.Random(seed)
+    return [
+        [[rng.uniform(-1, 1) for _ in range(columns)] for _ in range(rows)] for _ in range(channels)
+    ]
+
+
+def _merged(maps: list[Map], weights: list[list[list[float]]]) -> list[Map]:
+    """From the coarsest map down: weights[l][d][c] mixes channels, the map above is copied into the cells it covers."""
+    above, result = None, []
+    for x, mix in zip(reversed(maps), reversed(weights)):
+        rows, columns = len(x[0]), len(x[0][0])
+        here = [
+            [
+                [
+                    sum(m * c[i][j] for m, c in zip(row, x))
+                    + (
+                        0.0
+                        if above is None
+                        else above[d][i * len(above[d]) // rows][j * len(above[d][0]) // columns]
+                    )
+                    for j in range(columns)
+                ]
+                for i in range(rows)
+            ]
+            for d, row in enumerate(mix)
+        ]
+        above = here
+        result.insert(0, here)
+    return result
+
+
+def _pyramid(why: str, maps: list[Map], weights: list[list[list[float]]]) -> Case:
+    return Case(
+        why,
+        ([torch.tensor([x]) for x in maps], [torch.tensor(w) for w in weights]),
+        [torch.tensor([x]) for x in _merged(maps, weights)],
+    )
+
+
+def _random_pyramid(
+    why: str, sizes: list[tuple[int, int]], channels: list[int], width: int, seed: int
+) -> Case:
+    maps = [_random_map(c, *size, seed + i) for i, (c, size) in enumerate(zip(channels, sizes))]
+    weights = [_random_map(1, width, c, seed + 10 + i)[0] for i, c in enumerate(channels)]
+    return _pyramid(why, maps, weights)
+
+
+def _two_maps(seed: int) -> Case:
+    """Maps by `seed`, mixed by weights that are always the same."""
+    maps = [_random_map(2, 2, 4, seed), _random_map(3, 1, 2, seed + 1)]
+    return _pyramid("", maps, [_random_map(1, 2, c, c)[0] for c in (2, 3)])
+
+
+EXERCISES = {
+    "07.receptive_field": Exercise(
+        [
+            _field("one 3 x 3 convolution", [(3, 1, 1)], (3, 1)),
+            _field("two of them", [(3, 1, 1), (3, 1, 1)], (5, 1)),
+            _field("stride 2 first, then 3 x 3", [(3, 2, 1), (3, 1, 1)], (7, 2)),
+            _field("3 x 3 first, then stride 2", [(3, 1, 1), (3, 2, 1)], (5, 2)),
+            _field("a 1 x 1 convolution adds nothing", [(3, 2, 1), (1, 1, 1)], (3, 2)),
+            _field("dilation 6 reaches further", [(3, 1, 6)], (13, 1)),
+            _field("no layer at all: the pixel itself", [], (1, 1)),
+            _field("VGG16 to conv4_3", _TO_CONV4_3, (92, 8)),
+            _field("SSD's VGG16 to fc7, with pool5 and holes", _TO_FC7, (420, 16)),
+        ],
+        "what a cell can see, and how far its neighbour stands.",
+    ),
+    "07.l2norm": Exercise(
+        [
+            _norm_case(
+                "one cell with the values 3 and 4",
+                [[[3.0]], [[4.0]]],
+                [1.0, 1.0],
+                [[[0.6]], [[0.8]]],
+            ),
+            _norm_case("the learned scale", [[[3.0]], [[4.0]]], [20.0, 10.0], [[[12.0]], [[8.0]]]),
+            _norm_case(
+                "two cells: each has its own length",
+                [[[3.0, 0.0]], [[4.0, 5.0]]],
+                [1.0, 1.0],
+                [[[0.6, 0.0]], [[0.8, 1.0]]],
+            ),
+            _norm_case(
+                "a cell of zeros stays zero",
+                [[[0.0, 2.0]], [[0.0, 0.0]]],
+                [20.0, 20.0],
+                [[[0.0, 20.0]], [[0.0, 0.0]]],
+            ),
+            _norm_case(
+                "six channels, 4 x 3 cells",
+                _random_map(6, 4, 3, seed=1),
+                [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            ),
+            _two_pictures(
+                "two pictures: each cell of each has its own length",
+                *(_norm_case("", _random_map(2, 2, 2, seed), [1.0, 2.0]) for seed in (2, 3)),
+            ),
+        ],
+        "every cell speaks with the same loudness.",
+    ),
+    "07.top_down": Exercise(
+        [
+            _pyramid("one map only: mixed, nothing to add", [[[[1.0, 2.0]]]], [[[3.0]]]),
+            _pyramid(
+                "two maps, one channel",
+                [[[[1.0, 2.0], [3.0, 4.0]]], [[[10.0]]]],
+                [[[1.0]], [[1.0]]],
+            ),
+            _pyramid(
+                "a coarse map of 1 x 2 above one of 2 x 4: each value is copied, none is averaged",
+                [[[[0.0] * 4] * 2], [[[1.0, 5.0]]]],
+                [[[1.0]], [[1.0]]],
+            ),
+            _random_pyramid(
+                "two channels from three: the 1 x 1 convolution mixes them",
+                [(2, 2), (1, 1)],
+                [3, 3],
+                2,
+                3,
+            ),
+            _random_pyramid(
+                "three maps: the middle one passes on what it was given",
+                [(4, 4), (2, 2), (1, 1)],
+                [2, 3, 4],
+                2,
+                5,
+            ),
+            _random_pyramid(
+                "5 rows, then 3, then 2, as odd pictures give",
+                [(5, 7), (3, 4), (2, 2)],
+                [2, 2, 3],
+                3,
+                7,
+            ),
+            _two_pictures("two pictures", _two_maps(11), _two_maps(13)),
+        ],
+        "P5 to P3, from an empty function.",
+    ),
+}

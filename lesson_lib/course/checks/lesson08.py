@@ -1,0 +1,178 @@
+"""Cases for lesson 8: a row's place, flattening a head, scores without the background, SSD's loss. The expected
+values come from plain Python numbers and loops, never from the library."""
+
+import math
+import random
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
+
+
+def _numbered(why: str, pictures: int, rows: int, columns: int, per_cell: int, values: int) -> Case:
+    """A map whose every entry is another number, and the list of rows that belongs to it."""
+    shape = (pictures, per_cell * values, rows, columns)
+    number = {
+        (b, ch, y, x): float(((b * shape[1] + ch) * rows + y) * columns + x)
+        for b in range(pictures)
+        for ch in range(shape[1])
+        for y in range(rows)
+        for x in range(columns)
+    }
+    expected = [
+        [
+            [number[b, a * values + v, y, x] for v in range(values)]
+            for y in range(rows)
+            for x in range(columns)
+            for a in range(per_cell)
+        ]
+        for b in range(pictures)
+    ]
+    return Case(
+        why, (torch.arange(math.prod(shape)).float().reshape(shape), values), torch.tensor(expected)
+    )
+
+
+def _address(why: str, row: int, maps: list[tuple[int, int, int]] = SSD300_MAPS) -> Case:
+    """Found by counting through all rows."""
+    places = [
+        (level, y, x, box)
+        for level, (rows, columns, k) in enumerate(maps)
+        for y in range(rows)
+        for x in range(columns)
+        for box in range(k)
+    ]
+    return Case(why, (row, maps), places[row])
+
+
+def _probabilities(why: str, *boxes: list[float], shift: float = 0.0) -> Case:
+    """Logits made from probabilities (background first), and what one reads off them."""
+    best = [max(range(len(p) - 1), key=lambda k, p=p: p[k + 1]) for p in boxes]
+    logits = torch.tensor([[math.log(p) + shift for p in box] for box in boxes])
+    return Case(
+        why,
+        (logits,),
+        (torch.tensor([box[k + 1] for box, k in zip(boxes, best)]), torch.tensor(best)),
+    )
+
+
+def ssd_loss_by_loops(
+    logits: list, deltas: list, labels: list, targets: list, positive: list
+) -> tuple[float, float]:
+    """SSD's two losses, one default box after the other; nested lists [picture][box] of plain numbers."""
+    cls = box = matched = 0.0
+    for z, d, k, t, is_positive in zip(logits, deltas, labels, targets, positive):
+        background = []
+        for i, found in enumerate(is_positive):
+            total = math.log(sum(map(math.exp, z[i])))
+            if not found:
+                background.append(total - z[i][0])
+                continue
+            matched += 1
+            cls += total - z[i][k[i] + 1]
+            errors = [abs(x - y) for x, y in zip(d[i], t[i])]
+            box += sum(e * e / 2 if e < 1 else e - 0.5 for e in errors)
+        cls += sum(sorted(background, reverse=True)[: 3 * sum(is_positive)])
+    return (cls / matched, box / matched) if matched else (0.0, 0.0)
+
+
+def _batch(
+    why: str, positive: list[list[bool]], seed: int = 0, spread: float = 1.0, unmatched: float = 0.0
+) -> Case:
+    """A random batch with K = 3; `unmatched` stands in the box targets of boxes without an object."""
+    rng = random.Random(seed)
+    shape = [(found, rng.randrange(3)) for row in positive for found in row]
+    size = len(positive[0])
+    rows = {
+        "logits": [[rng.gauss(0, spread) for _ in range(4)] for _ in shape],
+        "deltas": [[rng.gauss(0, spread) for _ in range(4)] for _ in shape],
+        "labels": [label for _, label in shape],
+        "targets": [
+            [rng.gauss(0, 1) if found else unmatched for _ in range(4)] for found, _ in shape
+        ],
+    }
+    nested = [[row[i : i + size] for i in range(0, len(shape), size)] for row in rows.values()] + [
+        positive
+    ]
+    return Case(why, tuple(map(torch.tensor, nested)), ssd_loss_by_loops(*nested))
+
+
+EXERCISES = {
+    "08.address": Exercise(
+        [
+            _address("the first row of all", 0),
+            _address("the last box of the first cell", 3),
+            _address("the next cell of the row", 4),
+            _address("the first cell of the second row", 38 * 4),
+            _address("the last row of conv4_3", 5775),
+            _address("the first row of fc7", 5776),
+            _address("row 6,420", 6420),
+            _address("the last row of all", 8731),
+            _address("a map that is not square", 30, [(2, 3, 4), (1, 2, 4)]),
+        ],
+        "any of the 8,732 rows has its place in the picture.",
+    ),
+    "08.flatten": Exercise(
+        [
+            _numbered("one cell with one box", 1, 1, 1, 1, 4),
+            _numbered("one cell with two boxes", 1, 1, 1, 2, 4),
+            _numbered("a row of three cells", 1, 1, 3, 1, 2),
+            _numbered("2 rows, 3 columns, 2 boxes", 1, 2, 3, 2, 4),
+            _numbered("two pictures, 6 boxes a cell", 2, 3, 2, 6, 4),
+        ],
+        "each row of numbers is beside its own default box.",
+    ),
+    "08.scores": Exercise(
+        [
+            _probabilities("a red cell (class 0) at 0.7", [0.2, 0.7, 0.06, 0.04]),
+            _probabilities("a platelet (class 2) at 0.5", [0.3, 0.1, 0.1, 0.5]),
+            _probabilities("a box that is background at 0.9", [0.9, 0.02, 0.06, 0.02]),
+            _probabilities(
+                "the same with 7 added to every logit", [0.9, 0.02, 0.06, 0.02], shift=7.0
+            ),
+            _probabilities("three boxes, one class", [0.4, 0.6], [0.99, 0.01], [0.5, 0.5]),
+        ],
+        "the background takes its share of the softmax, and is no answer.",
+    ),
+    "08.ssd_loss": Exercise(
+        [
+            Case(
+                "one positive of four, all logits 0",
+                (
+                    torch.zeros(1, 4, 4),
+                    torch.zeros(1, 4, 4),
+                    torch.zeros(1, 4).long(),
+                    torch.zeros(1, 4, 4),
+                    torch.tensor([[True, False, False, False]]),
+                ),
+                (4 * math.log(4), 0.0),
+            ),
+            _batch("one positive, three negatives", [[True, False, False, False]], seed=1),
+            _batch(
+                "one positive, nine negatives: only three are mined",
+                [[False] * 6 + [True] + [False] * 3],
+                seed=2,
+            ),
+            _batch("large errors of the offsets", [[True, False, True, False]], seed=3, spread=4.0),
+            _batch("two negatives for two positives", [[True, False, True, False]], seed=4),
+            _batch(
+                "two pictures, one without an object", [[True] + [False] * 7, [False] * 8], seed=5
+            ),
+            _batch(
+                "two pictures: each has a quota of its own",
+                [[True] * 2 + [False] * 10, [True] + [False] * 11],
+                seed=6,
+            ),
+            _batch(
+                "offsets of unmatched boxes are infinite",
+                [[True] + [False] * 7],
+                seed=7,
+                unmatched=-math.inf,
+            ),
+            _batch("no object at all", [[False] * 5, [False] * 5], seed=8),
+        ],
+        "lessons 1, 3 and 5 in one function: this is what SSD is trained with.",
+    ),
+}

@@ -1,0 +1,179 @@
+"""Cases for lesson 9: the first loss, parameters of the shared heads, RetinaNet's loss. The expected values come from
+plain Python numbers and loops, never from the library."""
+
+import math
+import random
+
+import torch
+
+from lesson_lib.course.checks import Case, Exercise
+
+
+def _first(
+    why: str,
+    anchors: tuple[int, int, int],
+    pi: float,
+    gamma: float,
+    alpha: float | None,
+    expected: float,
+) -> Case:
+    """anchors: how many, of how many classes, and how many of them are positive."""
+    return Case(why, (*anchors, pi, gamma, alpha), expected)
+
+
+NO_AT_1_PERCENT, NO_AT_10_PERCENT = 0.01005033585, 0.10536051566  # -log(.99), -log(.9)
+
+
+def retinanet_loss_by_loops(
+    logits: list, deltas: list, labels: list, targets: list, state: list
+) -> tuple[float, float]:
+    """RetinaNet's two losses, one anchor and class after the other; nested lists [picture][anchor]."""
+    cls = box = matched = 0.0
+    for z, d, k, t, states in zip(logits, deltas, labels, targets, state):
+        for i, anchor in enumerate(states):
+            if anchor == -1:
+                continue
+            for c, logit in enumerate(z[i]):
+                is_class = anchor == 1 and c == k[i]
+                towards = logit if is_class else -logit  # p_t = sigmoid(towards)
+                surprise = -towards if towards < -500 else math.log1p(math.exp(-towards))
+                wrong = math.exp(-towards - surprise)  # 1 - p_t
+                cls += (0.25 if is_class else 0.75) * wrong**2 * surprise  # surprise is -log(p_t)
+            if anchor == 1:
+                matched += 1
+                errors = [abs(x - y) for x, y in zip(d[i], t[i])]
+                box += sum(4.5 * e * e if e < 1 / 9 else e - 1 / 18 for e in errors)
+    return cls / max(1, matched), box / max(1, matched)
+
+
+def _batch(
+    why: str,
+    state: list[list[int]],
+    seed: int = 0,
+    spread: float = 1.0,
+    classes: int = 3,
+    unmatched: float = 0.0,
+) -> Case:
+    """A random batch; `unmatched` stands in the box targets of anchors without an object."""
+    rng = random.Random(seed)
+    flat = [label for row in state for label in row]
+    size = len(state[0])
+    rows = [
+        [[rng.gauss(0, spread) for _ in range(classes)] for _ in flat],
+        [[rng.gauss(0, 1) for _ in range(4)] for _ in flat],
+        [rng.randrange(classes) for _ in flat],
+        [[rng.gauss(0, 1) if label == 1 else unmatched for _ in range(4)] for label in flat],
+    ]
+    nested = [[row[i : i + size] for i in range(0, len(flat), size)] for row in rows] + [state]
+    return Case(why, tuple(map(torch.tensor, nested)), retinanet_loss_by_loops(*nested))
+
+
+EXERCISES = {
+    "09.first_loss": Exercise(
+        [
+            _first(
+                "one anchor of background, one class, p = 0.5, cross entropy",
+                (1, 1, 0),
+                0.5,
+                0.0,
+                None,
+                math.log(2),
+            ),
+            _first(
+                "100,000 anchors, 80 classes, p = 0.5, cross entropy",
+                (100_000, 80, 0),
+                0.5,
+                0.0,
+                None,
+                8e6 * math.log(2),
+            ),
+            _first(
+                "the same with the prior 0.01",
+                (100_000, 80, 0),
+                0.01,
+                0.0,
+                None,
+                8e6 * NO_AT_1_PERCENT,
+            ),
+            _first(
+                "focal loss without the prior",
+                (100_000, 80, 0),
+                0.5,
+                2.0,
+                0.25,
+                8e6 * 0.75 * 0.25 * math.log(2),
+            ),
+            _first(
+                "focal loss with the prior",
+                (100_000, 80, 0),
+                0.01,
+                2.0,
+                0.25,
+                8e6 * 0.75 * 1e-4 * NO_AT_1_PERCENT,
+            ),
+            _first(
+                "one anchor with an object, three classes, p = 0.1, cross entropy",
+                (1, 3, 1),
+                0.1,
+                0.0,
+                None,
+                math.log(10) + 2 * NO_AT_10_PERCENT,
+            ),
+            _first(
+                "four of ten anchors with an object",
+                (10, 2, 4),
+                0.1,
+                0.0,
+                None,
+                (4 * math.log(10) + 16 * NO_AT_10_PERCENT) / 4,
+            ),
+            _first(
+                "objects under focal loss",
+                (100_000, 80, 100),
+                0.01,
+                2.0,
+                0.25,
+                0.25 * 0.9801 * math.log(100) + 7_999_900 * 0.75 * 1e-4 * NO_AT_1_PERCENT / 100,
+            ),
+        ],
+        "from five and a half million to six, and what the objects add, before a single step.",
+    ),
+    "09.head_parameters": Exercise(
+        [
+            Case("one channel, one anchor a cell, one class", (1, 1, 1), 4 * 10 * 2 + 10 + 40),
+            Case(
+                "the paper's: 256 channels, 9 anchors a cell, 80 classes", (256, 9, 80), 6_463_220
+            ),
+            Case("64 channels, 9 anchors, 3 classes", (64, 9, 3), 331_775),
+        ],
+        "five levels, and not one parameter more than for a single one.",
+    ),
+    "09.retinanet_loss": Exercise(
+        [
+            Case(
+                "one negative anchor, logit 0",
+                (
+                    torch.zeros(1, 1, 1),
+                    torch.zeros(1, 1, 4),
+                    torch.zeros(1, 1).long(),
+                    torch.zeros(1, 1, 4),
+                    torch.zeros(1, 1).long(),
+                ),
+                (0.75 * 0.25 * math.log(2), 0.0),
+            ),
+            _batch("one positive, one negative", [[1, 0]], seed=1),
+            _batch("an ignored anchor", [[1, 0, -1, -1]], seed=2),
+            _batch("two positives: divided by both", [[1, 0, 1, 0]], seed=3),
+            _batch("two pictures, one without an object", [[1, 1, 0, 0], [0, 0, 0, 0]], seed=4),
+            _batch("no object at all: the background still teaches", [[0, 0, -1]], seed=5),
+            _batch(
+                "offsets of unmatched anchors are infinite",
+                [[1, 0, -1]],
+                seed=6,
+                unmatched=-math.inf,
+            ),
+            _batch("logits beyond 100", [[1, 0, 1, 0]], seed=7, spread=150.0, classes=2),
+        ],
+        "lessons 1, 3 and 4 in one function: this is what RetinaNet is trained with.",
+    ),
+}

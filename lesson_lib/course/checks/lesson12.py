@@ -1,0 +1,152 @@
+"""Cases for lesson 12: what a difference between runs is worth, orders that agree, the museum, boxes that follow.
+
+Expected values are worked out in plain Python; the diagnoses are checked by `museum.is_right`."""
+
+import math
+import statistics
+
+import torch
+from torch import Tensor
+
+from lesson_lib.course.checks import Case, Exercise
+
+Pair = tuple[Tensor, Tensor]
+
+
+def _in_noise(why: str, a: list[float], b: list[float]) -> Case:
+    spread = statistics.variance(a) / len(a) + statistics.variance(b) / len(b)
+    return Case(why, (a, b), (sum(b) / len(b) - sum(a) / len(a)) / math.sqrt(spread))
+
+
+def _agreement(why: str, paper: list[float], here: list[float]) -> Case:
+    ordered = [(a, b) for a in zip(paper, here) for b in zip(paper, here) if a[0] < b[0]]
+    return Case(why, (paper, here), len([1 for a, b in ordered if a[1] < b[1]]) / len(ordered))
+
+
+# ---- augmentations, right and wrong: image (3, H, W) uint8, boxes (N, 4) xyxy -> both, changed -----------
+
+
+def _nothing(image: Tensor, boxes: Tensor) -> Pair:
+    return image, boxes
+
+
+def _mirror(image: Tensor, boxes: Tensor, width: int | None = None) -> Pair:
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width = image.shape[2] if width is None else width
+    return image.flip(2), torch.stack((width - x2, y1, width - x1, y2), 1)
+
+
+def _forgets(image: Tensor, boxes: Tensor) -> Pair:
+    return image.flip(2), boxes
+
+
+def _boxes_only(image: Tensor, boxes: Tensor) -> Pair:
+    return image, _mirror(image, boxes)[1]
+
+
+def _by_height(image: Tensor, boxes: Tensor) -> Pair:
+    return _mirror(image, boxes, image.shape[1])
+
+
+def _counts_pixels(image: Tensor, boxes: Tensor) -> Pair:
+    return _mirror(image, boxes, image.shape[2] - 1)
+
+
+def _upside_forgotten(image: Tensor, boxes: Tensor) -> Pair:
+    return image.flip(1), boxes
+
+
+def _corners_crossed(image: Tensor, boxes: Tensor) -> Pair:
+    return image.flip(2), _mirror(image, boxes)[1][:, [2, 1, 0, 3]]
+
+
+def _transpose(image: Tensor, boxes: Tensor) -> Pair:
+    return image.transpose(1, 2), boxes[:, [1, 0, 3, 2]]
+
+
+def _half(image: Tensor, boxes: Tensor) -> Pair:
+    return image[:, ::2, ::2], boxes / 2
+
+
+def _half_forgotten(image: Tensor, boxes: Tensor) -> Pair:
+    return image[:, ::2, ::2], boxes
+
+
+def _darker(image: Tensor, boxes: Tensor) -> Pair:
+    return image // 2, boxes
+
+
+def _boxes_shrunk(image: Tensor, boxes: Tensor) -> Pair:
+    middle = (boxes + boxes[:, [2, 3, 0, 1]]) / 2
+    return image, (boxes + middle) / 2
+
+
+def _canvas(image: Tensor, boxes: Tensor) -> Pair:
+    canvas = torch.full((3, image.shape[1] + 20, image.shape[2] + 30), 117, dtype=torch.uint8)
+    canvas[:, 12 : 12 + image.shape[1], 7 : 7 + image.shape[2]] = image
+    return canvas, boxes + torch.tensor([7.0, 12.0, 7.0, 12.0])
+
+
+def _canvas_swapped(image: Tensor, boxes: Tensor) -> Pair:
+    return _canvas(image, boxes)[0], boxes + torch.tensor([12.0, 7.0, 12.0, 7.0])
+
+
+LETTERS = "ABCDEFGH"
+EXERCISES = {
+    "12.in_noise": Exercise(
+        [
+            _in_noise("two settings that differ by one", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0]),
+            _in_noise(
+                "the second is worse: the number is negative",
+                [20.0, 24.0, 22.0],
+                [21.0, 19.0, 18.5],
+            ),
+            _in_noise("the same mean", [1.0, 3.0], [0.0, 4.0]),
+            _in_noise(
+                "three seeds against five", [10.0, 12.0, 11.0], [15.0, 14.0, 15.5, 14.5, 16.0]
+            ),
+        ],
+        "below about 2 it is not worth a sentence in a paper.",
+    ),
+    "12.agreement": Exercise(
+        [
+            _agreement("the same order", [30.2, 31.1, 34.0], [5.0, 6.0, 9.0]),
+            _agreement("the opposite order", [30.2, 31.1, 34.0], [9.0, 6.0, 5.0]),
+            _agreement("one pair of three exchanged", [65.5, 71.6, 74.3], [40.0, 52.0, 51.0]),
+            _agreement("four settings", [31.1, 32.9, 34.0, 32.2], [20.0, 25.0, 28.0, 19.0]),
+            _agreement(
+                "two equal in the paper: five pairs count",
+                [31.1, 32.8, 31.1, 36.0],
+                [23.0, 22.0, 19.0, 21.0],
+            ),
+        ],
+        "1 is the paper's order, one half is what chance gives.",
+    ),
+    "12.museum": Exercise(
+        [
+            Case(f"exhibit {letter}: is your diagnosis right?", (letter,), True)
+            for letter in LETTERS
+        ],
+        "all eight. You would have found them at work, too.",
+    ),
+    "12.boxes_follow": Exercise(
+        [
+            Case("a step that changes nothing", (_nothing,), True),
+            Case("a correct mirror", (_mirror,), True),
+            Case("a mirror that forgets the boxes", (_forgets,), False),
+            Case("boxes mirrored, picture not", (_boxes_only,), False),
+            Case("a mirror that takes the height for the width", (_by_height,), False),
+            Case("upside down, boxes forgotten", (_upside_forgotten,), False),
+            Case("a mirror with W - 1 - x, as if boxes counted pixels", (_counts_pixels,), False),
+            Case("a mirror that leaves x1 > x2", (_corners_crossed,), False),
+            Case("a correct transposition", (_transpose,), True),
+            Case("half the size, correct", (_half,), True),
+            Case("half the size, boxes forgotten", (_half_forgotten,), False),
+            Case("boxes of half the size, in the middle of their objects", (_boxes_shrunk,), False),
+            Case("only darker", (_darker,), True),
+            Case("a grey canvas around it, correct", (_canvas,), True),
+            Case("a grey canvas, x and y exchanged", (_canvas_swapped,), False),
+        ],
+        "this test, six lines long, would have caught exhibits that cost people weeks.",
+    ),
+}
