@@ -176,7 +176,9 @@ def test_smears_are_always_at_hand():
 
 
 def test_an_unknown_name_meets_the_nearest_one():
-    with pytest.raises(ValueError, match="'bcdd'; did you mean 'bccd'.* voc:DIR and coco:FILE"):
+    with pytest.raises(
+        ValueError, match="'bcdd'; did you mean 'bccd'.* voc:DIR, coco:FILE and yolo:DIR"
+    ):
         open_dataset("bcdd")
     with pytest.raises(ValueError, match="There are smears, aquarium"):
         open_dataset("zzzzzzzz")

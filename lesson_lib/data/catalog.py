@@ -12,7 +12,7 @@ from lesson_lib.data.coco import CocoJson
 from lesson_lib.data.smears import Smears
 from lesson_lib.data.transfer import check_sha256, fetch, tree_digest, unpack
 from lesson_lib.data.voc import VocFolder
-from lesson_lib.data.yolo import yolo_to_coco
+from lesson_lib.data.yolo import YoloFolder, yolo_to_coco
 
 CARDS = REPOSITORY / "data" / "cards"  # NAME.json: facts for this file; NAME.md: the card to read
 DOWNLOADS = REPOSITORY / "data" / "downloads"
@@ -34,7 +34,7 @@ def facts(name: str) -> dict:
         raise ValueError(
             f"No data set is called {name!r}"
             + (f"; did you mean {near[0]!r}?" if near else ".")
-            + f" There are {', '.join(names())}, and your own as voc:DIR and coco:FILE."
+            + f" There are {', '.join(names())}, and your own as voc:DIR, coco:FILE and yolo:DIR."
         )
     return json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -54,7 +54,8 @@ def open_dataset(name: str, split: str = "train", **options) -> Smears | Annotat
 
     name   "smears" (drawn here, always at hand; options go to Smears); a name of the catalogue; voc:DIR, a
            folder in VOC's layout; coco:FILE, a COCO JSON file. FILE may hold {split}; a folder stands for
-           FOLDER/annotations/{split}.json. Options go to the reader.
+           FOLDER/annotations/{split}.json; yolo:DIR or yolo:DIR/data.yaml, labels in YOLO's text form.
+           Options go to the reader.
     split  "train", "val", "test", or "trainval": the first two together
     Raises ValueError for an unknown name or split, FileNotFoundError for what is not on this machine.
     """
@@ -65,6 +66,8 @@ def open_dataset(name: str, split: str = "train", **options) -> Smears | Annotat
         return VocFolder(Path(place).expanduser(), split, **options)
     if kind == "coco" and place:
         return _open_coco(Path(place).expanduser(), split, **options)
+    if kind == "yolo" and place:
+        return YoloFolder(place, split, **options)
     folder = find_dataset(name)
     if folder is None:
         raise FileNotFoundError(

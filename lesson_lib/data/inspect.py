@@ -1,9 +1,11 @@
 """What is wrong with a data set: every picture is read once, every finding names its file."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from glob import escape, glob
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from lesson_lib.data.annotated import Annotated, read_picture
 from lesson_lib.data.catalog import facts, open_dataset
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.data.voc import ENDINGS, VocFolder, voc_splits
+from lesson_lib.data.yolo import YoloFolder, looks_like_yolo, yolo_splits
 
 ALIKE = 0.95  # correlation of two thumbnails; pictures of different things stay below 0.8
 ODD = 0.1  # a class that no more than this share of a split's pictures lacks is usual
@@ -63,7 +66,8 @@ def inspect_dataset(
 ) -> Report:
     """Read all of a data set and report what is wrong; nothing that is wrong with a picture stops it.
 
-    what     a name of the catalogue, voc:DIR, coco:FILE, a folder in either layout, or open splits by name
+    what     a name of the catalogue, voc:DIR, coco:FILE, yolo:DIR, a folder in one of these layouts, or
+             open splits by name
     classes  those that are expected; any other is then a problem
     Raises ValueError or FileNotFoundError with one sentence where there is no data set at all.
     """
@@ -73,6 +77,8 @@ def inspect_dataset(
         report.pictures[split], report.counts[split] = len(data), Counter()
         for problem in data.problems:
             report.problems[problem.kind].append(f"{split}: {problem}")
+        for remark in getattr(data, "remarks", ()):
+            report.remarks[remark.kind].append(f"{split}: {remark}")
         for entry in data.entries:
             where = f"{split}: {entry.id}{entry.path.suffix}"
             named = [data.classes[k] for k in entry.target["labels"]]
@@ -107,9 +113,9 @@ def inspect_dataset(
 
 def open_splits(what: str, classes: Iterable[str] | None = None) -> dict[str, Annotated]:
     """Every split of a data set, by name; a VOC folder without lists is one split, "all"."""
-    kind, _, place = what.partition(":") if what.startswith(("voc:", "coco:")) else ("", "", what)
-    if not kind and Path(place).is_dir():
-        kind = "coco" if (Path(place) / "annotations").is_dir() else "voc"
+    kind, _, place = what.partition(":")
+    if kind not in ("voc", "coco", "yolo"):
+        kind, place = _guessed(Path(what)), what
     if kind == "voc":
         lists = voc_splits(Path(place))
         parts = [s for s in lists if s != "trainval" or not {"train", "val"} <= set(lists)] or [
@@ -117,11 +123,35 @@ def open_splits(what: str, classes: Iterable[str] | None = None) -> dict[str, An
         ]
         return {split: VocFolder(place, split, classes) for split in parts}
     if kind == "coco":
-        folder = Path(place) / "annotations"
-        return {
-            file.stem: CocoJson(file) for file in (sorted(folder.glob("*.json")) or [Path(place)])
-        }
+        return {split: CocoJson(file) for split, file in _coco_files(place).items()}
+    if kind == "yolo":
+        return {split: YoloFolder(place, split, classes) for split in yolo_splits(place)}
     return {split: open_dataset(what, split) for split in facts(what)["pictures"]}
+
+
+def _guessed(place: Path) -> str:
+    """The layout of a path that is given without voc:, coco: or yolo:; "" for a name of the catalogue."""
+    if place.is_file():
+        return {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(place.suffix, "")
+    if not place.is_dir():
+        return ""
+    if (place / "annotations").is_dir() and not (place / "ImageSets").is_dir():
+        return "coco"
+    return "yolo" if not (place / "Annotations").is_dir() and looks_like_yolo(place) else "voc"
+
+
+def _coco_files(place: str) -> dict[str, Path]:
+    """The files of coco:PLACE by split: of a folder, of a name that holds {split}, or the one file."""
+    if "{split}" not in place:
+        folder = Path(place) / "annotations"
+        return {file.stem: file for file in sorted(folder.glob("*.json")) or [Path(place)]}
+    before, *others = map(re.escape, place.split("{split}"))
+    pattern = re.compile(before + "(?P<split>[^/]+)" + "(?P=split)".join(others))
+    files = sorted(glob(escape(place).replace("{split}", "*")))
+    found = {m["split"]: Path(file) for file in files if (m := pattern.fullmatch(file))}
+    if not found:
+        raise FileNotFoundError(f"No file is called {place}, whatever stands for {{split}}.")
+    return found
 
 
 def _look_at_boxes(

@@ -29,7 +29,9 @@ def _whole(why: str, sums: list[float], positives: list[int]) -> Case:
 
 
 def _gather(why: str, items: int, world: int) -> Case:
-    names = ["hen", "cat", "owl", "ant", "fox", "bee", "dog"][:items]  # in no order that a sort could find
+    names = ["hen", "cat", "owl", "ant", "fox", "bee", "dog"][
+        :items
+    ]  # in no order that a sort could find
     return Case(
         why,
         ([[name for i, name in enumerate(names) if i % world == rank] for rank in range(world)],),
