@@ -25,6 +25,7 @@ from lesson_lib.config import describe_machine
 from lesson_lib.data.catalog import open_dataset
 from lesson_lib.detectors.ssd import SSD
 from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.files import write_whole
 from lesson_lib.training.loop import predict, train
 from lesson_lib.training.recipes import MODELS, NAMED, build_model
 
@@ -176,13 +177,8 @@ def seconds(step: Callable[[], None], rounds: int) -> float:
 
 def _write(file: Path, content: dict[str, Any]) -> None:
     """All of it or nothing, with the machine and the date."""
-    part = file.with_suffix(".part")
-    part.write_text(
-        json.dumps(
-            {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), **content}, indent=1
-        )
-    )
-    part.replace(file)
+    about = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d")}
+    write_whole(file, json.dumps(about | content, indent=1).encode())
     print(f"{file.name}: {json.dumps(content.get('test', content), default=str)[:300]}", flush=True)
 
 

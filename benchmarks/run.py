@@ -30,7 +30,6 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.timing import Row, close, measure, table
-from lesson_lib.anchors import pyramid_counts
 from lesson_lib.config import describe_machine
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.smears import Smears
@@ -70,18 +69,9 @@ def same_match(ours, theirs: list[Tensor]) -> None:
 
 
 def anchors_of(kind: str) -> Tensor:
-    return (RetinaNet if kind == "retina" else SSD).anchors(
-        _bare(kind), SIDE if kind == "retina" else 300
-    )
-
-
-def _bare(kind: str):
-    """As much of a model as its anchors need."""
-    config = (
-        RETINANET_CONFIGS["torchvision"] if kind == "retina" else SSD_CONFIGS["torchvision-300"]
-    )
-    grids = lambda size: config.boxes.grids  # noqa: E731
-    return SimpleNamespace(config=config, boxes=getattr(config, "boxes", None), grids=grids)
+    if kind == "retina":
+        return TORCHVISION_ANCHORS.make(SIDE)
+    return SSD_CONFIGS["torchvision-300"].anchors.make()
 
 
 def match_rows(compiled: bool) -> Iterator[Row]:
@@ -220,7 +210,7 @@ def post_rows(compiled: bool) -> Iterator[Row]:
     if compiled:
         return
     torch.manual_seed(0)
-    anchors, counts = anchors_of("retina"), pyramid_counts((SIDE, SIDE), TORCHVISION_ANCHORS)
+    anchors, counts = anchors_of("retina"), TORCHVISION_ANCHORS.counts(SIDE)
     logits = torch.randn(4, len(anchors), CLASSES) * 1.5 - 7
     deltas = torch.randn(4, len(anchors), 4) * 0.1  # so that no box leaves the picture
     their = SimpleNamespace(
@@ -240,7 +230,7 @@ def post_rows(compiled: bool) -> Iterator[Row]:
             anchors,
             (SIDE, SIDE),
             counts=counts,
-            keep=300,
+            max_detections=300,
         ),
         partial(
             TheirRetinaNet.postprocess_detections,

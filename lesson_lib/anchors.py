@@ -1,8 +1,12 @@
 """Anchors: the fixed boxes that a one-stage detector starts from. SSD calls them default boxes.
 
 Nothing here is learned, predicted or read off a picture: a specification always gives the same boxes. They
-are xyxy float32 pixels in the order level, row, column, anchor: all anchors of a cell, then the next cell of
-the row, then the next row, then the next (coarser) feature map. Heads must flatten in the same order.
+are xyxy float32 pixels in the order level, row, column, anchor: all anchors of a position, then the next
+position of the row, then the next row, then the next (coarser) feature map. Heads must flatten in the same
+order.
+
+Both specifications, SSD's `DefaultBoxes` and RetinaNet's `PyramidAnchors`, answer the same questions:
+`per_position`, and for a picture size `grids_for(size)`, `counts(size)`, `total(size)` and `make(size)`.
 """
 
 import math
@@ -16,17 +20,20 @@ from torch import Tensor
 Size = int | tuple[int, int]  # (height, width), or one number for a square
 
 
-def _pair(value: Size) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def as_pair(size: Size) -> tuple[int, int]:
+    """(height, width) of a size that may be one number, for a square."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
 
 
 def _place(ys: Tensor, xs: Tensor, sizes: Tensor) -> Tensor:
     """k boxes at each of H x W centres: ys (H,), xs (W,), sizes (k, 2) w, h -> (H * W * k, 4) xyxy."""
     cy, cx = torch.meshgrid(ys, xs, indexing="ij")
     centres = torch.stack((cx, cy), -1)[:, :, None]  # (H, W, 1, 2)
-    return torch.cat((centres - sizes / 2, centres + sizes / 2), -1).reshape(
-        -1, 4
-    )  # (H, W, k, 4) -> rows
+    boxes = torch.cat((centres - sizes / 2, centres + sizes / 2), -1)  # (H, W, k, 4)
+    return boxes.reshape(-1, 4)
 
 
 def level_slices(counts: "Sequence[int] | DefaultBoxes") -> list[slice]:
@@ -36,11 +43,11 @@ def level_slices(counts: "Sequence[int] | DefaultBoxes") -> list[slice]:
 
 
 def anchor_address(
-    index: int, grids: Sequence[Size], per_cell: Sequence[int]
+    index: int, grids: Sequence[Size], per_position: Sequence[int]
 ) -> tuple[int, int, int, int]:
     """(level, row, column, anchor) of row `index` of all anchors. IndexError beyond the last."""
     rest = index
-    for level, ((height, width), k) in enumerate(zip(map(_pair, grids), per_cell)):
+    for level, ((height, width), k) in enumerate(zip(map(as_pair, grids), per_position)):
         if 0 <= rest < height * width * k:
             return level, rest // (width * k), rest // k % width, rest % k
         rest -= height * width * k
@@ -77,12 +84,12 @@ class DefaultBoxes:
     """A specification of SSD's default boxes (SSD section 2.2).
 
     image_size     pixels, (height, width) or one number for a square
-    grids          cells of each feature map, finest first: (height, width) or one number
+    grids          positions of each feature map, finest first: (height, width) or one number
     scales         fractions of the picture, one more than there are maps
     aspect_ratios  w / h for each map: (2,) gives the ratios 1, 1 (extra), 2, 1/2; (2, 3) also 3, 1/3
-    steps          None: the cells share the picture evenly, the paper's centres (i + .5) / |f_k|.
-                   Numbers: pixels between centres, the release's (i + .5) * step. Of SSD300's 8, 16, 32, 64,
-                   100, 300 only the last two fit: 300 / 38 is 7.89, and the last of ten steps of 32 has its
+    strides        None: the positions share the picture evenly, the paper's centres (i + .5) / |f_k|.
+                   Numbers: pixels between centres, the release's (i + .5) * stride. Of SSD300's 8, 16, 32, 64,
+                   100, 300 only the last two fit: 300 / 38 is 7.89, and the last of ten strides of 32 has its
                    centre at 304, outside the picture.
     clip           limit widths and heights (not corners) to the picture's, as torchvision does
     """
@@ -91,7 +98,7 @@ class DefaultBoxes:
     grids: tuple[Size, ...]
     scales: tuple[float, ...]
     aspect_ratios: tuple[tuple[float, ...], ...]
-    steps: tuple[float, ...] | None = None
+    strides: tuple[float, ...] | None = None
     clip: bool = False
 
     def __post_init__(self) -> None:
@@ -100,34 +107,56 @@ class DefaultBoxes:
             raise ValueError(
                 f"{maps} grids need {maps + 1} scales (the last s_m+1), not {len(self.scales)}."
             )
-        if len(self.aspect_ratios) != maps or (self.steps is not None and len(self.steps) != maps):
+        if len(self.aspect_ratios) != maps or (
+            self.strides is not None and len(self.strides) != maps
+        ):
             raise ValueError(
-                f"aspect_ratios and steps must have one entry for each of the {maps} grids."
+                f"aspect_ratios and strides must have one entry for each of the {maps} grids."
             )
         numbers = [
-            *_pair(self.image_size),
-            *(n for grid in self.grids for n in _pair(grid)),
+            *as_pair(self.image_size),
+            *(n for grid in self.grids for n in as_pair(grid)),
             *self.scales,
             *(ratio for ratios in self.aspect_ratios for ratio in ratios),
-            *(self.steps or ()),
+            *(self.strides or ()),
         ]
         if not all(0 < n < math.inf for n in numbers):
             raise ValueError(
-                "image_size, grids, scales, aspect_ratios and steps must be positive numbers."
+                "image_size, grids, scales, aspect_ratios and strides must be positive numbers."
             )
 
-    def per_cell(self) -> tuple[int, ...]:
-        """Boxes in a cell of each map: two of ratio 1, and two for each further ratio."""
+    @property
+    def per_position(self) -> tuple[int, ...]:
+        """Boxes at a position of each map: two of ratio 1, and two for each further ratio."""
         return tuple(2 + 2 * len(ratios) for ratios in self.aspect_ratios)
 
-    def counts(self) -> tuple[int, ...]:
-        """Boxes of each map."""
-        return tuple(math.prod(_pair(grid)) * k for grid, k in zip(self.grids, self.per_cell()))
+    def grids_for(self, image_size: Size | None = None) -> tuple[tuple[int, int], ...]:
+        """Positions (height, width) of each map, for pictures of `image_size`.
 
-    @property
-    def total(self) -> int:
+        They belong to one picture size, as only the network knows how its maps grow: ValueError for another.
+        """
+        if image_size is not None and as_pair(image_size) != as_pair(self.image_size):
+            raise ValueError(
+                f"These default boxes are laid out for pictures of {self.image_size}, not {image_size}: "
+                "ask the model, `model.anchor_spec(size)` lays them out anew."
+            )
+        return tuple(as_pair(grid) for grid in self.grids)
+
+    def counts(self, image_size: Size | None = None) -> tuple[int, ...]:
+        """Boxes of each map."""
+        grids = self.grids_for(image_size)
+        return tuple(rows * columns * k for (rows, columns), k in zip(grids, self.per_position))
+
+    def total(self, image_size: Size | None = None) -> int:
         """Boxes of all maps: 8732 for SSD300."""
-        return sum(self.counts())
+        return sum(self.counts(image_size))
+
+    def make(
+        self, image_size: Size | None = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """`default_boxes` of this specification -> (A, 4) xyxy, pixels."""
+        self.grids_for(image_size)  # another size is told here
+        return default_boxes(self, device)
 
 
 def default_boxes(spec: DefaultBoxes, device: torch.device | str | None = None) -> Tensor:
@@ -135,24 +164,24 @@ def default_boxes(spec: DefaultBoxes, device: torch.device | str | None = None) 
 
         w = s_k sqrt(r),  h = s_k / sqrt(r)   and one extra square box of scale sqrt(s_k s_k+1)
 
-    In a cell: ratio 1, the extra box, then r and 1 / r of each further ratio. w is a fraction of the
+    At a position: ratio 1, the extra box, then r and 1 / r of each further ratio. w is a fraction of the
     picture's width, h of its height. Computed in float64: torchvision's differ by a float32's rounding.
     """
-    height, width = _pair(spec.image_size)
+    height, width = as_pair(spec.image_size)
     levels = []
     for level, (grid, scale, ratios) in enumerate(zip(spec.grids, spec.scales, spec.aspect_ratios)):
-        rows, columns = _pair(grid)
+        rows, columns = as_pair(grid)
         extra = math.sqrt(scale * spec.scales[level + 1])
         shapes = [(scale, scale), (extra, extra)]
         for root in map(math.sqrt, ratios):
             shapes += [(scale * root, scale / root), (scale / root, scale * root)]
         sizes = torch.tensor(shapes, dtype=torch.float64)  # (k, 2), fractions
         sizes = (sizes.clamp(max=1) if spec.clip else sizes) * torch.tensor((width, height))
-        step_y, step_x = (
-            (spec.steps[level],) * 2 if spec.steps else (height / rows, width / columns)
-        )
-        ys = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y
-        xs = (torch.arange(columns, dtype=torch.float64) + 0.5) * step_x
+        stride_y, stride_x = height / rows, width / columns
+        if spec.strides:
+            stride_y = stride_x = spec.strides[level]
+        ys = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride_y
+        xs = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride_x
         levels.append(_place(ys, xs, sizes))
     return torch.cat(levels).to(device, torch.float32)
 
@@ -162,7 +191,7 @@ _SSD300 = dict(
     grids=(38, 19, 10, 5, 3, 1),
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
-_RELEASE = dict(_SSD300, steps=(8, 16, 32, 64, 100, 300))
+_RELEASE = dict(_SSD300, strides=(8, 16, 32, 64, 100, 300))
 
 SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets alike
     # Equation 4 as printed, m = 6: .2 .34 .48 .62 .76 .9 (1.04)
@@ -175,7 +204,7 @@ SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets a
     "torchvision-coco": DefaultBoxes(**_RELEASE, scales=release_scales(low=15, first=7), clip=True),
 }
 
-#: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The steps divide 512 evenly.
+#: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The strides divide 512 evenly.
 SSD512 = DefaultBoxes(
     image_size=512,
     grids=(64, 32, 16, 8, 4, 2, 1),
@@ -186,14 +215,14 @@ SSD512 = DefaultBoxes(
 
 @dataclass(frozen=True)
 class PyramidAnchors:
-    """A specification of RetinaNet's anchors on P3 .. P7 (FL, arXiv:1708.02002, section 4): 9 in a cell.
+    """A specification of RetinaNet's anchors on P3 .. P7 (FL, arXiv:1708.02002, section 4): 9 at a position.
 
-    strides        pixels between the cells of each level
+    strides        pixels between the positions of each level
     sizes          side of each level's square anchor, pixels
     scales         factors on `sizes`; the paper's three fill the octave up to the next level
     aspect_ratios  w / h at equal area
-    centre         "half": (i + .5) * stride, a cell's middle; "corner": torchvision's i * (size // cells)
-                   (where the stride does not divide the picture, another step: at 608 px, P7's is 121)
+    centre         "half": (i + .5) * stride, as ours; "corner": torchvision's i * (size // positions)
+                   (where the stride does not divide the picture, another one: at 608 px, P7's is 121)
     rounded        torchvision's whole numbers: 32 * 2^(1/3) is 40, and half widths and heights are rounded,
                    so the 1:2 anchor of 32 is 22 x 46 with ratio .478. The paper rounds nothing.
     torchvision's ratios are h / w: its (.5, 1, 2) are (2, 1, .5) here, and then the order is the same too.
@@ -221,27 +250,31 @@ class PyramidAnchors:
             raise ValueError(f"centre is {self.centre!r}; choose 'half' or 'corner'.")
 
     @property
-    def per_cell(self) -> int:
-        """Anchors in a cell, the same on every level."""
-        return len(self.scales) * len(self.aspect_ratios)
+    def per_position(self) -> tuple[int, ...]:
+        """Anchors at a position of each level: the same number on all."""
+        return (len(self.scales) * len(self.aspect_ratios),) * len(self.strides)
+
+    def grids_for(self, image_size: Size) -> tuple[tuple[int, int], ...]:
+        """Positions (height, width) of each level: picture / stride, rounded up, as strided convolutions do."""
+        height, width = as_pair(image_size)
+        return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
+
+    def counts(self, image_size: Size) -> tuple[int, ...]:
+        """Anchors of each level."""
+        grids = self.grids_for(image_size)
+        return tuple(rows * columns * k for (rows, columns), k in zip(grids, self.per_position))
+
+    def total(self, image_size: Size) -> int:
+        """Anchors of all levels: 67,995 at 600 x 600."""
+        return sum(self.counts(image_size))
+
+    def make(self, image_size: Size, device: torch.device | str | None = None) -> Tensor:
+        """`pyramid_anchors` of this specification -> (A, 4) xyxy, pixels."""
+        return pyramid_anchors(image_size, self, device)
 
 
 RETINANET = PyramidAnchors()
-
-
-def pyramid_grids(
-    image_size: Size, spec: PyramidAnchors = RETINANET
-) -> tuple[tuple[int, int], ...]:
-    """Cells (height, width) of each level: picture / stride, rounded up, as strided convolutions do."""
-    height, width = _pair(image_size)
-    return tuple((-(-height // stride), -(-width // stride)) for stride in spec.strides)
-
-
-def pyramid_counts(image_size: Size, spec: PyramidAnchors = RETINANET) -> tuple[int, ...]:
-    """Anchors of each level; 67,995 in all at 600 x 600."""
-    return tuple(
-        rows * columns * spec.per_cell for rows, columns in pyramid_grids(image_size, spec)
-    )
+AnchorSpec = DefaultBoxes | PyramidAnchors
 
 
 def pyramid_anchors(
@@ -249,13 +282,11 @@ def pyramid_anchors(
 ) -> Tensor:
     """All anchors of a picture of (height, width) pixels -> (A, 4) xyxy, pixels; they may reach beyond it.
 
-    w = size * scale * sqrt(r),  h = size * scale / sqrt(r),   in a cell the scales change fastest
+    w = size * scale * sqrt(r),  h = size * scale / sqrt(r),   at a position the scales change fastest
     """
-    height, width = _pair(image_size)
+    height, width = as_pair(image_size)
     levels = []
-    for stride, size, (rows, columns) in zip(
-        spec.strides, spec.sizes, pyramid_grids(image_size, spec)
-    ):
+    for stride, size, (rows, columns) in zip(spec.strides, spec.sizes, spec.grids_for(image_size)):
         sides = [int(size * scale) if spec.rounded else size * scale for scale in spec.scales]
         shapes = [(s * math.sqrt(r), s / math.sqrt(r)) for r in spec.aspect_ratios for s in sides]
         sizes = torch.tensor(shapes, dtype=torch.float64)  # (k, 2)

@@ -99,14 +99,14 @@ def _kind(
 
 
 def error_counts(
-    judged: Judged, classes: Sequence[str], score: float = 0.5
+    judged: Judged, classes: Sequence[str], score_threshold: float = 0.5
 ) -> dict[str, dict[str, int]]:
-    """{class: {"correct": n, each of KINDS: n, "objects": n}}, of the detections of `score` or more.
+    """{class: {"correct": n, each of KINDS: n, "objects": n}}, of the detections of `score_threshold` or more.
 
     Detections stand under the class that they name, objects under their own. Missed is an object that no
     detection found or nearly found (a localisation or class error).
     """
-    over = judged.scores >= score
+    over = judged.scores >= score_threshold
     met = np.isin(np.arange(len(judged.truth)), judged.objects[over])
     counts = {}
     for label, name in enumerate(classes):
@@ -194,9 +194,9 @@ def counting_table(
     predictions: Sequence[dict],
     targets: Sequence[dict],
     classes: Sequence[str],
-    score: float | Sequence[float] = 0.5,
+    score_threshold: float | Sequence[float] = 0.5,
 ) -> list[dict]:
-    """How many a class there are: annotated against detections of `score` (one, or one a class) or more.
+    """How many a class there are: annotated against detections of `score_threshold` (one, or one a class) or more.
 
     A row a class: "annotated" and "predicted" in all pictures; of a picture's error (predicted - annotated)
     "MAE" is the mean size and "bias" the mean: 0 where too many here make up for too few there. Crowds are
@@ -204,7 +204,7 @@ def counting_table(
     """
     rows = []
     for label, (name, least) in enumerate(
-        zip(classes, np.broadcast_to(score, (len(classes),)).tolist())
+        zip(classes, np.broadcast_to(score_threshold, (len(classes),)).tolist())
     ):
         predicted = np.array(
             [int(((p["labels"] == label) & (p["scores"] >= least)).sum()) for p in predictions]

@@ -289,3 +289,30 @@ def _curve(scores: np.ndarray, true: np.ndarray, objects: int) -> dict[str, np.n
     """The curve of `precision_recall` with the falling scores beside it."""
     recall, precision = precision_recall(scores, true, objects)
     return {"recall": recall, "precision": precision, "scores": np.sort(scores)[::-1]}
+
+
+def recall_at(
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    iou: float = 0.5,
+    max_detections: int | None = None,
+    score_threshold: float = 0.0,
+) -> dict[str, float]:
+    """Share of each class's objects that a detection of that class found: IoU >= `iou`, one detection each.
+
+    max_detections: only so many of each picture count, those of the highest scores; score_threshold: only those
+    from it on.
+    Returns {name: recall} for the classes that have objects. Recall alone is easily raised by more
+    detections: compare detectors at the same `max_detections`, and look at precision too.
+    """
+    kept = []
+    for p in predictions:
+        order = p["scores"].argsort(descending=True, stable=True)[:max_detections]
+        order = order[p["scores"][order] >= score_threshold]
+        kept.append({name: p[name][order] for name in ("boxes", "scores", "labels")})
+    curves = voc_evaluate(kept, targets, classes, iou)["curves"]
+    return {
+        name: float(curve["recall"][-1]) if len(curve["recall"]) else 0.0
+        for name, curve in curves.items()
+    }

@@ -7,6 +7,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from lesson_lib.anchors import (
+    RETINANET,
     SSD300_SCALES,
     SSD512,
     DefaultBoxes,
@@ -15,8 +16,6 @@ from lesson_lib.anchors import (
     default_boxes,
     level_slices,
     pyramid_anchors,
-    pyramid_counts,
-    pyramid_grids,
     release_scales,
     ssd_scales,
 )
@@ -59,8 +58,15 @@ def test_scales_of_the_release_are_whole_percents():
 def test_the_four_published_sets(name, sides):
     spec = SSD300_SCALES[name]
     boxes = default_boxes(spec)
-    assert spec.per_cell() == (4, 6, 6, 6, 4, 4) and spec.counts() == (5776, 2166, 600, 150, 36, 4)
-    assert boxes.shape == (spec.total, 4) == (8732, 4) and boxes.dtype == torch.float32
+    assert spec.per_position == (4, 6, 6, 6, 4, 4) and spec.counts() == (
+        5776,
+        2166,
+        600,
+        150,
+        36,
+        4,
+    )
+    assert boxes.shape == (spec.total(), 4) == (8732, 4) and boxes.dtype == torch.float32
     for level, rows in enumerate(level_slices(spec)):
         first, extra = xyxy_to_cxcywh(boxes[rows])[:2, 2:]
         assert first.tolist() == pytest.approx([sides[level]] * 2, abs=1e-3)
@@ -73,7 +79,7 @@ def test_the_four_published_sets(name, sides):
 
 
 def test_ssd512():
-    assert SSD512.total == len(default_boxes(SSD512)) == 24564 and SSD512.per_cell() == (
+    assert SSD512.total() == len(default_boxes(SSD512)) == 24564 and SSD512.per_position == (
         4,
         6,
         6,
@@ -124,7 +130,7 @@ def test_default_boxes_equal_torchvisions(spec, clip):
     reference = DefaultBoxGenerator(
         [list(r) for r in spec.aspect_ratios],
         scales=list(spec.scales),
-        steps=spec.steps and list(spec.steps),
+        steps=spec.strides and list(spec.strides),
         clip=clip,
     )
     expected = torchvision_anchors(reference, size, grids)
@@ -136,7 +142,7 @@ def test_our_torchvision_set_is_what_torchvision_ships():
 
     generator = ssd300_vgg16(weights=None, weights_backbone=None).anchor_generator
     spec = SSD300_SCALES["torchvision-coco"]
-    assert tuple(generator.scales) == spec.scales and tuple(generator.steps) == spec.steps
+    assert tuple(generator.scales) == spec.scales and tuple(generator.steps) == spec.strides
     assert (
         generator.clip is spec.clip
         and tuple(map(tuple, generator.aspect_ratios)) == spec.aspect_ratios
@@ -148,12 +154,12 @@ def test_our_torchvision_set_is_what_torchvision_ships():
     [
         (dict(scales=(0.1, 0.4)), "need 3 scales"),
         (dict(aspect_ratios=((2,),)), "one entry"),
-        (dict(steps=(50,)), "one entry"),
+        (dict(strides=(50,)), "one entry"),
         (dict(scales=(0.1, 0.4, 0.0)), "positive"),
         (dict(aspect_ratios=((2,), (-2,))), "positive"),
         (dict(scales=(0.1, 0.4, math.nan)), "positive"),
         (dict(grids=((2, 4), (0, 2))), "positive"),
-        (dict(steps=(50, 0)), "positive"),
+        (dict(strides=(50, 0)), "positive"),
         (dict(image_size=(100, 0)), "positive"),
     ],
 )
@@ -170,12 +176,12 @@ def test_a_nonsense_specification_is_refused(change, words):
     [(512, 49104), (600, 67995), (640, 76725), ((600, 1000), 113193), ((800, 1344), 201600)],
 )
 def test_counts_of_the_pyramid(size, count):
-    assert sum(pyramid_counts(size)) == len(pyramid_anchors(size)) == count
+    assert sum(RETINANET.counts(size)) == len(pyramid_anchors(size)) == count
 
 
 def test_nine_anchors_of_one_area_per_scale():
     boxes = xyxy_to_cxcywh(pyramid_anchors((256, 384)))
-    for level, rows in enumerate(level_slices(pyramid_counts((256, 384)))):
+    for level, rows in enumerate(level_slices(RETINANET.counts((256, 384)))):
         stride, (w, h) = (
             8 * 2**level,
             boxes[rows][:9, 2:].reshape(3, 3, 2).unbind(-1),
@@ -192,7 +198,7 @@ def test_pyramid_equals_torchvisions(size):
     from torchvision.models.detection.retinanet import _default_anchorgen
 
     spec = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)
-    expected = torchvision_anchors(_default_anchorgen(), size, pyramid_grids(size, spec))
+    expected = torchvision_anchors(_default_anchorgen(), size, spec.grids_for(size))
     assert torch.equal(pyramid_anchors(size, spec), expected)
     if size == (608, 608):
         assert len(expected) == 69354
@@ -212,7 +218,7 @@ def test_what_torchvision_rounds_and_shifts():
         x = xyxy_to_cxcywh(pyramid_anchors(608, PyramidAnchors(centre=centre)))[:, 0]
         assert x[0].item() == pytest.approx(first, abs=1e-4)
         neighbours = [
-            (x[rows][9] - x[rows][0]).item() for rows in level_slices(pyramid_counts(608))
+            (x[rows][9] - x[rows][0]).item() for rows in level_slices(RETINANET.counts(608))
         ]
         assert neighbours == pytest.approx(steps)
 
@@ -239,28 +245,37 @@ def test_a_nonsense_pyramid_is_refused(change, words):
 def test_order_is_level_row_column_anchor(kind):
     """Follow one box to its address, and every address back to its row."""
     if kind == "ssd":
-        grids, per_cell, strides = TWO_MAPS.grids, TWO_MAPS.per_cell(), ((50, 40), (100, 100))
+        grids, per_position, strides = TWO_MAPS.grids, TWO_MAPS.per_position, ((50, 40), (100, 100))
         boxes = default_boxes(TWO_MAPS)
     else:
-        grids, per_cell, boxes = pyramid_grids((70, 100)), (9,) * 5, pyramid_anchors((70, 100))
+        grids, per_position, boxes = (
+            RETINANET.grids_for((70, 100)),
+            (9,) * 5,
+            pyramid_anchors((70, 100)),
+        )
         strides = [(stride, stride) for stride in PyramidAnchors().strides]
     centres, index = xyxy_to_cxcywh(boxes)[:, :2], 0
     for level, ((height, width), (step_y, step_x)) in enumerate(zip(grids, strides)):
         for row in range(height):
             for column in range(width):
-                for anchor in range(per_cell[level]):
-                    assert anchor_address(index, grids, per_cell) == (level, row, column, anchor)
+                for anchor in range(per_position[level]):
+                    assert anchor_address(index, grids, per_position) == (
+                        level,
+                        row,
+                        column,
+                        anchor,
+                    )
                     here = [(column + 0.5) * step_x, (row + 0.5) * step_y]
                     assert centres[index].tolist() == pytest.approx(here)
                     index += 1
     assert index == len(boxes)
     for beyond in (index, -1):
         with pytest.raises(IndexError, match=f"there are {index}"):
-            anchor_address(beyond, grids, per_cell)
+            anchor_address(beyond, grids, per_position)
 
 
 def test_a_known_address():
     spec = SSD300_SCALES["paper-eq4"]
-    assert anchor_address(5776, spec.grids, spec.per_cell()) == (1, 0, 0, 0)
-    assert anchor_address(38 * 4 + 5, spec.grids, spec.per_cell()) == (0, 1, 1, 1)
+    assert anchor_address(5776, spec.grids, spec.per_position) == (1, 0, 0, 0)
+    assert anchor_address(38 * 4 + 5, spec.grids, spec.per_position) == (0, 1, 1, 1)
     assert level_slices((5776, 2166, 600))[1] == slice(5776, 7942)

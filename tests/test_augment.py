@@ -28,7 +28,7 @@ SIDE = 96
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], dtype=torch.uint8)
 STEPS = {
     "mirror": augment.mirror,
-    "upside": augment.upside,
+    "vertical_flip": augment.vertical_flip,
     "transpose": augment.transpose,
     "zoom_out": zoom_out,
     "iou_crop": iou_crop,
@@ -93,7 +93,7 @@ def test_flips_by_hand():
     )
     assert augment.mirror(one).image[0].tolist() == [[2, 1, 0], [5, 4, 3]]
     assert augment.mirror(one).boxes.tolist() == [[2, 0, 3, 2]]
-    assert augment.upside(one).image[0].tolist() == [[3, 4, 5], [0, 1, 2]]
+    assert augment.vertical_flip(one).image[0].tolist() == [[3, 4, 5], [0, 1, 2]]
     assert augment.transpose(one).image[0].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert augment.transpose(one).boxes.tolist() == [[0, 0, 2, 1]] and augment.transpose(
         one
@@ -180,7 +180,7 @@ def test_names_and_probabilities():
 @pytest.mark.parametrize("stored, size", [(SIDE, SIDE), (SIDE, 64), (SIDE, 150)])
 @pytest.mark.parametrize("name", ["none", "flips", "crops", "zoom", "all"])
 def test_boxes_of_a_batch_move_with_the_pixels(name, stored, size):
-    sample, flips = painted(), dict(mirror=0.5, upside=0.5, transpose=0.5)
+    sample, flips = painted(), dict(mirror=0.5, vertical_flip=0.5, transpose=0.5)
     kind = {"zoom": Augment(zoom=1, **flips), "all": Augment(zoom=0.5, crop=1, **flips)}.get(
         name
     ) or find_augment(name)

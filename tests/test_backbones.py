@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lesson_lib.detectors.backbones import VGG16, Backbone, L2Norm, build_backbone
-from lesson_lib.detectors.norms import FrozenBatchNorm
+from lesson_lib.detectors.backbones import VGG16, Backbone, build_backbone
+from lesson_lib.detectors.norms import FrozenBatchNorm, L2Norm
 
 
 def sizes(maps) -> list[tuple[int, ...]]:

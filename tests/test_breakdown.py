@@ -150,7 +150,7 @@ def test_counts_by_hand():
             (80, 0, 90, 10, 0, 0.1),
         )
     ]
-    counts = error_counts(judge(found, targets), CLASSES, score=0.5)
+    counts = error_counts(judge(found, targets), CLASSES, score_threshold=0.5)
     assert counts["cat"] == {
         "correct": 1,
         "class": 1,
@@ -171,7 +171,7 @@ def test_counts_by_hand():
         "missed": 0,
         "objects": 2,
     }  # both dogs were nearly found
-    assert error_counts(judge(found, targets), CLASSES, score=0)["cat"]["missed"] == 0
+    assert error_counts(judge(found, targets), CLASSES, score_threshold=0)["cat"]["missed"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -246,7 +246,7 @@ def test_counting_by_hand():
     cat, dog = counting_table(found, targets, CLASSES)
     assert cat == {"class": "cat", "annotated": 2, "predicted": 2, "MAE": 1.0, "bias": 0.0}
     assert dog == {"class": "dog", "annotated": 1, "predicted": 2, "MAE": 0.5, "bias": 0.5}
-    cat, dog = counting_table(found, targets, CLASSES, score=(0.7, 0.3))
+    cat, dog = counting_table(found, targets, CLASSES, score_threshold=(0.7, 0.3))
     assert cat["predicted"] == 1 and dog["predicted"] == 3 and cat["bias"] == -0.5
 
 

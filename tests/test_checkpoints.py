@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lesson_lib import files
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.training import checkpoints
@@ -169,7 +170,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path, monkeypatch, where):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr(checkpoints.os, where, full)
+        disk.setattr(files.os, where, full)
         with pytest.raises(
             OSError, match="No space left on device.*last good one is kept.*same command"
         ):

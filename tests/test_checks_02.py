@@ -13,8 +13,8 @@ def scales_needed(smallest, largest, overlap):
     return max(1, math.ceil(math.log(largest / smallest) / math.log(1 / overlap)))
 
 
-def count_outputs(grids, per_cell, c):
-    boxes = sum(m * n * k for (m, n), k in zip(grids, per_cell))
+def count_outputs(grids, per_position, c):
+    boxes = sum(m * n * k for (m, n), k in zip(grids, per_position))
     return boxes, (4 + c) * boxes
 
 

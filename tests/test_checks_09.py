@@ -18,12 +18,14 @@ def first_loss(anchors, classes, positives, pi, gamma, alpha, alpha_yes=None, no
 
 
 def head_parameters(
-    channels, per_cell, num_classes, towers=2, layers=4, bias=1, levels=1, background=0
+    channels, per_position, num_classes, towers=2, layers=4, bias=1, levels=1, background=0
 ):
     def conv(a, b):
         return 9 * a * b + bias * b
 
-    ends = conv(channels, per_cell * (num_classes + background)) + conv(channels, per_cell * 4)
+    ends = conv(channels, per_position * (num_classes + background)) + conv(
+        channels, per_position * 4
+    )
     return levels * (towers * layers * conv(channels, channels) + ends)
 
 

@@ -139,7 +139,9 @@ def outputs(kind, pictures=2):
 
 def found(kind, **options):
     model, anchors, out = outputs(kind)
-    return model.detections(out, anchors, (museum.SIZE, museum.SIZE), score=0.3, **options)[0]
+    return model.detections(
+        out, anchors, (museum.SIZE, museum.SIZE), score_threshold=0.3, **options
+    )[0]
 
 
 def losses(kind, plain, ids=("a", "b")):
@@ -167,7 +169,7 @@ def test_no_variances_moves_boxes_further_than_the_healthy_one():
     model, anchors, out = outputs(museum.NoVariances)
     healthy = outputs(museum.SSD)[0]
     small = out._replace(box_deltas=0.3 * out.box_deltas)
-    options = dict(size=(museum.SIZE,) * 2, nms=1.0, keep=10**6)
+    options = dict(size=(museum.SIZE,) * 2, nms_threshold=1.0, max_detections=10**6)
     a, b = (m.detections(small, anchors, **options)[0]["boxes"] for m in (model, healthy))
     assert not torch.equal(a, b)
     assert torch.equal(

@@ -239,8 +239,8 @@ def test_settings_go_where_they_belong():
             "prior=0.02",
             "criterion.gamma=0",
             "criterion.alpha=none",
-            "inference.score=0.1",
-            "drops=(0.5,)",
+            "inference.score_threshold=0.1",
+            "milestones=(0.5,)",
             "criterion.force_best=False",
         ],
     )
@@ -252,8 +252,8 @@ def test_settings_go_where_they_belong():
         "gamma": 0,
         "alpha": None,
         "force_best": False,
-    } and recipe.drops == (0.5,)
-    assert recipe.inference == {"score": 0.1}
+    } and recipe.milestones == (0.5,)
+    assert recipe.inference == {"score_threshold": 0.1}
 
 
 def test_the_papers_recipes():
@@ -265,7 +265,10 @@ def test_the_papers_recipes():
         5e-4,
         "sgd",
     )
-    assert [round(d * voc.steps) for d in voc.drops] == [80_000, 100_000] and voc.steps == 120_000
+    assert [round(d * voc.steps) for d in voc.milestones] == [
+        80_000,
+        100_000,
+    ] and voc.steps == 120_000
     assert model == "ssd300-vgg16" and voc.augment == "ssd" and voc.size == 300
     model, coco = NAMED["retinanet-r50-coco-1x"]
     assert (coco.batch, coco.lr, coco.momentum, coco.weight_decay, coco.steps) == (
@@ -275,7 +278,7 @@ def test_the_papers_recipes():
         1e-4,
         90_000,
     )
-    assert [round(d * coco.steps) for d in coco.drops] == [
+    assert [round(d * coco.steps) for d in coco.milestones] == [
         60_000,
         80_000,
     ] and coco.augment == "mirror"

@@ -12,12 +12,12 @@ from tiny_data import coco_file
 from lesson_lib import cli
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
 from lesson_lib.training.distributed import (
-    from_first,
-    joined,
+    all_gather,
+    all_reduce,
+    broadcast,
     processes,
     rank_and_world,
-    shared,
-    total,
+    wrap_ddp,
 )
 
 FIGURES = ("loss", "cls", "box", "lr", "AP", "AP50", "AR100")
@@ -144,7 +144,7 @@ def test_losses_averaged_by_picture_are_refused_for_several_processes():
             torch.rand(2, 4),
             [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}],
             per_image=True,
-            total=total,
+            total=all_reduce,
         )
 
 
@@ -155,5 +155,5 @@ def test_one_process_needs_nothing_of_it(monkeypatch):
             "cuda" if torch.cuda.is_available() else "cpu"
         ) and rank_and_world() == (0, 1)
     model, value = torch.nn.Linear(1, 1), torch.tensor(3.0, requires_grad=True)
-    assert shared(model) is model and from_first(5) == 5 and joined([1, 2]) == [1, 2]
-    assert total(value) == 3 and not total(value).requires_grad
+    assert wrap_ddp(model) is model and broadcast(5) == 5 and all_gather([1, 2]) == [1, 2]
+    assert all_reduce(value) == 3 and not all_reduce(value).requires_grad

@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 
+from lesson_lib import files
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.course import experiments
 from lesson_lib.course.experiments import SETTINGS, TABLES, build, main, missing
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion
-from lesson_lib.training import checkpoints
 
 PRINTED = {  # as in the papers: {(gamma, alpha): AP} of FL table 1a and 1b, {(scales, ratios): AP} of 1c
     "loss": {
@@ -54,21 +54,25 @@ def test_the_papers_numbers_stand_beside_the_right_settings():
 
 
 @pytest.mark.parametrize(
-    "setting, per_cell",
+    "setting, per_position",
     [("fl-2-.25", 9), ("anchors-1x1", 1), ("anchors-3x1", 3), ("anchors-1x3", 3)],
 )
-def test_anchors_of_a_cell(setting, per_cell):
-    assert len(build(SETTINGS[setting], 96).anchors(96)) == per_cell * (
+def test_anchors_of_a_cell(setting, per_position):
+    assert len(build(SETTINGS[setting], 96).anchors(96)) == per_position * (
         12**2 + 6**2 + 3**2 + 2**2 + 1
     )
 
 
 def test_ratios_of_ssd():
-    per_cell = [
-        build(SETTINGS[name], 96).boxes.per_cell()
+    per_position = [
+        build(SETTINGS[name], 96).spec.per_position
         for name in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")
     ]
-    assert set(per_cell[0]) == {2} and set(per_cell[1]) == {4} and set(per_cell[2]) == {4, 6}
+    assert (
+        set(per_position[0]) == {2}
+        and set(per_position[1]) == {4}
+        and set(per_position[2]) == {4, 6}
+    )
 
 
 def batch():
@@ -89,7 +93,10 @@ def test_ohem_that_keeps_all_is_cross_entropy_of_all():
     assert all(torch.allclose(mined[name], plain[name]) for name in ("cls", "box"))
 
 
-@pytest.mark.parametrize("options", [{"nms": 0.7}, {"nms": 0.5}, {"nms": 0.5, "ratio": 3.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"nms_threshold": 0.7}, {"nms_threshold": 0.5}, {"nms_threshold": 0.5, "ratio": 3.0}],
+)
 def test_ohem_teaches_at_most_as_many_anchors_as_it_keeps(options):
     model, outputs, anchors, targets = batch()
     model.criterion(outputs, anchors, targets, keep=16, **options)["cls"].backward()
@@ -145,7 +152,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def torn(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.os, "replace", torn)
+    monkeypatch.setattr(files.os, "replace", torn)
     with pytest.raises(KeyboardInterrupt):
         experiments.append({"setting": "b"}, file)
     assert experiments.read(file) == [{"setting": "a"}]

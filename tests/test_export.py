@@ -73,7 +73,7 @@ def test_boxes_and_scores_need_only_a_threshold_and_nms(exported):
     rows, labels = (scores > 0.5).nonzero(as_tuple=True)
     kept = batched_nms(boxes[rows], scores[rows, labels], labels, 0.5)[:100]
     with torch.no_grad():
-        options = dict(score=0.5, nms=0.5, keep=100, topk=10**4)
+        options = dict(score_threshold=0.5, nms_threshold=0.5, max_detections=100, topk=10**4)
         expected = model.detections(model(images), model.anchors(SIZE), SIZE, **options)[0]
     assert len(kept) >= 20
     assert torch.allclose(boxes[rows][kept], expected["boxes"], atol=1e-2)

@@ -18,11 +18,11 @@ def test_flatten_follows_one_element(memory_format):
 
 
 def test_joined_levels_stand_where_the_anchors_stand():
-    grids, per_cell = [(3, 4), (2, 1)], [2, 3]
-    maps = [torch.zeros(1, k * 4, *grid) for grid, k in zip(grids, per_cell)]
+    grids, per_position = [(3, 4), (2, 1)], [2, 3]
+    maps = [torch.zeros(1, k * 4, *grid) for grid, k in zip(grids, per_position)]
     maps[1][0, 2 * 4 + 1, 1, 0] = 1.0  # level 1, row 1, column 0, anchor 2
     row = int(join_levels(maps, 4)[0, :, 1].nonzero())
-    assert anchor_address(row, grids, per_cell) == (1, 1, 0, 2)
+    assert anchor_address(row, grids, per_position) == (1, 1, 0, 2)
 
 
 def test_flatten_is_a_view_of_channels_last():

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch import tensor
 
-from lesson_lib.anchors import PyramidAnchors, level_slices, pyramid_anchors, pyramid_counts
+from lesson_lib.anchors import PyramidAnchors, level_slices, pyramid_anchors
 from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
 from lesson_lib.detectors.criterion import Outputs
-from lesson_lib.detectors.inference import recall_at, retinanet_detections, ssd_detections
+from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
+from lesson_lib.evaluation import recall_at
 from lesson_lib.matching import match_ssd, take_matched
 
 SPEC = PyramidAnchors(strides=(8, 16), sizes=(12, 24), scales=(1, 2), aspect_ratios=(1,))
 SIZE = (64, 80)
 ANCHORS = pyramid_anchors(SIZE, SPEC)
-COUNTS = pyramid_counts(SIZE, SPEC)
+COUNTS = SPEC.counts(SIZE)
 KINDS = {
     "ssd": (ssd_detections, 1, VARIANCES),
     "retinanet": (retinanet_detections, 0, NO_VARIANCES),
@@ -60,7 +61,7 @@ def test_outputs_made_of_the_ground_truth_give_it_back(detect, background, varia
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     outputs = [tell_truth(t, background, variances) for t in (TRUTH, empty)]
     out = Outputs(*(torch.cat(parts) for parts in zip(*outputs)))
-    found, nothing = detect(out, ANCHORS, SIZE, variances=variances, score=0.05)
+    found, nothing = detect(out, ANCHORS, SIZE, variances=variances, score_threshold=0.05)
     assert len(nothing["boxes"]) == 0 and nothing["boxes"].shape == (0, 4)
     order = (found["boxes"][:, 0] * 100 + found["labels"]).argsort()
     torch.testing.assert_close(found["boxes"][order], TRUTH["boxes"], atol=1e-4, rtol=0)
@@ -86,9 +87,11 @@ def test_labels_and_scores(detect, background, variances, label):
 def test_threshold_is_exclusive_and_may_be_zero(detect, background, variances):
     out = silent(1, background)
     speak(out, 0, 40, 1, background, logit=0.0)  # a score of .5
-    assert len(detect(out, ANCHORS, SIZE, score=0.5)[0]["scores"]) == 0
-    assert len(detect(out, ANCHORS, SIZE, score=0.499)[0]["scores"]) == 1
-    everything = detect(out, ANCHORS, SIZE, score=0.0, nms=1.0, keep=10**6)[0]
+    assert len(detect(out, ANCHORS, SIZE, score_threshold=0.5)[0]["scores"]) == 0
+    assert len(detect(out, ANCHORS, SIZE, score_threshold=0.499)[0]["scores"]) == 1
+    everything = detect(
+        out, ANCHORS, SIZE, score_threshold=0.0, nms_threshold=1.0, max_detections=10**6
+    )[0]
     assert len(everything["scores"]) == len(ANCHORS) * 3
 
 
@@ -99,8 +102,12 @@ def test_one_anchor_may_hold_two_classes_and_nms_stays_within_one(detect, backgr
         speak(out, 0, row, label, background)
     out.cls_logits[0, 90, [0 + background, 1 + background]] = tensor([2.0, 1.0])
     overlap = pairwise_iou(ANCHORS[90:91], ANCHORS[91:92]).item()
-    assert sorted(detect(out, ANCHORS, SIZE, nms=overlap + 0.01)[0]["labels"].tolist()) == [0, 0, 1]
-    assert sorted(detect(out, ANCHORS, SIZE, nms=overlap - 0.01)[0]["labels"].tolist()) == [0, 1]
+    assert sorted(
+        detect(out, ANCHORS, SIZE, nms_threshold=overlap + 0.01)[0]["labels"].tolist()
+    ) == [0, 0, 1]
+    assert sorted(
+        detect(out, ANCHORS, SIZE, nms_threshold=overlap - 0.01)[0]["labels"].tolist()
+    ) == [0, 1]
 
 
 @both
@@ -119,7 +126,7 @@ def test_keep_takes_the_best(detect, background, variances):
     rows = range(0, 160, 20)
     for i, row in enumerate(rows):
         speak(out, 0, row, 0, background, logit=float(i))
-    scores = detect(out, ANCHORS, SIZE, keep=3)[0]["scores"]
+    scores = detect(out, ANCHORS, SIZE, max_detections=3)[0]["scores"]
     assert scores.tolist() == pytest.approx([1 / (1 + math.exp(-i)) for i in (7, 6, 5)])
 
 
@@ -130,7 +137,7 @@ def test_topk_is_counted_by_level_in_retinanet_and_by_class_in_ssd():
         speak(out, 0, fine.start + 10 * i, 0, 0, logit=3.0 + i)
     for i in range(4):
         speak(out, 0, coarse.start + 2 * i, 1, 0, logit=float(i))
-    wide = dict(nms=1.0)
+    wide = dict(nms_threshold=1.0)
     assert retinanet_detections(out, ANCHORS, SIZE, topk=5, **wide)[0]["labels"].tolist() == [0] * 5
     by_level = retinanet_detections(out, ANCHORS, SIZE, topk=3, counts=COUNTS, **wide)[0]
     assert by_level["labels"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -166,7 +173,15 @@ def test_the_best_by_the_long_way(detect, background, variances, spread, keep, t
     out.box_deltas[:] = encode(middle, xyxy_to_cxcywh(ANCHORS), variances)
     options = dict(counts=COUNTS) if detect is retinanet_detections else {}
     found = detect(
-        out, ANCHORS, SIZE, score=0.3, keep=keep, topk=topk, nms=0.5, variances=variances, **options
+        out,
+        ANCHORS,
+        SIZE,
+        score_threshold=0.3,
+        max_detections=keep,
+        topk=topk,
+        nms_threshold=0.5,
+        variances=variances,
+        **options,
     )
     for picture in range(2):
         logits = out.cls_logits[picture]
@@ -208,8 +223,8 @@ def test_the_vote_by_hand(detect, background, variances):
     out.box_deltas[0, rows] = encode(
         xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(ANCHORS[rows]), variances
     )
-    plain = detect(out, ANCHORS, SIZE, nms=0.45, variances=variances)[0]
-    moved = detect(out, ANCHORS, SIZE, nms=0.45, variances=variances, vote=0.7)[0]
+    plain = detect(out, ANCHORS, SIZE, nms_threshold=0.45, variances=variances)[0]
+    moved = detect(out, ANCHORS, SIZE, nms_threshold=0.45, variances=variances, vote=0.7)[0]
     assert plain["scores"].tolist() == moved["scores"].tolist() == pytest.approx([0.8, 0.7, 0.6])
     assert moved["labels"].tolist() == [1, 2, 1]
     torch.testing.assert_close(plain["boxes"], boxes[[0, 3, 2]], atol=1e-4, rtol=0)
@@ -260,6 +275,8 @@ def test_recall_by_hand():
         "a": 0.5,
         "b": 0.0,
     }  # the last overlaps by .5
-    assert recall_at([found], targets, names, best=3)["a"] == 0.5  # one object counts once
-    assert recall_at([found], targets, names, score=0.15)["a"] == 0.5
-    assert recall_at([found], targets, names, best=0) == {"a": 0.0, "b": 0.0}
+    assert (
+        recall_at([found], targets, names, max_detections=3)["a"] == 0.5
+    )  # one object counts once
+    assert recall_at([found], targets, names, score_threshold=0.15)["a"] == 0.5
+    assert recall_at([found], targets, names, max_detections=0) == {"a": 0.0, "b": 0.0}

@@ -28,7 +28,11 @@ class Retina(RetinaNet):
         spec = PyramidAnchors(sizes=(16, 32, 64, 128, 256))
         super().__init__(
             RetinaNetConfig(
-                num_classes=num_classes, backbone="tiny", channels=32, spec=spec, prior=self.prior
+                num_classes=num_classes,
+                backbone="tiny",
+                channels=32,
+                anchors=spec,
+                prior=self.prior,
             )
         )
 

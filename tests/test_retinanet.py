@@ -159,11 +159,11 @@ def test_detections_take_the_best_of_each_level():
     anchors = model.anchors(size)
     logits = torch.linspace(5, 2, len(anchors))[None, :, None].expand(-1, -1, 3)
     outputs = Outputs(logits, torch.zeros(1, len(anchors), 4))
-    (found,) = model.detections(outputs, anchors, size, topk=1, nms=1.0)
+    (found,) = model.detections(outputs, anchors, size, topk=1, nms_threshold=1.0)
     assert len(found["boxes"]) == 5  # one from each of P3 .. P7
     assert (
-        len(model.detections(outputs, anchors, size, nms=1.0)[0]["boxes"])
-        == model.config.keep
+        len(model.detections(outputs, anchors, size, nms_threshold=1.0)[0]["boxes"])
+        == model.config.max_detections
         == 100
     )
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from smear_statistics import BCCD_TRAIN, bccd_folder, describe
 
+from lesson_lib import files
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.data import smears
 from lesson_lib.data.samples import Sample
@@ -347,11 +348,10 @@ def test_without_a_place_to_write_it_works_and_warns_once(cache, painted, monkey
         monkeypatch.setattr(Path, "mkdir", refuse)
     else:
 
-        def full(stream, **_):
-            stream.write(b"half")
+        def full(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(np, "savez", full)
+        monkeypatch.setattr(files.os, "fsync", full)
     data = Smears("train", 2, 40)
     with pytest.warns(UserWarning, match="painted anew each time.*set LESSON_CACHE"):
         first = data[0]
@@ -363,11 +363,7 @@ def test_without_a_place_to_write_it_works_and_warns_once(cache, painted, monkey
 
 def test_a_reader_never_meets_half_a_picture(cache, painted, monkeypatch):
     """While a file is being written its name does not exist yet."""
-    seen, savez = [], np.savez
-    monkeypatch.setattr(
-        np,
-        "savez",
-        lambda stream, **arrays: (savez(stream, **arrays), seen.append(list(cache.rglob("*.npz")))),
-    )
+    seen = []
+    monkeypatch.setattr(files.os, "fsync", lambda _: seen.append(list(cache.rglob("*.npz"))))
     Smears("train", 1, 40)[0]
     assert seen == [[]] and len(list(cache.rglob("*.npz"))) == 1

@@ -54,7 +54,9 @@ def test_the_last_layer_of_ssd512_is_the_releases():
 
 
 def test_fitted_default_boxes():
-    boxes = shapes_only(replace(SMALL, s_min=0.2, s_max=0.8)).boxes  # four maps: 8, 4, 2, 1 cells
+    boxes = shapes_only(
+        replace(SMALL, s_min=0.2, s_max=0.8)
+    ).spec  # four maps: 8, 4, 2, 1 positions
     assert boxes.scales == pytest.approx((0.2, 0.4, 0.6, 0.8, 1.0))
     assert boxes.aspect_ratios == ((2,), (2, 3), (2,), (2,))
 
@@ -65,7 +67,7 @@ def test_published_default_boxes():
         ("caffe-300", "caffe-voc"),
         ("torchvision-300", "torchvision-coco"),
     ):
-        assert SSD_CONFIGS[config].boxes == SSD300_SCALES[boxes]
+        assert SSD_CONFIGS[config].anchors == SSD300_SCALES[boxes]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_other_backbones_by_one_line(config, channels):
     size = config.image_size
     maps = model.features(torch.empty(1, 3, size, size, device="meta"))
     assert tuple(m.shape[1] for m in maps)[: len(channels)] == channels
-    assert tuple(tuple(m.shape[-2:]) for m in maps) == model.grids(size) == model.boxes.grids
+    assert tuple(tuple(m.shape[-2:]) for m in maps) == model.grids(size) == model.spec.grids
     assert model.grids(size)[-1] == (1, 1)
     assert model(torch.empty(1, 3, size, size, device="meta")).box_deltas.shape == (
         1,

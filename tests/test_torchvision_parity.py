@@ -206,7 +206,7 @@ def test_each_flag_of_the_preset_matters(retinanets):
     assert not torch.isclose(
         ours.criterion(outputs, anchors, targets, per_image=False)["cls"], losses["cls"]
     )
-    paper = RETINANET_CONFIGS["paper"].spec
+    paper = RETINANET_CONFIGS["paper"].anchors
     assert (pyramid_anchors(SIZES["retinanet"], paper) - anchors).abs().max() > 4
 
 

@@ -59,7 +59,7 @@ def torchs(make, steps, lr=0.1):
             lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 20),
         ),
         (
-            Recipe(lr=0.1, schedule="step", drops=(2 / 3, 8 / 9), warmup=0),
+            Recipe(lr=0.1, schedule="step", milestones=(2 / 3, 8 / 9), warmup=0),
             90,
             lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [60, 80]),
         ),
@@ -88,7 +88,7 @@ def test_schedules_by_hand():
     cosine = Recipe(lr=1.0, schedule="cosine", warmup=0.2)
     assert rates(cosine, 10)[:3] == pytest.approx([1 / 3, 2 / 3, 1])
     assert rates(cosine, 10)[6] == pytest.approx(0.5)
-    for recipe in (one, cosine, Recipe(lr=1.0, schedule="step", drops=(0.5,))):
+    for recipe in (one, cosine, Recipe(lr=1.0, schedule="step", milestones=(0.5,))):
         for steps in (1, 2, 3):  # short runs have rates, too
             assert all(0 < rate <= 1 for rate in rates(recipe, steps))
 
@@ -259,9 +259,9 @@ def test_predictions_are_in_the_pictures_own_pixels(monkeypatch):
         ]
 
     monkeypatch.setattr(model, "detections", detections)
-    found = predict(model, [wide] * 3, size=64, batch=2, score=0.3)
+    found = predict(model, [wide] * 3, size=64, batch=2, score_threshold=0.3)
     assert len(found) == 3 and found[2]["boxes"].tolist() == [[32, 8, 64, 32]]
-    assert asked == {"score": 0.3, "size": (64, 64), "training": False} and model.training
+    assert asked == {"score_threshold": 0.3, "size": (64, 64), "training": False} and model.training
     assert predict(model, [], size=64) == []
 
 
@@ -269,7 +269,7 @@ def test_evaluate_asks_with_the_recipes_options():
     model = ssd("batch")
     list(train(model, SMEARS, replace(SMALL, epochs=6, lr=4e-3)))
     assert evaluate(model, SMEARS, SMALL)["AP50"] > 0
-    assert evaluate(model, SMEARS, replace(SMALL, inference={"score": 1.0}))["AP50"] == 0
+    assert evaluate(model, SMEARS, replace(SMALL, inference={"score_threshold": 1.0}))["AP50"] == 0
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_evaluate_asks_with_the_recipes_options():
         ({"batch": 0}, "1 or more"),
         ({"schedule": "linear"}, "choose one-cycle, cosine"),
         ({"warmup": 1}, "shares"),
-        ({"drops": (0.5, 2)}, "shares"),
+        ({"milestones": (0.5, 2)}, "shares"),
         ({"augment": "flip"}, "choose none, mirror"),
         ({"epochs": True}, "of type int"),
         ({"optimizer": "adam"}, "choose adamw, sgd"),

@@ -19,8 +19,8 @@ import torch
 
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.data.smears import Smears
-from lesson_lib.detectors.inference import recall_at
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
+from lesson_lib.evaluation import recall_at
 from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet, take_matched
 from lesson_lib.training.loop import Recipe, predict, train
 
@@ -30,7 +30,7 @@ CONFIG = RetinaNetConfig(
     backbone="tiny-8",
     norm="batch",
     channels=32,
-    spec=PyramidAnchors(sizes=(10, 20, 40, 80, 160)),
+    anchors=PyramidAnchors(sizes=(10, 20, 40, 80, 160)),
 )
 
 
@@ -62,7 +62,11 @@ def main(file: Path) -> None:
             flush=True,
         )
     recall = recall_at(
-        predict(model, pictures, SIZE), [s.target() for s in pictures], Smears.classes, 0.5, best=20
+        predict(model, pictures, SIZE),
+        [s.target() for s in pictures],
+        Smears.classes,
+        0.5,
+        max_detections=20,
     )
     positive, negative = (
         (z * STEPS).round().short().numpy() for z in turned_logits(model, pictures)

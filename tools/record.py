@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from lesson_lib.files import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, README = ROOT / "results" / "detectors.json", ROOT / "README.md"
 MARKS = "<!-- results -->", "<!-- end of results -->"
@@ -116,10 +118,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
                     "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)},
                 }
             )
-            RESULTS.parent.mkdir(exist_ok=True)
-            part = RESULTS.with_suffix(".part")
-            part.write_text(json.dumps(known, indent=1) + "\n")
-            part.replace(RESULTS)
+            write_whole(RESULTS, (json.dumps(known, indent=1) + "\n").encode())
             print(
                 name,
                 seed,

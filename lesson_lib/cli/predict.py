@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from lesson_lib.data.annotated import read_picture
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.voc import ENDINGS
+from lesson_lib.files import write_whole
 from lesson_lib.training import runs
-from lesson_lib.training.checkpoints import write_whole
 from lesson_lib.training.loop import predict
 
 COLOURS = (
@@ -56,7 +56,9 @@ def run_prediction(options: argparse.Namespace) -> int:
     ]
     for number, file in enumerate(files):
         sample = Sample(read_picture(file), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        p = predict(model, [sample], recipe.size, **recipe.inference | {"score": options.score})[0]
+        p = predict(
+            model, [sample], recipe.size, **recipe.inference | {"score_threshold": options.score}
+        )[0]
         rows = list(zip(*(p[name].tolist() for name in ("boxes", "scores", "labels"))))
         images.append(
             {

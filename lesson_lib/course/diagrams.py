@@ -1,6 +1,6 @@
 """An architecture as a drawing, read from the model itself: what a backbone, SSD or RetinaNet does at one size.
 
-Levels stand in rows, the finest map at the bottom; the more cells a map has, the wider its block. Blue is the
+Levels stand in rows, the finest map at the bottom; the more positions a map has, the wider its block. Blue is the
 backbone, green what the detector adds to it, orange the heads, white what goes in. M: million parameters.
 """
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
-from lesson_lib.anchors import Size
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.detectors.backbones import VGG16, Backbone
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -26,7 +26,7 @@ def read_shapes(model: Model, image_size: Size) -> tuple[Shapes, Shapes, tuple[i
     """The backbone's maps and those that the heads read, each (channels, rows, columns), finest first; and the
     class logits' (anchors, classes); for a backbone the same maps twice and (0, 0).  Only shapes, without data, go
     through a copy of the model (torch's device "meta")."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = as_pair(image_size)
     ghost, images = (
         copy.deepcopy(model).to("meta").eval(),
         torch.zeros(1, 3, height, width, device="meta"),
@@ -54,7 +54,7 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone 3.5 wide."""
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone, fpn, own = getattr(model, "backbone", model), isinstance(model, RetinaNet), len(maps)
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = as_pair(image_size)
     axes.set(
         xlim=(0, 10 if anchors else 4),
         ylim=(-1.05 if fpn or not anchors else -1.45, len(levels) - 0.6),
@@ -113,7 +113,7 @@ def _draw_heads(
     middle, half = (7.55, 1.0) if shared else (6.4, 1.2)
     counts = [
         conv.out_channels // 4 for conv in ([box] * len(levels) if shared else box)
-    ]  # anchors in a cell
+    ]  # anchors at a position
     if shared:
         tower = [
             m.out_channels for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)

@@ -19,19 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.config import BUDGETS, CELL_CLASSES, REPOSITORY
 from lesson_lib.data.smears import Smears
-from lesson_lib.detectors.criterion import Outputs, Targets, anchor_targets
+from lesson_lib.detectors.ohem import OHEMRetinaNet
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.evaluation import coco_evaluate
-from lesson_lib.losses import binary_cross_entropy, retinanet_loss
-from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet, pad_boxes
-from lesson_lib.mining import ohem_mask
-from lesson_lib.training.checkpoints import write_whole
+from lesson_lib.files import write_whole
 from lesson_lib.training.loop import Recipe, predict, train
 
 RESULTS = REPOSITORY / "results" / "experiments.json"
@@ -49,7 +46,7 @@ class Setting:
 
     model      "retinanet", "ohem" (RetinaNet under OHEM instead of focal loss) or "ssd"
     criterion  options of its loss;  augment: see `data.augment.AUGMENTS`
-    scales, ratios   anchors of a cell, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in SSD's table 2
+    scales, ratios   anchors of a position, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in SSD's table 2
     """
 
     model: str = "retinanet"
@@ -69,9 +66,9 @@ SETTINGS = {
     **{
         f"ohem-{name}": Setting("ohem", {"keep": 128, **options})
         for name, options in {
-            ".7": {"nms": 0.7},
-            ".5": {"nms": 0.5},
-            "1:3": {"nms": 0.5, "ratio": 3.0},
+            ".7": {"nms_threshold": 0.7},
+            ".5": {"nms_threshold": 0.5},
+            "1:3": {"nms_threshold": 0.5, "ratio": 3.0},
         }.items()
     },
     **{
@@ -118,7 +115,7 @@ TABLES = {
     ),
     "anchors": Table(
         "FL table 1c",
-        "how many anchors a cell, scales × ratios?",
+        "how many anchors a position, scales × ratios?",
         (
             ("1 × 1", "anchors-1x1", 30.3),
             ("3 × 1", "anchors-3x1", 31.8),
@@ -158,57 +155,22 @@ TABLES = {
 }
 
 
-class OHEMRetinaNet(RetinaNet):
-    """RetinaNet as in FL's table 1d: cross entropy of the anchors of highest loss instead of focal loss of all."""
-
-    def criterion(
-        self,
-        outputs: Outputs,
-        anchors: Tensor,
-        targets: Targets,
-        *,
-        keep: int,
-        nms: float | None = None,
-        ratio: float | None = None,
-        check: bool = True,
-    ) -> dict[str, Tensor]:
-        """{"cls", "box"} of the mined anchors, by the positives among them; options: see `ohem_mask`."""
-        gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
-        match = match_retinanet(gt, anchors, valid=valid)
-        labels, offsets = anchor_targets(
-            match, gt, targets, anchors, (1.0, 1.0)
-        )  # (B, A), (B, A, 4)
-        positive = match.label == POSITIVE
-        is_class = nn.functional.one_hot(labels, self.config.num_classes) * positive[..., None]
-        loss = binary_cross_entropy(outputs.cls_logits.detach(), is_class).sum(-1)  # (B, A)
-        mined = ohem_mask(loss, anchors, keep, nms, ratio, positive, match.label != IGNORE)
-        return retinanet_loss(
-            *outputs,
-            labels,
-            offsets,
-            match.label.masked_fill(~mined, IGNORE),
-            alpha=None,
-            gamma=0,
-            beta=self.config.beta,
-        )
-
-
 def build(setting: Setting, side: int) -> nn.Module:
     """The detector of a setting for pictures of side x side pixels; torch's seed draws its weights."""
     if setting.model == "ssd":
         config = SSDConfig(num_classes=len(CELL_CLASSES), backbone="tiny-8", image_size=side)
-        boxes, allowed = SSD(config).boxes, (2, 3)[: setting.ratios // 2]
+        spec, allowed = SSD(config).spec, (2, 3)[: setting.ratios // 2]
         ratios = tuple(
-            tuple(ratio for ratio in usual if ratio in allowed) for usual in boxes.aspect_ratios
+            tuple(ratio for ratio in usual if ratio in allowed) for usual in spec.aspect_ratios
         )
-        return SSD(replace(config, boxes=replace(boxes, aspect_ratios=ratios)))
+        return SSD(replace(config, anchors=replace(spec, aspect_ratios=ratios)))
     spec = PyramidAnchors(
         sizes=(12, 24, 48, 96, 192),
         scales=tuple(2 ** (i / 3) for i in range(setting.scales)),
         aspect_ratios=(0.5, 1, 2) if setting.ratios == 3 else (1,),
     )
     config = RetinaNetConfig(
-        num_classes=len(CELL_CLASSES), backbone="tiny-8", channels=32, spec=spec
+        num_classes=len(CELL_CLASSES), backbone="tiny-8", channels=32, anchors=spec
     )
     return (OHEMRetinaNet if setting.model == "ohem" else RetinaNet)(config)
 

@@ -32,7 +32,10 @@ SSD_CONFIG = SSDConfig(
     image_size=SIZE,
 )
 RETINANET_CONFIG = RetinaNetConfig(
-    num_classes=3, backbone="tiny-8", channels=24, spec=PyramidAnchors(sizes=(12, 24, 48, 96, 192))
+    num_classes=3,
+    backbone="tiny-8",
+    channels=24,
+    anchors=PyramidAnchors(sizes=(12, 24, 48, 96, 192)),
 )
 CLICKED = "smear-0-train-00007"  # the picture with a careless click
 
@@ -82,7 +85,9 @@ class AcrossClasses(SSD):
     """One NMS over all boxes, whatever their class."""
 
     def detections(self, outputs, anchors, size, **options):
-        found = super().detections(outputs, anchors, size, nms=1.0, keep=len(anchors), **options)
+        found = super().detections(
+            outputs, anchors, size, nms_threshold=1.0, max_detections=len(anchors), **options
+        )
         return [{name: p[name][nms(p["boxes"], p["scores"], 0.45)] for name in p} for p in found]
 
 
@@ -136,7 +141,9 @@ def exhibits(pictures: int = 48, epochs: int = 20) -> Iterator[Exhibit]:
     samples, val = list(Smears("train", pictures, SIZE)), Smears("val", 24, SIZE)
     forgetful = [replace(s, image=s.image.flip(-1)) if i % 2 else s for i, s in enumerate(samples)]
     healthy, records = _trained(SSD, samples, epochs)
-    yield Exhibit("healthy SSD", "SSD", records, predict(healthy, val, SIZE, score=0.02), 0)
+    yield Exhibit(
+        "healthy SSD", "SSD", records, predict(healthy, val, SIZE, score_threshold=0.02), 0
+    )
     for name, bug in [
         ("healthy RetinaNet", RetinaNet),
         *((letter, BUGS[bug]) for letter, bug in _KEY.items()),
@@ -152,7 +159,7 @@ def exhibits(pictures: int = 48, epochs: int = 20) -> Iterator[Exhibit]:
         ignored = (
             _ignored(samples, 0.5 if bug is NoIgnoreBand else 0.4) if kind == "RetinaNet" else 0
         )
-        yield Exhibit(name, kind, curve, predict(model, val, SIZE, score=0.02), ignored)
+        yield Exhibit(name, kind, curve, predict(model, val, SIZE, score_threshold=0.02), ignored)
 
 
 def _trained(

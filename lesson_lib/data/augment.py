@@ -28,7 +28,7 @@ class Augment:
     colour     brightness, contrast, saturation, hue
     zoom       a canvas of up to 16 times the area around the picture: small objects
     crop       a part of the picture that still shows an object: large objects
-    mirror     left and right; upside: top and bottom; transpose: rows and columns. All three at .5 give the
+    mirror     left and right; vertical_flip: top and bottom; transpose: rows and columns. All three at .5 give the
                eight views of a square with equal chance: right for a smear under a microscope, where no
                direction is special, wrong for street scenes.
     """
@@ -37,7 +37,7 @@ class Augment:
     zoom: float = 0.0
     crop: float = 0.0
     mirror: float = 0.0
-    upside: float = 0.0
+    vertical_flip: float = 0.0
     transpose: float = 0.0
 
     def __post_init__(self) -> None:
@@ -51,10 +51,10 @@ class Augment:
 AUGMENTS = {
     "none": Augment(),
     "mirror": Augment(mirror=0.5),  # RetinaNet's paper
-    "flips": Augment(mirror=0.5, upside=0.5, transpose=0.5),
-    "crops": Augment(crop=0.5, mirror=0.5, upside=0.5, transpose=0.5),
+    "flips": Augment(mirror=0.5, vertical_flip=0.5, transpose=0.5),
+    "crops": Augment(crop=0.5, mirror=0.5, vertical_flip=0.5, transpose=0.5),
     "ssd": Augment(colour=1, zoom=0.5, crop=1, mirror=0.5),  # SSD's paper
-    "smears": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5, upside=0.5, transpose=0.5),
+    "smears": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5, vertical_flip=0.5, transpose=0.5),
     "photos": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5),  # an upper side, few pictures
 }
 
@@ -91,7 +91,7 @@ def augmented(
         zoom=zoom_out,
         crop=iou_crop,
         mirror=mirror,
-        upside=upside,
+        vertical_flip=vertical_flip,
         transpose=transpose,
     )
     with seeded(seed, epoch, picture):
@@ -137,7 +137,7 @@ def mirror(sample: Sample) -> Sample:
     return _moved(sample, v2.RandomHorizontalFlip(p=1))
 
 
-def upside(sample: Sample) -> Sample:
+def vertical_flip(sample: Sample) -> Sample:
     """Top becomes bottom."""
     return _moved(sample, v2.RandomVerticalFlip(p=1))
 

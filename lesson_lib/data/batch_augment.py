@@ -22,7 +22,7 @@ class Change(NamedTuple):
     """What happens to one picture.
 
     window     x1, y1, x2, y2 in pixels of the stored picture, whole; it may reach past the border
-    views      mirror, upside, transpose: what is done to the window, in this order
+    views      mirror, vertical_flip, transpose: what is done to the window, in this order
     colour     (3, 4): new colour = colour[:, :3] @ old + colour[:, 3], colours 0..1
     """
 
@@ -41,7 +41,7 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
         augment.zoom,
         augment.crop,
         augment.mirror,
-        augment.upside,
+        augment.vertical_flip,
         augment.transpose,
     )
     window = np.array([0, 0, side, side])
@@ -114,10 +114,10 @@ def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple
     )
     low, high = torch.tensor([tx1, ty1]).repeat(2), torch.tensor([tx2, ty2]).repeat(2)
     moved = torch.minimum(torch.maximum(moved, low), high)
-    mirror, upside, transpose = change.views
+    mirror, vertical_flip, transpose = change.views
     if mirror:
         moved = torch.stack((size - moved[:, 2], moved[:, 1], size - moved[:, 0], moved[:, 3]), 1)
-    if upside:
+    if vertical_flip:
         moved = torch.stack((moved[:, 0], size - moved[:, 3], moved[:, 2], size - moved[:, 1]), 1)
     if transpose:
         moved = moved[:, [1, 0, 3, 2]]
@@ -143,16 +143,16 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
     fill = stored.new_tensor(MEAN_COLOUR)[:, None, None]
     for picture, row, change in zip(batch, rows, changes):
         (x1, y1, x2, y2), (tx1, ty1, tx2, ty2) = placement(change.window, stored.shape[-1], size)
-        mirror, upside, transpose = change.views
+        mirror, vertical_flip, transpose = change.views
         part = _resized(stored[row, :, y1:y2, x1:x2], (ty2 - ty1, tx2 - tx1))
         part = (
-            part.flip([axis for axis, wanted in ((2, mirror), (1, upside)) if wanted])
-            if mirror or upside
+            part.flip([axis for axis, wanted in ((2, mirror), (1, vertical_flip)) if wanted])
+            if mirror or vertical_flip
             else part
         )
         if mirror:
             tx1, tx2 = size - tx2, size - tx1
-        if upside:
+        if vertical_flip:
             ty1, ty2 = size - ty2, size - ty1
         view = picture.mT if transpose else picture
         if part.shape != picture.shape:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.boxes import box_area, pairwise_iou
 from lesson_lib.data.samples import Sample
 
@@ -75,7 +76,7 @@ class Coverage:
 def coverage(
     data: Sequence[Sample],
     anchors: Tensor | Callable[[tuple[int, int]], Tensor],
-    size: int | tuple[int, int] | None = None,
+    size: Size | None = None,
     threshold: float = 0.5,
 ) -> Coverage:
     """Compare every object of a data set, crowd regions left out, with all anchors.
@@ -94,9 +95,7 @@ def coverage(
     best, count = [torch.zeros(0)], labels[:]
     for picture in getattr(data, "entries", data):  # what readers of files know without decoding
         target = picture.target() if callable(picture.target) else picture.target
-        height, width = (
-            picture.size if size is None else (size, size) if isinstance(size, int) else size
-        )
+        height, width = picture.size if size is None else as_pair(size)
         real = ~target["crowd"]
         labels.append(target["labels"][real])
         pictures += [picture.id] * len(labels[-1])

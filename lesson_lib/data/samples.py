@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lesson_lib.anchors import Size, as_pair
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -82,9 +84,9 @@ class Sample:
         return {name: getattr(self, name) for name in names}
 
 
-def resize(sample: Sample, size: int | tuple[int, int]) -> Sample:
+def resize(sample: Sample, size: Size) -> Sample:
     """The sample at size (height, width), or size x size; bilinear with antialiasing, aspect not kept."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = as_pair(size)
     y, x = height / sample.size[0], width / sample.size[1]
     image = F.interpolate(sample.image[None], (height, width), mode="bilinear", antialias=True)[0]
     return replace(

@@ -5,10 +5,8 @@ the share of the picture that it covers in BCCD; but never below MIN_SCALE: less
 smaller field with fewer cells, not cells too small to learn from.
 """
 
-import contextlib
+import io
 import math
-import os
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.config import CELL_CLASSES, cache_dir
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smear_painter import paint_smear
+from lesson_lib.files import write_whole
 
 VERSION = 1  # raise it when a byte of any picture changes: the cache's name holds it
 SPLITS = ("train", "val", "test")
 MIN_SCALE, MIN_SIDE = 0.25, 32
 
 
-def draw_smear(
-    seed: int, index: int, split: str = "train", size: int | tuple[int, int] = 256
-) -> Sample:
+def draw_smear(seed: int, index: int, split: str = "train", size: Size = 256) -> Sample:
     """The smear of (seed, split, index), size x size or (height, width) pixels; the same bytes everywhere.
 
     Boxes are tight around what is inside the picture. As in BCCD some objects have none: red cells with less
@@ -45,8 +43,8 @@ def draw_smear(
     )
 
 
-def _checked(split: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
+def _checked(split: str, size: Size) -> tuple[int, int]:
+    height, width = as_pair(size)
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; take one of {', '.join(SPLITS)}.")
     if min(height, width) < MIN_SIDE:
@@ -74,7 +72,7 @@ class Smears(Sequence):
         self,
         split: str = "train",
         count: int = 200,
-        size: int | tuple[int, int] = 256,
+        size: Size = 256,
         seed: int = 0,
         cache: bool = True,
     ):
@@ -112,26 +110,14 @@ class Smears(Sequence):
         return sample if own else None
 
     def _write(self, index: int, sample: Sample) -> None:
-        """Writes beside the file and renames, so that nobody ever reads half a picture."""
-        file = self._file(index)
-        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        file, stream = self._file(index), io.BytesIO()
+        np.savez(stream, image=sample.image, boxes=sample.boxes, labels=sample.labels, id=sample.id)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as stream:
-                np.savez(
-                    stream,
-                    image=sample.image,
-                    boxes=sample.boxes,
-                    labels=sample.labels,
-                    id=sample.id,
-                )
-            part.replace(file)
+            write_whole(file, stream.getvalue(), shared=True)
         except OSError as error:
             self.cache = False
-            with contextlib.suppress(OSError):
-                part.unlink()
             warnings.warn(
-                f"Smears are painted anew each time, as {file.parent} cannot be written ({error}); "
+                f"Smears are painted anew each time, as {file.parent} cannot be written ({error.__cause__}); "
                 "free some space or set LESSON_CACHE to another folder.",
                 stacklevel=3,
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from lesson_lib.detectors import lite0, tiny
-from lesson_lib.detectors.norms import Norm, conv_block, replace_batch_norms
+from lesson_lib.detectors.norms import L2Norm, Norm, conv_block, replace_batch_norms
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: VGG's weights come from Caffe, which subtracts a mean colour and keeps the range of 0..255.
@@ -27,7 +27,7 @@ class Backbone(nn.Module):
 
     body       the network; takes normalised pictures, returns a list or a dict of maps
     channels   of each map
-    strides    pixels between cells: map l has ceil(H / stride) x ceil(W / stride) cells
+    strides    pixels between positions: map l has ceil(H / stride) x ceil(W / stride)
     trainable  False refuses to train until weights have been loaded: without pretrained weights the papers'
                networks (VGG16 without norm layers, ResNet with frozen ones) stay where they begin
     """
@@ -63,28 +63,13 @@ class Backbone(nn.Module):
         ]:
             raise ValueError(
                 f"At {height} x {width} px this backbone's maps do not have ceil(size / stride) "
-                f"cells, as anchors do: give a multiple of {self.strides[-1]} px."
+                f"positions, as anchors do: give a multiple of {self.strides[-1]} px."
             )
         return maps
 
 
 def _weights_arrived(backbone: Backbone, incompatible) -> None:
     backbone.trainable = backbone.trainable or not incompatible.missing_keys
-
-
-class L2Norm(nn.Module):
-    """Scales the feature vector of each cell to length 1, then each channel by a learned number.
-
-    conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after ParseNet,
-    arXiv:1506.04579); the learned one starts at 20.
-    """
-
-    def __init__(self, channels: int, scale: float = 20.0):
-        super().__init__()
-        self.scale = nn.Parameter(torch.full((channels,), scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale.to(x.dtype)[:, None, None]
 
 
 class VGG16(nn.Module):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lesson_lib.anchors import Size
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
 from lesson_lib.detectors.criterion import Outputs
@@ -53,7 +53,7 @@ def export_onnx(model: SSD | RetinaNet, file: str | Path, size: Size) -> Path:
     It is written as it works in evaluation, and is left in the mode it was in. Returns the file.
     Raises ModuleNotFoundError with one sentence where onnx and onnxscript are not installed.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = as_pair(size)
     training, device = model.training, next(model.parameters()).device
     images = torch.rand(
         2, 3, height, width, device=device

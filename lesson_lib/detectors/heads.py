@@ -12,8 +12,8 @@ from lesson_lib.losses import prior_bias
 def flatten_predictions(prediction: Tensor, values: int) -> Tensor:
     """(B, k * values, H, W) -> (B, H * W * k, values): one row for each anchor, in the anchors' order.
 
-    Channel a * values + v holds value v of a cell's anchor a. Row ((y * W) + x) * k + a of the result is the
-    cell in row y, column x. For a channels_last tensor this is a view, otherwise a copy.
+    Channel a * values + v holds value v of anchor a of a position. Row ((y * W) + x) * k + a of the result is the
+    position in row y, column x. For a channels_last tensor this is a view, otherwise a copy.
     """
     return prediction.permute(0, 2, 3, 1).reshape(
         prediction.shape[0], -1, values
@@ -28,21 +28,21 @@ def join_levels(predictions: Sequence[Tensor], values: int) -> Tensor:
 class SSDHeads(nn.Module):
     """One 3 x 3 convolution for classes and one for boxes on each map, nothing shared (SSD section 2.1).
 
-        outputs of an m x n map with k default boxes a cell and C classes:  (C + 4) k m n
+        outputs of an m x n map with k default boxes a position and C classes:  (C + 4) k m n
 
     inputs    channels of each map
-    per_cell  default boxes in a cell of each map
+    per_position  default boxes at a position of each map
     outputs   C, the background's channel 0 among them
     """
 
-    def __init__(self, inputs: Sequence[int], per_cell: Sequence[int], outputs: int):
+    def __init__(self, inputs: Sequence[int], per_position: Sequence[int], outputs: int):
         super().__init__()
         self.outputs = outputs
         self.cls = nn.ModuleList(
-            nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in zip(inputs, per_cell)
+            nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in zip(inputs, per_position)
         )
         self.box = nn.ModuleList(
-            nn.Conv2d(c, k * 4, 3, padding=1) for c, k in zip(inputs, per_cell)
+            nn.Conv2d(c, k * 4, 3, padding=1) for c, k in zip(inputs, per_position)
         )
         for conv in [*self.cls, *self.box]:
             nn.init.xavier_uniform_(conv.weight)
@@ -63,7 +63,7 @@ class RetinaNetHeads(nn.Module):
     class and anchor, K * k in all, no background; 4 k offsets, whatever the class.
 
     channels     of every level
-    per_cell     k, 9 in the paper
+    per_position     k, 9 in the paper
     num_classes  K
     prior        what an untrained anchor predicts for each class: the bias of the last classification layer
     norm         None as in the paper, or "group". "batch" is refused: its statistics would mix the levels.
@@ -71,7 +71,12 @@ class RetinaNetHeads(nn.Module):
     """
 
     def __init__(
-        self, channels: int, per_cell: int, num_classes: int, prior: float = 0.01, norm: Norm = None
+        self,
+        channels: int,
+        per_position: int,
+        num_classes: int,
+        prior: float = 0.01,
+        norm: Norm = None,
     ):
         super().__init__()
         if norm not in (None, "group"):
@@ -85,8 +90,8 @@ class RetinaNetHeads(nn.Module):
         self.box_tower = nn.Sequential(
             *(conv_block(channels, channels, norm=norm) for _ in range(4))
         )
-        self.cls = nn.Conv2d(channels, per_cell * num_classes, 3, padding=1)
-        self.box = nn.Conv2d(channels, per_cell * 4, 3, padding=1)
+        self.cls = nn.Conv2d(channels, per_position * num_classes, 3, padding=1)
+        self.box = nn.Conv2d(channels, per_position * 4, 3, padding=1)
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.normal_(conv.weight, std=0.01)

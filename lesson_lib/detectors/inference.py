@@ -19,7 +19,6 @@ from lesson_lib.boxes import (
 )
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
 from lesson_lib.detectors.criterion import Outputs, check_outputs
-from lesson_lib.evaluation import voc_evaluate
 from lesson_lib.nms import class_aware_nms
 
 Detections = list[dict[str, Tensor]]
@@ -31,14 +30,15 @@ def ssd_detections(
     anchors: Tensor,
     size: tuple[int, int],
     *,
-    score: float = 0.01,
-    nms: float = 0.45,
-    keep: int = 200,
+    score_threshold: float = 0.01,
+    nms_threshold: float = 0.45,
+    max_detections: int = 200,
     topk: int = 400,
     vote: float = 0.0,
     variances: tuple[float, float] = VARIANCES,
 ) -> Detections:
-    """SSD's inference (arXiv:1512.02325, section 3): confidence over `score`, NMS, the best `keep` a picture.
+    """SSD's inference (arXiv:1512.02325, section 3): confidence over `score_threshold`, NMS, the best
+    `max_detections` a picture.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size (height, width) pixels.
     The score of label k is channel k + 1 of the softmax; an anchor may give a detection for several classes.
@@ -51,15 +51,15 @@ def ssd_detections(
     return [
         _best(
             picture,
-            score,
+            score_threshold,
             lambda row, label: label,
             topk,
             deltas,
             anchors,
             size,
             variances,
-            nms,
-            keep,
+            nms_threshold,
+            max_detections,
             vote,
         )
         for picture, deltas in zip(scores, outputs.box_deltas)
@@ -72,27 +72,29 @@ def retinanet_detections(
     anchors: Tensor,
     size: tuple[int, int],
     *,
-    score: float = 0.05,
+    score_threshold: float = 0.05,
     topk: int = 1000,
     counts: Sequence[int] | None = None,
-    nms: float = 0.5,
-    keep: int = 100,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
     vote: float = 0.0,
     variances: tuple[float, float] = NO_VARIANCES,
 ) -> Detections:
-    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): score over `score`, the best `topk` of each
+    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): score over `score_threshold`, the best `topk` of each
     level, NMS.
 
     outputs: cls_logits (B, A, K); anchors (A, 4) xyxy; size (height, width) pixels.
-    counts: anchors of each level (`pyramid_counts`), which sum to A; None takes all for one level.
-    keep: at most so many a picture; the paper names no limit, COCO's evaluation reads 100. vote: as for SSD.
+    counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one level.
+    max_detections: at most so many a picture; the paper names no limit, COCO's evaluation reads 100. vote: as for SSD.
     ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum to A.
     """
     check_outputs(outputs, anchors)
     if counts is not None and sum(counts) != len(anchors):
         raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
     ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
-    least = -math.inf if score <= 0 else math.log(score / (1 - score))  # sigmoid(least) = score
+    least = (
+        -math.inf if score_threshold <= 0 else math.log(score_threshold / (1 - score_threshold))
+    )  # sigmoid(least) = it
     found = [
         _best(
             picture,
@@ -103,8 +105,8 @@ def retinanet_detections(
             anchors,
             size,
             variances,
-            nms,
-            keep,
+            nms_threshold,
+            max_detections,
             vote,
             torch.sigmoid,
         )
@@ -122,19 +124,19 @@ def _best(
     anchors: Tensor,
     size: tuple[int, int],
     variances: tuple[float, float],
-    nms: float,
-    keep: int,
+    nms_threshold: float,
+    max_detections: int,
     vote: float,
     probability: Callable[[Tensor], Tensor] = lambda scores: scores,
 ) -> dict[str, Tensor]:
-    """The `keep` best detections of one picture.
+    """The `max_detections` best detections of one picture.
 
     scores (A, K), of which those over `least` count; group: rows and labels (N,) -> (N,) group numbers, of each
     of which only the best `topk` take part; deltas, anchors (A, 4). A box that lies wholly outside is dropped.
     The best few candidates decide: what NMS leaves of them does not change when worse ones join. So a few go
     first, and four times as many only where too little was left. In a vote all of them count.
     """
-    tried = 4 * keep if not vote else scores.numel()
+    tried = 4 * max_detections if not vote else scores.numel()
     while True:
         scored, rows, labels = _highest(scores, tried)  # each (N,), falling
         all_tried = tried >= scores.numel() or bool(scored[-1] <= least)
@@ -144,8 +146,8 @@ def _best(
         boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
-        kept = class_aware_nms(boxes, scored, labels, nms)[:keep]
-        if len(kept) == keep or all_tried:
+        kept = class_aware_nms(boxes, scored, labels, nms_threshold)[:max_detections]
+        if len(kept) == max_detections or all_tried:
             final = (
                 box_vote(boxes, probability(scored), labels, kept, vote) if vote else boxes[kept]
             )
@@ -187,29 +189,3 @@ def _rank_within(groups: Tensor) -> Tensor:
         torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         - first
     )
-
-
-def recall_at(
-    predictions: Detections,
-    targets: Sequence[dict],
-    classes: Sequence[str],
-    iou: float = 0.5,
-    best: int | None = None,
-    score: float = 0.0,
-) -> dict[str, float]:
-    """Share of each class's objects that a detection of that class found: IoU >= `iou`, one detection each.
-
-    best: only so many of each picture's detections count, the highest scores; score: only those from it on.
-    Returns {name: recall} for the classes that have objects. Recall alone is easily raised by more
-    detections: compare detectors at the same `best`, and look at precision (lesson_lib.evaluation) too.
-    """
-    kept = []
-    for p in predictions:
-        order = p["scores"].argsort(descending=True, stable=True)[:best]
-        order = order[p["scores"][order] >= score]
-        kept.append({name: p[name][order] for name in ("boxes", "scores", "labels")})
-    curves = voc_evaluate(kept, targets, classes, iou)["curves"]
-    return {
-        name: float(curve["recall"][-1]) if len(curve["recall"]) else 0.0
-        for name, curve in curves.items()
-    }

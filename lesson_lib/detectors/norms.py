@@ -44,6 +44,21 @@ class FrozenBatchNorm(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
+class L2Norm(nn.Module):
+    """Scales the feature vector at each position to length 1, then each channel by a learned number.
+
+    conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after ParseNet,
+    arXiv:1506.04579); the learned one starts at 20.
+    """
+
+    def __init__(self, channels: int, scale: float = 20.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * self.scale.to(x.dtype)[:, None, None]
+
+
 def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
     """A norm layer for `channels` channels. ValueError for an unknown name.
 

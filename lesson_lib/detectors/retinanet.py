@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from lesson_lib.anchors import RETINANET, PyramidAnchors, Size, pyramid_anchors, pyramid_counts
+from lesson_lib.anchors import RETINANET, PyramidAnchors, Size, as_pair
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, retinanet_criterion
 from lesson_lib.detectors.fpn import FPN
@@ -22,7 +22,7 @@ from lesson_lib.detectors.heads import RetinaNetHeads
 from lesson_lib.detectors.inference import Detections, retinanet_detections
 from lesson_lib.detectors.norms import FrozenBatchNorm, Norm
 
-#: torchvision's anchors: whole numbers, on the cells' corners; its ratios are h / w and run the other way.
+#: torchvision's anchors: whole numbers, on the positions' corners; its ratios are h / w and run the other way.
 TORCHVISION_ANCHORS = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)
 
 
@@ -34,12 +34,12 @@ class RetinaNetConfig:
     backbone, nodes, norm, pretrained, freeze   see `build_backbone`: three maps at strides 8, 16 and 32
     channels            of the pyramid and the heads; with a norm that learns they have group norm, too
     p6_from             "C5" (paper) or "P5" (torchvision)
-    spec                anchors
+    anchors             their strides, sizes and shapes
     prior               probability of each class that an untrained anchor predicts
     Of the losses, for `criterion`:
     beta                of the smooth L1 loss; 1/9 as in the authors' release, 0 for torchvision's L1
     per_image           divide by each picture's positives, then average (torchvision), or by the batch's
-    keep                detections in a picture at most, for `detections`
+    max_detections      in a picture at most, for `detections`
     norm_eps            of frozen norms; None keeps the classifier's, torchvision's published detectors have 0
     """
 
@@ -51,11 +51,11 @@ class RetinaNetConfig:
     freeze: tuple[str, ...] = ()
     channels: int = 256
     p6_from: str = "C5"
-    spec: PyramidAnchors = RETINANET
+    anchors: PyramidAnchors = RETINANET
     prior: float = 0.01
     beta: float = 1 / 9
     per_image: bool = False
-    keep: int = 100
+    max_detections: int = 100
     norm_eps: float | None = None
 
     def __post_init__(self) -> None:
@@ -72,10 +72,10 @@ RETINANET_CONFIGS = {
         num_classes=91,
         norm="frozen",
         p6_from="P5",
-        spec=TORCHVISION_ANCHORS,
+        anchors=TORCHVISION_ANCHORS,
         beta=0.0,
         per_image=True,
-        keep=300,
+        max_detections=300,
         norm_eps=0.0,
     ),
 }
@@ -94,7 +94,7 @@ class RetinaNet(nn.Module):
         self.backbone = build_backbone(
             config.backbone, config.norm, config.pretrained, config.nodes, config.freeze
         )
-        if self.backbone.strides != config.spec.strides[:3] or len(config.spec.strides) != 5:
+        if self.backbone.strides != config.anchors.strides[:3] or len(config.anchors.strides) != 5:
             raise ValueError(
                 f"RetinaNet reads maps at strides 8, 16 and 32, {config.backbone} has strides "
                 f"{self.backbone.strides}: choose a ResNet, 'lite0', or other nodes."
@@ -105,7 +105,7 @@ class RetinaNet(nn.Module):
         norm = "group" if config.norm in ("batch", "group") else None
         self.fpn = FPN(self.backbone.channels, config.channels, config.p6_from, norm)
         self.heads = RetinaNetHeads(
-            config.channels, config.spec.per_cell, config.num_classes, config.prior, norm
+            config.channels, config.anchors.per_position[0], config.num_classes, config.prior, norm
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -115,10 +115,15 @@ class RetinaNet(nn.Module):
     def forward(self, images: Tensor) -> Outputs:
         return Outputs(*self.heads(self.features(images)))
 
+    def anchor_spec(self, image_size: Size | None = None) -> PyramidAnchors:
+        """The anchors' specification, the same for every picture size."""
+        return self.config.anchors
+
     def anchors(self, image_size: Size, device: torch.device | str | None = None) -> Tensor:
         """Anchors (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        return _kept_anchors(size, self.config.spec, torch.device(device or "cpu"))
+        return _kept_anchors(
+            as_pair(image_size), self.config.anchors, torch.device(device or "cpu")
+        )
 
     def criterion(
         self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
@@ -130,9 +135,10 @@ class RetinaNet(nn.Module):
     def detections(
         self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options
     ) -> Detections:
-        """`retinanet_detections` of each level's best, with the config's keep; options go before them."""
+        """`retinanet_detections` of each level's best, with the config's max_detections; options go before them."""
         options = (
-            dict(counts=pyramid_counts(size, self.config.spec), keep=self.config.keep) | options
+            dict(counts=self.config.anchors.counts(size), max_detections=self.config.max_detections)
+            | options
         )
         return retinanet_detections(outputs, anchors, size, **options)
 
@@ -140,4 +146,4 @@ class RetinaNet(nn.Module):
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
 def _kept_anchors(size: tuple[int, int], spec: PyramidAnchors, device: torch.device) -> Tensor:
-    return pyramid_anchors(size, spec, device)
+    return spec.make(size, device)

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, default_boxes, ssd_scales
-from lesson_lib.detectors.backbones import L2Norm, build_backbone
+from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, as_pair, ssd_scales
+from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, ssd_criterion
 from lesson_lib.detectors.heads import SSDHeads
 from lesson_lib.detectors.inference import Detections, ssd_detections
-from lesson_lib.detectors.norms import Norm, conv_block
+from lesson_lib.detectors.norms import L2Norm, Norm, conv_block
 
 
 class Extra(NamedTuple):
@@ -32,12 +32,12 @@ class Extra(NamedTuple):
     stride: int = 2
     padding: int = 1
 
-    def cells(self, n: int) -> int:
+    def positions(self, n: int) -> int:
         """Rows (or columns) of the new map, from those of the one before."""
         return (n + 2 * self.padding - self.kernel) // self.stride + 1
 
 
-#: conv8_2 .. conv11_2: 10, 5, 3, 1 cells.  SSD512's end at conv12_2: 16, 8, 4, 2, 1 (the release's kernels).
+#: conv8_2 .. conv11_2: 10, 5, 3, 1 positions a side.  SSD512's end at conv12_2: 16, 8, 4, 2, 1 (the release's kernels).
 SSD300_EXTRAS = (
     Extra(256, 512),
     Extra(128, 256),
@@ -62,8 +62,8 @@ class SSDConfig:
     image_size          pixels, (height, width) or one number; the default boxes are laid out for it
     l2norm              each of the backbone's maps is scaled by an L2Norm, as VGG16's conv4_3 is in the paper: for
                         pretrained networks whose maps differ in scale
-    extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one cell
-    boxes               default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
+    extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one position
+    anchors             default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
     Of the matching, for `criterion`; see `match_ssd`:
     inclusive           an IoU of exactly .5 matches (the release, torchvision), or not (paper: "higher than")
     best                how an object gets its best box
@@ -78,7 +78,7 @@ class SSDConfig:
     image_size: Size = 300
     l2norm: bool = False
     extras: tuple[Extra, ...] | None = None
-    boxes: DefaultBoxes | None = None
+    anchors: DefaultBoxes | None = None
     s_min: float = 0.1
     s_max: float = 0.9
     inclusive: bool = True
@@ -92,19 +92,19 @@ class SSDConfig:
 
 
 _PAPER_300 = SSDConfig(
-    norm=None, extras=SSD300_EXTRAS, boxes=SSD300_SCALES["paper-conv4_3"], inclusive=False
+    norm=None, extras=SSD300_EXTRAS, anchors=SSD300_SCALES["paper-conv4_3"], inclusive=False
 )
 SSD_CONFIGS = {
-    # As printed: conv4_3 .1, the others by equation 4; cells share the picture evenly; IoU over .5.
+    # As printed: conv4_3 .1, the others by equation 4; positions share the picture evenly; IoU over .5.
     "paper-300": _PAPER_300,
-    "paper-512": replace(_PAPER_300, image_size=512, extras=SSD512_EXTRAS, boxes=SSD512),
-    # The authors' Caffe code for VOC: sizes in whole percents, steps in whole pixels, ">=".
-    "caffe-300": replace(_PAPER_300, boxes=SSD300_SCALES["caffe-voc"], inclusive=True),
+    "paper-512": replace(_PAPER_300, image_size=512, extras=SSD512_EXTRAS, anchors=SSD512),
+    # The authors' Caffe code for VOC: sizes in whole percents, strides in whole pixels, ">=".
+    "caffe-300": replace(_PAPER_300, anchors=SSD300_SCALES["caffe-voc"], inclusive=True),
     # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim wins.
     "torchvision-300": replace(
         _PAPER_300,
         num_classes=90,
-        boxes=SSD300_SCALES["torchvision-coco"],
+        anchors=SSD300_SCALES["torchvision-coco"],
         inclusive=True,
         best="overwrite",
     ),
@@ -133,7 +133,7 @@ class SSD(nn.Module):
         )  # what is new has nothing to freeze
         last = map_grids(config.image_size, self.backbone.strides)[-1]
         self.layout = (
-            _down_to_one_cell(last, self.backbone.channels[-1])
+            _down_to_one_position(last, self.backbone.channels[-1])
             if config.extras is None
             else config.extras
         )
@@ -158,15 +158,15 @@ class SSD(nn.Module):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
         grids = self.grids(config.image_size)
-        self.boxes = config.boxes or _fitted_boxes(config, grids)
-        if len(self.boxes.grids) != len(grids):
+        self.spec = config.anchors or _fitted_boxes(config, grids)
+        if len(self.spec.grids) != len(grids):
             raise ValueError(
-                f"The default boxes are for {len(self.boxes.grids)} maps, the network has "
-                f"{len(grids)}: change boxes or extras."
+                f"The default boxes are for {len(self.spec.grids)} maps, the network has "
+                f"{len(grids)}: change anchors or extras."
             )
         self.heads = SSDHeads(
             [*self.backbone.channels, *(extra.channels for extra in self.layout)],
-            self.boxes.per_cell(),
+            self.spec.per_position,
             config.num_classes + 1,
         )
 
@@ -183,16 +183,19 @@ class SSD(nn.Module):
         return Outputs(*self.heads(self.features(images)))
 
     def grids(self, image_size: Size) -> tuple[tuple[int, int], ...]:
-        """Cells (rows, columns) of every map, finest first."""
+        """Positions (rows, columns) of every map, finest first."""
         return map_grids(image_size, self.backbone.strides, self.layout)
+
+    def anchor_spec(self, image_size: Size | None = None) -> DefaultBoxes:
+        """The default boxes, laid out for pictures of `image_size`."""
+        size = self.config.image_size if image_size is None else image_size
+        return replace(self.spec, image_size=size, grids=self.grids(size))
 
     def anchors(
         self, image_size: Size | None = None, device: torch.device | str | None = None
     ) -> Tensor:
         """Default boxes (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
-        size = self.config.image_size if image_size is None else image_size
-        spec = replace(self.boxes, image_size=size, grids=self.grids(size))
-        return _kept_default_boxes(spec, torch.device(device or "cpu"))
+        return _kept_default_boxes(self.anchor_spec(image_size), torch.device(device or "cpu"))
 
     def criterion(
         self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
@@ -211,15 +214,15 @@ class SSD(nn.Module):
 def map_grids(
     image_size: Size, strides: tuple[int, ...], extras: tuple[Extra, ...] = ()
 ) -> tuple[tuple[int, int], ...]:
-    """Cells (rows, columns) of a backbone's maps and of the extra ones, by arithmetic alone."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    """Positions (rows, columns) of a backbone's maps and of the extra ones, by arithmetic alone."""
+    height, width = as_pair(image_size)
     grids = [(-(-height // stride), -(-width // stride)) for stride in strides]
     for extra in extras:
-        grids.append((extra.cells(grids[-1][0]), extra.cells(grids[-1][1])))
+        grids.append((extra.positions(grids[-1][0]), extra.positions(grids[-1][1])))
     return tuple(grids)
 
 
-def _down_to_one_cell(grid: tuple[int, int], channels: int) -> tuple[Extra, ...]:
+def _down_to_one_position(grid: tuple[int, int], channels: int) -> tuple[Extra, ...]:
     extras, longest, width = (
         [],
         max(grid),
@@ -227,12 +230,12 @@ def _down_to_one_cell(grid: tuple[int, int], channels: int) -> tuple[Extra, ...]
     )  # as wide as SSD300's, or as a small backbone
     while longest > 1:
         extras.append(Extra(width // 2, width))
-        longest = extras[-1].cells(longest)
+        longest = extras[-1].positions(longest)
     return tuple(extras)
 
 
 def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> DefaultBoxes:
-    """Equation 4 for as many maps as there are; as in SSD300 four boxes a cell on the first and the last two
+    """Equation 4 for as many maps as there are; as in SSD300 four boxes a position on the first and the last two
     maps, six on those between."""
     last = len(grids) - 1
     ratios = tuple((2,) if level in (0, last - 1, last) else (2, 3) for level in range(last + 1))
@@ -244,4 +247,4 @@ def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> Defa
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
 def _kept_default_boxes(spec: DefaultBoxes, device: torch.device) -> Tensor:
-    return default_boxes(spec, device)
+    return spec.make(device=device)

@@ -1,13 +1,7 @@
-"""Checkpoints: what a run needs to go on after any stop, in one file that is always whole.
+"""Checkpoints: what a run needs to go on after any stop, in one file that is always whole."""
 
-A file is written beside the old one, brought to the disk, and then takes its name in one step: whoever is
-killed, or meets a full disk, at any moment leaves either the old file or the new one.
-"""
-
-import contextlib
 import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,30 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lesson_lib.training.distributed import from_first, rank_and_world
+from lesson_lib.files import write_whole
+from lesson_lib.training.distributed import broadcast, rank_and_world
 from lesson_lib.training.recipes import Recipe
 
 FORMAT = "lesson_lib checkpoint 1"
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """`data` as `file`, which is at no time half written. OSError with one sentence; the old file stays."""
-    part = file.with_name(file.name + ".part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        kept = "the last good one is kept" if file.exists() else "nothing was saved yet"
-        raise OSError(
-            f"{file} could not be written ({error.strerror}), {kept}: make room or mend the folder, and run "
-            "the same command again: it goes on from there."
-        ) from error
 
 
 def save(
@@ -89,7 +64,7 @@ def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recip
     Of several processes only the first needs the file; it tells the others.
     ValueError where it belongs to another recipe or another model.
     """
-    state = from_first(read(file) if rank_and_world()[0] == 0 and file.is_file() else None)
+    state = broadcast(read(file) if rank_and_world()[0] == 0 and file.is_file() else None)
     if state is None:
         return 0
     old, new = json.loads(state["recipe"]), json.loads(json.dumps(asdict(recipe)))

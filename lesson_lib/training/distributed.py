@@ -39,7 +39,7 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def shared(model: nn.Module) -> nn.Module:
+def wrap_ddp(model: nn.Module) -> nn.Module:
     """The model, or, with several processes, one that averages the gradients over them.
 
     All begin with the first one's weights. Batch norm: on GPUs over the whole batch; on the CPU each process
@@ -52,7 +52,7 @@ def shared(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(network)
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce(value: Tensor) -> Tensor:
     """Sum of a tensor over the processes; no gradient goes through it."""
     value = value.detach().clone()
     if rank_and_world()[1] > 1:
@@ -60,7 +60,7 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first process's value, in all of them."""
     box = [value]
     if rank_and_world()[1] > 1:
@@ -68,7 +68,7 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def joined(mine: Sequence[Any]) -> list[Any]:
+def all_gather(mine: Sequence[Any]) -> list[Any]:
     """Lists of items rank, rank + world, rank + 2 world, ... -> all items in order, in every process."""
     world = rank_and_world()[1]
     if world == 1:

@@ -18,7 +18,7 @@ from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import checkpoints
-from lesson_lib.training.distributed import joined, rank_and_world, shared, total
+from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, wrap_ddp
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
 
@@ -58,7 +58,7 @@ def train(
     model.to(memory_format=torch.channels_last)
     optimizer, anchors = make_optimizer(model, recipe), model.anchors(recipe.size, device)
     done = checkpoints.resume(checkpoint, model, optimizer, recipe) if checkpoint else 0
-    network, losses, ids, last = shared(model), [], [], None
+    network, losses, ids, last = wrap_ddp(model), [], [], None
     for step, (images, targets) in zip(range(done + 1, steps + 1), batches(feed, done)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, steps, recipe)
@@ -68,7 +68,7 @@ def train(
         judge = val is not None and (step == steps or step % (recipe.evaluate * len(feed)) == 0)
         save = checkpoint and (step % save_every == 0 or step == steps)
         if step % every == 0 or epoch_ends or save:
-            values = total(torch.stack(losses)).tolist()  # the GPU is waited for here
+            values = all_reduce(torch.stack(losses)).tolist()  # the GPU is waited for here
             check_finite(values, ids, step, last)
             means = dict(zip(PARTS, (sum(column) / len(values) for column in zip(*values))))
             last = {
@@ -113,7 +113,7 @@ def one_step(
     if images.is_cuda:
         options["check"] = False  # it would wait for the GPU; check_finite looks later
     if world > 1:
-        options["total"] = total
+        options["total"] = all_reduce
     try:
         losses = model.criterion(outputs, anchors, targets, **options)
     except ValueError:
@@ -198,7 +198,7 @@ def predict(
                     {"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()}
                 )
     model.train(training)
-    return joined(found)
+    return all_gather(found)
 
 
 def evaluate(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Recipe:
     epochs        times that every picture is seen; steps: if not 0, so many steps instead
     batch         pictures in a step, over all processes together
     size          pixels: pictures are brought to size x size, aspect not kept
-    lr            highest learning rate; schedule, warmup, drops: see `schedule.learning_rate`
+    lr            highest learning rate; schedule, warmup, milestones: see `schedule.learning_rate`
     momentum      SGD's; weight_decay: of weights, not of biases and norms
     clip          longest gradient: a longer one is shortened to it; 0: never
     augment       see `data.augment.AUGMENTS`
@@ -56,7 +56,7 @@ class Recipe:
     weight_decay: float = 1e-2
     schedule: str = "one-cycle"
     warmup: float = 0.1
-    drops: tuple[float, ...] = ()
+    milestones: tuple[float, ...] = ()
     clip: float = 10.0
     augment: str = "mirror"
     precision: str = "fp32"
@@ -77,8 +77,8 @@ class Recipe:
             least = 1 if f.name in ("epochs", "batch", "size", "evaluate") else 0
             if isinstance(value, (int, float)) and not least <= value < float("inf"):
                 raise ValueError(f"{f.name} is {value}; give {least} or more.")
-        if self.warmup >= 1 or any(not 0 < drop < 1 for drop in self.drops):
-            raise ValueError("warmup and drops are shares of all steps: give numbers below 1.")
+        if self.warmup >= 1 or any(not 0 < share < 1 for share in self.milestones):
+            raise ValueError("warmup and milestones are shares of all steps: give numbers below 1.")
         find_augment(self.augment)
 
 
@@ -97,7 +97,7 @@ MODELS: dict[str, Config] = {
         backbone="lite0", norm="batch", pretrained=True, channels=128
     ),
     "retinanet-tiny": RetinaNetConfig(
-        backbone="tiny", channels=64, spec=PyramidAnchors(sizes=(16, 32, 64, 128, 256))
+        backbone="tiny", channels=64, anchors=PyramidAnchors(sizes=(16, 32, 64, 128, 256))
     ),
 }
 
@@ -117,7 +117,7 @@ _SSD = Recipe(
     lr=1e-3,
     weight_decay=5e-4,
     schedule="step",
-    drops=(4 / 6, 5 / 6),
+    milestones=(4 / 6, 5 / 6),
     warmup=0,
     clip=0,
     augment="ssd",
@@ -132,7 +132,7 @@ _OURS = Recipe(
     augment="flips",
     precision="auto",
     evaluate=10,
-    inference={"nms": 0.5},
+    inference={"nms_threshold": 0.5},
 )
 #: From single runs of seed 0 on BCCD's train -> val, most at 256 px for 36 epochs: batches of 8 instead of 16 gave
 #: AP .555 for .543, lr 8e-3 instead of 4e-3 .558, views without transposition .532 (at 16); weight decay .1, averaged
@@ -146,7 +146,7 @@ _CELLS = replace(
     batch=8,
     lr=8e-3,
     weight_decay=0.05,
-    inference={"nms": 0.55, "vote": 0.65},
+    inference={"nms_threshold": 0.55, "vote": 0.65},
 )
 _SMEARS = replace(_OURS, epochs=28, size=288, weight_decay=0.05)
 #: Ten minutes on two cores are too few for strong augmentation: 24 epochs of "mirror" on aquarium's train came to loss
@@ -172,7 +172,7 @@ NAMED = {
             lr=0.01,
             weight_decay=1e-4,
             schedule="step",
-            drops=(6 / 9, 8 / 9),
+            milestones=(6 / 9, 8 / 9),
             warmup=0,
             clip=0,
         ),
@@ -216,9 +216,8 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
     theirs = {f.name for f in fields(config)} - {
         "num_classes",
         "image_size",
-        "boxes",
+        "anchors",
         "extras",
-        "spec",
     }
     options = {
         f"{kind}.{p.name}"
@@ -227,7 +226,9 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         if p.kind is p.KEYWORD_ONLY
     }
     options -= {"criterion.check", "criterion.total", "inference.counts"}
-    changes: dict[str, Any] = {"size": config.image_size} if getattr(config, "boxes", None) else {}
+    changes: dict[str, Any] = (
+        {"size": config.image_size} if isinstance(config, SSDConfig) and config.anchors else {}
+    )
     for setting in settings:
         name, equals, text = setting.partition("=")
         known = sorted(mine | theirs | options)
@@ -275,7 +276,7 @@ def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
             replace(
                 config,
                 num_classes=num_classes,
-                image_size=config.image_size if config.boxes else size,
+                image_size=config.image_size if config.anchors else size,
             )
         )
     except RuntimeError as error:  # pretrained weights that cannot be had

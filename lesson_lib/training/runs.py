@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lesson_lib.config import describe_machine
+from lesson_lib.files import write_whole
 from lesson_lib.training import checkpoints
 from lesson_lib.training.distributed import rank_and_world
 from lesson_lib.training.recipes import MODELS, Recipe, build_model, overridden
@@ -36,7 +37,7 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
             "machine": describe_machine(),
             "begun": time.strftime("%F %T"),
         }
-        checkpoints.write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
+        write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
 
 
 def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
@@ -53,7 +54,7 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
     for record in records:
         if old is not None:
             kept = [line for line in old if json.loads(line)["step"] < record["step"]]
-            checkpoints.write_whole(file, "".join(f"{line}\n" for line in kept).encode())
+            write_whole(file, "".join(f"{line}\n" for line in kept).encode())
             start, old = start - (json.loads(kept[-1])["seconds"] if kept else 0), None
         record = record | {"seconds": round(time.perf_counter() - start, 3)}
         with file.open("a") as stream:
@@ -74,7 +75,7 @@ def load(folder: Path, device: torch.device) -> tuple[nn.Module, Recipe, dict[st
             f"The model {about['model']!r} of {folder} is another one in this version of lesson_lib: take "
             "the version that made the run, or train anew."
         )
-    recipe = Recipe(**about["recipe"] | {"drops": tuple(about["recipe"]["drops"])})
+    recipe = Recipe(**about["recipe"] | {"milestones": tuple(about["recipe"]["milestones"])})
     model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)
     checkpoints.load_weights(model, state["model"], folder / LAST)
     return model.to(device).eval(), recipe, about | {"step": state["step"]}

@@ -20,7 +20,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     one-cycle  half a cosine up from lr / 25 over the share `warmup` of the steps, then half a cosine down to
                lr / 250,000 (arXiv:1708.07120, as torch's OneCycleLR, the momentum left alone)
     cosine     lr (1 + cos(pi x)) / 2, x from 0 to 1 after the warm-up (arXiv:1608.03983)
-    step       lr, a tenth of it after each share in `drops`; constant   lr
+    step       lr, a tenth of it after each share in `milestones`; constant   lr
     The warm-up of the last three rises linearly to lr over the share `warmup` of the steps.
     """
     if recipe.schedule == "one-cycle":
@@ -34,7 +34,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * (step - rise) / (steps - rise))) / 2
     if recipe.schedule == "step":
-        return recipe.lr * 0.1 ** sum(step >= round(drop * steps) for drop in recipe.drops)
+        return recipe.lr * 0.1 ** sum(step >= round(share * steps) for share in recipe.milestones)
     return recipe.lr
 
 

@@ -10,7 +10,7 @@ The cases of lesson NN stand in lesson_lib/course/checks/lessonNN.py, in a dict 
 import copy
 import importlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 

@@ -151,10 +151,10 @@ EXERCISES = {
     ),
     "02.boxes_of_map": Exercise(
         [
-            _map("one cell, no ratio but 1: two squares", (1, 1), (100, 100), 0.25, 0.36, ()),
+            _map("one position, no ratio but 1: two squares", (1, 1), (100, 100), 0.25, 0.36, ()),
             _map("a 2 x 2 map: the order is row, column, box", (2, 2), (100, 100), 0.25, 0.36, ()),
             _map(
-                "ratio 2: four boxes a cell, all of one area but the extra one",
+                "ratio 2: four boxes a position, all of one area but the extra one",
                 (1, 1),
                 (100, 100),
                 0.25,
@@ -170,7 +170,7 @@ EXERCISES = {
                 (2.0,),
             ),
             _map(
-                "conv9_2 of SSD300: 5 x 5 cells, 6 boxes each",
+                "conv9_2 of SSD300: 5 x 5 positions, 6 boxes each",
                 (5, 5),
                 (300, 300),
                 0.54,

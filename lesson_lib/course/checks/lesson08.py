@@ -11,9 +11,11 @@ from lesson_lib.course.checks import Case, Exercise
 SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
 
 
-def _numbered(why: str, pictures: int, rows: int, columns: int, per_cell: int, values: int) -> Case:
+def _numbered(
+    why: str, pictures: int, rows: int, columns: int, per_position: int, values: int
+) -> Case:
     """A map whose every entry is another number, and the list of rows that belongs to it."""
-    shape = (pictures, per_cell * values, rows, columns)
+    shape = (pictures, per_position * values, rows, columns)
     number = {
         (b, ch, y, x): float(((b * shape[1] + ch) * rows + y) * columns + x)
         for b in range(pictures)
@@ -26,7 +28,7 @@ def _numbered(why: str, pictures: int, rows: int, columns: int, per_cell: int, v
             [number[b, a * values + v, y, x] for v in range(values)]
             for y in range(rows)
             for x in range(columns)
-            for a in range(per_cell)
+            for a in range(per_position)
         ]
         for b in range(pictures)
     ]
@@ -103,9 +105,9 @@ EXERCISES = {
     "08.address": Exercise(
         [
             _address("the first row of all", 0),
-            _address("the last box of the first cell", 3),
-            _address("the next cell of the row", 4),
-            _address("the first cell of the second row", 38 * 4),
+            _address("the last box of the first position", 3),
+            _address("the next position of the row", 4),
+            _address("the first position of the second row", 38 * 4),
             _address("the last row of conv4_3", 5775),
             _address("the first row of fc7", 5776),
             _address("row 6,420", 6420),
@@ -116,11 +118,11 @@ EXERCISES = {
     ),
     "08.flatten": Exercise(
         [
-            _numbered("one cell with one box", 1, 1, 1, 1, 4),
-            _numbered("one cell with two boxes", 1, 1, 1, 2, 4),
-            _numbered("a row of three cells", 1, 1, 3, 1, 2),
+            _numbered("one position with one box", 1, 1, 1, 1, 4),
+            _numbered("one position with two boxes", 1, 1, 1, 2, 4),
+            _numbered("a row of three positions", 1, 1, 3, 1, 2),
             _numbered("2 rows, 3 columns, 2 boxes", 1, 2, 3, 2, 4),
-            _numbered("two pictures, 6 boxes a cell", 2, 3, 2, 6, 4),
+            _numbered("two pictures, 6 boxes a position", 2, 3, 2, 6, 4),
         ],
         "each row of numbers is beside its own default box.",
     ),

@@ -140,9 +140,11 @@ EXERCISES = {
     ),
     "09.head_parameters": Exercise(
         [
-            Case("one channel, one anchor a cell, one class", (1, 1, 1), 4 * 10 * 2 + 10 + 40),
+            Case("one channel, one anchor a position, one class", (1, 1, 1), 4 * 10 * 2 + 10 + 40),
             Case(
-                "the paper's: 256 channels, 9 anchors a cell, 80 classes", (256, 9, 80), 6_463_220
+                "the paper's: 256 channels, 9 anchors a position, 80 classes",
+                (256, 9, 80),
+                6_463_220,
             ),
             Case("64 channels, 9 anchors, 3 classes", (64, 9, 3), 331_775),
         ],
