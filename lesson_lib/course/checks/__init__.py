@@ -2,20 +2,27 @@
 
     ○ not attempted yet       the stub is still a stub
     ✓ ...                     every case agrees
-    ✗ case, expected, got     the first case that does not
+    ✗ case, expected, got     the first case that does not; `hint("01.decode")` then gives the next of three hints
 
 The cases of lesson NN stand in lesson_lib/course/checks/lessonNN.py, in a dict EXERCISES: name -> Exercise.
 """
 
 import copy
 import importlib
+import random
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lesson_lib.course import progress
 
 TODO, DONE, WRONG = "○", "✓", "✗"
 
@@ -36,16 +43,57 @@ class Exercise:
     cases      tried in this order, the plainest first; for an answer that is a value, one case without args
     praise     the sentence after ✓: what has now been shown
     tolerance  absolute and relative, for numbers and tensors
+    fresh      draws one more case at each attempt, so that no answer can be written for the fixed ones alone
+    refused    functions of this library and of torchvision that would be the answer, by name: a call is told
+    hints      three steps, from "where to look" to "what to do", none of which is the line itself
+    serves     the name under which a function that passed is kept and drives later lessons, see `course.mine`
     """
 
     cases: Sequence[Case]
     praise: str
     tolerance: float = 1e-4
+    fresh: Callable[[random.Random], Case] | None = None
+    refused: Sequence[str] = ()
+    hints: Sequence[str] = ()
+    serves: str = ""
+
+
+#: How many hints were given in this kernel, by exercise.
+_GIVEN: dict[str, int] = {}
 
 
 def check(name: str, answer: Any) -> None:
-    """Try a learner's function (or value) on every case of exercise `name`; print the verdict in one line."""
-    print(verdict(name, answer))
+    """Try a learner's function (or value) on every case of exercise `name`; print the verdict in one line.
+
+    What passes counts as solved (`course.progress`), and a function that later lessons use is kept (`course.mine`).
+    """
+    line = verdict(name, answer)
+    print(line)
+    if not line.startswith(DONE) or _is_solution(answer):
+        return
+    progress.record_exercise(name)
+    exercise = find(name)
+    if isinstance(exercise, Exercise) and exercise.serves and callable(answer):
+        progress.keep_function(exercise.serves, name, answer)
+
+
+def hint(name: str) -> None:
+    """Print the next of the hints of exercise `name`; after the last one it is given again."""
+    exercise = find(name)
+    if isinstance(exercise, str) or not exercise.hints:
+        print(
+            exercise
+            if isinstance(exercise, str)
+            else f"{name} has no hints: look at the picture above it."
+        )
+        return
+    step = min(_GIVEN.get(name, 0), len(exercise.hints) - 1)
+    _GIVEN[name] = step + 1
+    print(f"Hint {step + 1} of {len(exercise.hints)}: {exercise.hints[step]}")
+
+
+def _is_solution(answer: Any) -> bool:
+    return getattr(answer, "__name__", "").endswith("_solution")
 
 
 def verdict(name: str, answer: Any) -> str:
@@ -53,8 +101,15 @@ def verdict(name: str, answer: Any) -> str:
     exercise = find(name)
     if isinstance(exercise, str):
         return exercise
-    for case in exercise.cases:
-        got = _call(answer, case)
+    more = [exercise.fresh(random.Random())] if exercise.fresh else []
+    for case in (*exercise.cases, *more):
+        with _watched(exercise.refused) as borrowed:
+            got = _call(answer, case)
+        if borrowed:
+            return (
+                f"{WRONG} {name}: your function calls {borrowed[0]}, which is the answer itself. Write it out; from the "
+                "next lesson on you may call it."
+            )
         if _untouched(got):
             return f"{TODO} not attempted yet: {name}"
         fault = (
@@ -63,6 +118,29 @@ def verdict(name: str, answer: Any) -> str:
         if fault:
             return f"{WRONG} {name}, {case.why}: {fault}"
     return f"{DONE} {name}: {exercise.praise}"
+
+
+@contextmanager
+def _watched(refused: Sequence[str]) -> Iterator[list[str]]:
+    """Collects calls of functions with these names that are defined in this library or in torchvision."""
+    found: list[str] = []
+    if not refused:
+        yield found
+        return
+
+    def see(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name in refused:
+            parts = Path(frame.f_code.co_filename).parts
+            owner = next((o for o in ("lesson_lib", "torchvision") if o in parts), None)
+            if owner:
+                found.append(f"{owner}'s {frame.f_code.co_name}")
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
 
 
 def find(name: str) -> Exercise | str:
