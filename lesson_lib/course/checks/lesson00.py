@@ -4,6 +4,7 @@ value to find."""
 from typing import Any
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 class Secret:
@@ -121,3 +122,50 @@ EXERCISES = {
         "you can read a loss curve.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "How many passes of a network does a one-stage detector need for a picture?",
+        ("one", "one for each anchor", "two: proposals, then classes"),
+        (
+            "It answers for all anchors at once; proposing regions first is what two-stage "
+            "detectors do."
+        ),
+    ),
+    Question(
+        "What are the two questions that a detector answers for every anchor?",
+        (
+            "what is in it, and how it must be moved and stretched",
+            "whether it overlaps another anchor, and by how much",
+            "how large the picture is, and where its centre lies",
+        ),
+        "Scores for the classes, four numbers for the box.",
+    ),
+    Question(
+        "Of 8,732 default boxes over a smear with a dozen cells, how many are background?",
+        ("about 99 in 100", "about half", "about 9 in 10"),
+        "Some ninety answer for a cell. This imbalance is what lessons 4 and 5 are about.",
+    ),
+    Question(
+        "In this course, what are the labels of the objects' classes?",
+        (
+            "0 to K - 1, without a background",
+            "1 to K, and 0 is background",
+            "0 to K, and K is background",
+        ),
+        (
+            "SSD's extra channel for background is made inside its criterion and its inference, "
+            "nowhere else."
+        ),
+    ),
+    Question(
+        "What does N stand for in both papers' losses?",
+        (
+            "the number of matched anchors",
+            "the number of all anchors",
+            "the number of pictures in the batch",
+        ),
+        "The notes of many people say default boxes; the papers divide by the matched ones.",
+    ),
+]

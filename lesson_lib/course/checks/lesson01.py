@@ -7,6 +7,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def _iou(a: list[float], b: list[float]) -> float:
@@ -135,3 +136,40 @@ EXERCISES = {
         "this is the function that lessons 3, 6, 8 and 9 stand on.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Two squares of side 10 overlap in a strip of 5 by 10. What is their IoU?",
+        ("1/3", "1/2", "1/4"),
+        "50 shared, 150 in the union: half the area shared is a third of the union.",
+    ),
+    Question(
+        "A box slips along its diagonal until its IoU is .5. About how far, of its side?",
+        ("18 %", "50 %", "33 %"),
+        "1 - sqrt(2/3): overlap falls in both directions at once.",
+    ),
+    Question(
+        "What is the width of an xyxy box with x1 = 3 and x2 = 7 here?",
+        ("4", "5", "it depends on the picture"),
+        "Coordinates are continuous: no + 1. VOC's files count pixels and say 5.",
+    ),
+    Question(
+        "Why does SSD encode width and height as logarithms?",
+        (
+            "so that twice as wide and half as wide are equally far from 0",
+            "so that they lie between 0 and 1",
+            "because pixels are whole numbers",
+        ),
+        "log 2 = -log .5; and a decoded size is never negative.",
+    ),
+    Question(
+        "What are the variances .1 and .2?",
+        (
+            "numbers by which the offsets are divided, in the code and not in the paper",
+            "the spread of the boxes, measured on VOC",
+            "weights of the loss, printed in the paper",
+        ),
+        "They bring the offsets to a spread near 1. Training and decoding must use the same.",
+    ),
+]

@@ -9,6 +9,7 @@ import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 from lesson_lib.data.coverage import coverage
 from lesson_lib.data.smears import Smears
 
@@ -181,3 +182,46 @@ EXERCISES = {
         "this is what every SSD in the world does before it looks at a picture.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "How many default boxes has SSD300?",
+        ("8,732", "8,096", "5,776"),
+        "5,776 + 2,166 + 600 + 150 + 36 + 4. A port that rounds every pooling down gets 8,096.",
+    ),
+    Question(
+        "Of how many sizes are RetinaNet's nine anchors at a position?",
+        ("three, each in three shapes", "nine, one shape", "one, in nine shapes"),
+        "2^0, 2^(1/3), 2^(2/3) times ratios 1:2, 1:1, 2:1.",
+    ),
+    Question(
+        "An aspect ratio of 2 at scale s: what are width and height?",
+        ("s sqrt(2) and s / sqrt(2)", "2 s and s", "s and s / 2"),
+        "The area stays s squared.",
+    ),
+    Question(
+        (
+            "On SSD's 38 x 38 map, where does the paper's rule for centres end up, against the "
+            "receptive fields?"
+        ),
+        (
+            "it drifts, to 4 px at the last position",
+            "it is exact everywhere",
+            "it is off by a constant 4 px",
+        ),
+        (
+            "(i + .5)/38 of 300 px are steps of 7.89 px, the fields stand 8 px apart. The release"
+            " steps by 8 and is exact there."
+        ),
+    ),
+    Question(
+        "Why do SSD's fine maps carry the small boxes?",
+        (
+            "there are more positions, closer together, than a small object is wide",
+            "their channels are fewer",
+            "they are computed last",
+        ),
+        "A small object reaches an overlap of .5 only with a box that stands close by.",
+    ),
+]

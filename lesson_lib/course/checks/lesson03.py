@@ -4,6 +4,7 @@ to work out by hand; what is expected was written down from the overlaps, not by
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 # Four anchors of 10 x 10 px side by side; overlaps of [x1, 0, x2, h] with them are easy fractions.
 STRIP = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10]])
@@ -135,14 +136,20 @@ EXERCISES = {
             ),
             # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are their best ones
             _matched(
-                "an anchor over the threshold for two objects goes to the one that overlaps it more",
+                (
+                    "an anchor over the threshold for two objects goes to the one that overlaps "
+                    "it more"
+                ),
                 [[0, 0, 18, 10], [13, 0, 30, 10]],
                 0.3,
                 [0, 0, 1, -1],
             ),
             # Anchor 1 has 80/200 with the first object, over the threshold, and 20/100 with the second, whose best it is
             _matched(
-                "an anchor that is one object's best and over the threshold for another stays with the first",
+                (
+                    "an anchor that is one object's best and over the threshold for another stays"
+                    " with the first"
+                ),
                 [[12, 0, 16, 5], [0, 0, 18, 10]],
                 0.3,
                 [1, 0, -1, -1],
@@ -157,3 +164,47 @@ EXERCISES = {
         "this is SSD's matching, and no object is ever lost.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "By SSD's rule, which default boxes are matched to an object?",
+        (
+            "its best one, and all that overlap it by .5 or more",
+            "its best one alone",
+            "all that overlap it by .5 or more, and no other",
+        ),
+        "The first step saves objects that no box fits, the second makes most of the positives.",
+    ),
+    Question(
+        "An anchor overlaps its best object by .45. What does RetinaNet teach it?",
+        ("nothing: it is ignored", "background", "the object"),
+        "From .4 to .5 it takes no part in the loss.",
+    ),
+    Question(
+        "What is compared when anchors are matched?",
+        (
+            "objects with anchors",
+            "objects with what the network predicts",
+            "anchors with each other",
+        ),
+        "Matching is done before the network has said anything.",
+    ),
+    Question(
+        (
+            "The smallest anchor is a square of 32 px. From which side on does a square object "
+            "reach .5 with it at best?"
+        ),
+        ("22.6 px", "16 px", "32 px"),
+        "sqrt(.5 x 32 x 32): the object inside the anchor must fill half of it.",
+    ),
+    Question(
+        "Two objects want the same best anchor. What does greedy bipartite matching do?",
+        (
+            "the larger overlap gets it, the other takes its next best",
+            "the last object gets it",
+            "both share it",
+        ),
+        "The best pair of all goes first. Writing by index lets the last one win silently.",
+    ),
+]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def slope_of(loss: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
@@ -166,7 +167,10 @@ EXERCISES = {
             _first_loss("focal loss with the prior", 100_000, 80, 0.01, 0.25, 2),
             _first_loss("another prior, another gamma", 5_000, 3, 0.1, 0.4, 1),
         ],
-        "a first loss that differs from this by more than a little means a bug: look before you train.",
+        (
+            "a first loss that differs from this by more than a little means a bug: look before "
+            "you train."
+        ),
     ),
     "04.class_loss": Exercise(
         [
@@ -230,7 +234,50 @@ EXERCISES = {
                 0.5,
             ),
         ],
-        "its slope is finite and right at every logit, also where the formula as it stands gives NaN.",
+        (
+            "its slope is finite and right at every logit, also where the formula as it stands "
+            "gives NaN."
+        ),
         tolerance=1e-3,
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        (
+            "At gamma = 2, how much smaller is the loss of an example with p_t = .9 than under "
+            "cross entropy?"
+        ),
+        ("100 times", "10 times", "4 times"),
+        "(1 - .9)^2 = .01.",
+    ),
+    Question(
+        "Why is alpha = .25, which weighs the rare class less, right at gamma = 2?",
+        (
+            "gamma has already silenced most of the background",
+            "because objects are easier than background",
+            "it is a misprint of .75",
+        ),
+        "The two are chosen together: at gamma 0 the best alpha is .75.",
+    ),
+    Question(
+        "With a prior of .01, what is the bias of the class head?",
+        ("-4.6", "-0.01", "4.6"),
+        "-log(.99/.01) = -4.595.",
+    ),
+    Question(
+        "What does focal loss do to an example that is wrong (p_t of .1)?",
+        ("hardly anything: .81 of its loss stays", "it doubles its loss", "it leaves it out"),
+        "(1 - .1)^2 = .81. It discounts what is easy, it does not favour what is hard.",
+    ),
+    Question(
+        "Where do 100,000 easy negatives go wrong under plain cross entropy?",
+        (
+            "each is nearly free, together they outweigh the objects",
+            "each has a large loss",
+            "they have no gradient",
+        ),
+        "A small number times a hundred thousand.",
+    ),
+]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 class _Sorts(TorchDispatchMode):
@@ -171,3 +172,48 @@ EXERCISES = {
         "that is SSD's hard negative mining, with every corner.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Which negatives does SSD keep for its loss?",
+        (
+            "those with the highest confidence loss, at most three for each positive",
+            "a random choice of three for each positive",
+            "all with an overlap below .5",
+        ),
+        "The ones that it is most wrong about.",
+    ),
+    Question(
+        "What does a picture without objects teach SSD?",
+        (
+            "nothing: no positive, so no negative is mined",
+            "that all is background",
+            "three negatives",
+        ),
+        "RetinaNet's focal loss still learns from it.",
+    ),
+    Question(
+        "What does the argsort of an argsort give?",
+        ("the rank of each entry", "the sorted entries", "the order once more, unchanged"),
+        "The first says who stands at each place, the second at which place each one stands.",
+    ),
+    Question(
+        "By what does SSD divide its loss?",
+        (
+            "by the number of matched boxes",
+            "by the number of boxes in the loss",
+            "by the number of pictures",
+        ),
+        "N counts the matched boxes; the mined negatives are in the sum but not in N.",
+    ),
+    Question(
+        "May losses of two detectors be compared to say which is better?",
+        (
+            "no: other losses count other things",
+            "yes, if both are divided by N",
+            "yes, after the same number of steps",
+        ),
+        "Compare AP. Even the same detector's AP can rise while its loss does.",
+    ),
+]

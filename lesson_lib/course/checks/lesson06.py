@@ -6,6 +6,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def _iou(a: list[float], b: list[float]) -> float:
@@ -225,3 +226,40 @@ EXERCISES = {
         "this is VOC's all-point AP, from an empty function.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Which boxes does non-maximum suppression remove?",
+        (
+            "those that overlap a better one of the same class by more than the threshold",
+            "those with a score below the threshold",
+            "those that overlap any other",
+        ),
+        "Best first, and what is left competes on.",
+    ),
+    Question(
+        "Three detections of one cell, all with IoU over .5. How many are true positives?",
+        ("one", "three", "none"),
+        "The one with the highest score; the others count as false positives.",
+    ),
+    Question(
+        "VOC 2007 and COCO differ in how they read the curve. How many recall points do they use?",
+        ("11 and 101", "101 and 11", "all, and 11"),
+        "All-point AP is of VOC's later kit.",
+    ),
+    Question(
+        "May a score threshold be set before AP is computed?",
+        (
+            "better not: it cuts the end of the curve",
+            "yes, AP does not depend on it",
+            "yes, at .5 as the papers do",
+        ),
+        "What was cut off can no longer raise recall. SSD keeps all above .01.",
+    ),
+    Question(
+        "COCO: a detection lies inside a crowd region. How is their overlap taken?",
+        ("intersection by the detection's area", "as IoU", "intersection by the crowd's area"),
+        "So that a small box inside a large crowd counts as covered by it, and is ignored.",
+    ),
+]

@@ -7,6 +7,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 Map = list[list[list[float]]]  # [channel][row][column]
 
@@ -211,3 +212,44 @@ EXERCISES = {
         "P5 to P3, from an empty function.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Why does a deeper map see more of the picture?",
+        (
+            "each layer adds to its receptive field, at the stride it has by then",
+            "it has more channels",
+            "its weights are larger",
+        ),
+        "Kernel minus one, times the stride so far, layer by layer.",
+    ),
+    Question(
+        "What does FPN's top-down path bring to a fine map?",
+        ("what the coarse maps know of the whole", "a larger resolution", "more anchors"),
+        "A 1 x 1 lateral, plus the map above copied larger, then a 3 x 3 convolution.",
+    ),
+    Question(
+        "From what is P6 made in the paper?",
+        (
+            "C5, by a 3 x 3 convolution of stride 2",
+            "P5, by pooling",
+            "P5, by a 3 x 3 convolution of stride 2",
+        ),
+        "torchvision takes P5 unless asked otherwise.",
+    ),
+    Question(
+        "Why is conv4_3 L2-normalised in SSD?",
+        (
+            "its values are of another size than those of the deeper maps",
+            "to save memory",
+            "it has no batch norm in VGG",
+        ),
+        "Each position is scaled to length 1 and then by a learned factor, 20 at first.",
+    ),
+    Question(
+        "How many positions has SSD300's first map, and why not 37 x 37?",
+        ("38 x 38: pool3 rounds 75 up", "38 x 38: it is padded by one", "37 x 37 is right"),
+        "75 / 2 is rounded up in the release; ports that round down have other boxes.",
+    ),
+]

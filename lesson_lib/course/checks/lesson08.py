@@ -7,6 +7,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
 
@@ -178,3 +179,39 @@ EXERCISES = {
         "lessons 1, 3 and 5 in one function: this is what SSD is trained with.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "How many numbers does SSD put out at a position with 4 boxes and 20 classes?",
+        ("100", "84", "96"),
+        "4 boxes x (4 offsets + 21 scores, background among them).",
+    ),
+    Question(
+        "A head's output is (B, k (4 + c), H, W). What comes before it is cut into boxes?",
+        ("channels go last (permute)", "a softmax", "NMS"),
+        (
+            "Without it each row mixes positions, and the network can still learn one picture by "
+            "heart."
+        ),
+    ),
+    Question(
+        "What does overfitting one picture to AP50 1.0 prove?",
+        (
+            "that the loss can be brought down and decoded again",
+            "that the anchors stand where the network looks",
+            "that it will work on other pictures",
+        ),
+        "Several bugs survive it, a missing permute among them.",
+    ),
+    Question(
+        "Which layers of VGG16 does SSD replace?",
+        ("fc6 and fc7 become convolutions, fc6 with holes", "all after conv3_3", "none"),
+        "fc6 is 3 x 3 with dilation 6, fc7 is 1 x 1, both with 1,024 channels.",
+    ),
+    Question(
+        "Which maps have 4 boxes at a position, not 6?",
+        ("the first and the last two", "the last alone", "all six"),
+        "conv4_3, conv10_2 and conv11_2.",
+    ),
+]

@@ -7,6 +7,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def _first(
@@ -179,3 +180,39 @@ EXERCISES = {
         "lessons 1, 3 and 4 in one function: this is what RetinaNet is trained with.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "What do RetinaNet's two heads share?",
+        (
+            "nothing with each other; each is shared by all levels",
+            "all but the last layer",
+            "their first two convolutions",
+        ),
+        "Four 3 x 3 convolutions each, apart.",
+    ),
+    Question(
+        "How many channels has RetinaNet for the background?",
+        ("none", "one", "one for each anchor"),
+        "K sigmoids; background is all of them low.",
+    ),
+    Question(
+        "First summed focal loss of 100,000 background anchors and 80 classes, with the prior?",
+        ("about 6", "about 1 million", "about 80,000"),
+        (
+            "6.03; at p = .5 it would be 1.04 million, and plain cross entropy starts at 80,403 "
+            "with the prior."
+        ),
+    ),
+    Question(
+        "At what point does the box loss of the authors' RetinaNet bend?",
+        ("0.11", "1/9 by the paper", "1 by their code"),
+        "Detectron sets it; the paper says only smooth L1.",
+    ),
+    Question(
+        "With which learning rule does a normaliser by all anchors do the most harm?",
+        ("SGD: its step shrinks with the gradient", "Adam", "both alike"),
+        "Adam divides by the gradient's size, so a constant factor hardly matters.",
+    ),
+]

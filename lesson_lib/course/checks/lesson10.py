@@ -7,6 +7,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def _rate(why: str, step: int, steps: int, lr: float, warmup: int, drops: list[int]) -> Case:
@@ -143,3 +144,43 @@ EXERCISES = {
         "SSD's rule: centre inside, then cut.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "How much mAP does SSD's augmentation buy, by its Table 2?",
+        ("8.8 points", "2 points", "20 points"),
+        "65.5 to 74.3; zoom-out adds 2.9 more.",
+    ),
+    Question(
+        (
+            "A training was killed. What must a checkpoint hold so that it goes on as if nothing "
+            "had happened?"
+        ),
+        (
+            "weights, the optimizer's state, the step, and what fixes the pictures' order",
+            "the weights",
+            "weights and learning rate",
+        ),
+        "Momentum is lost otherwise, and pictures are seen twice.",
+    ),
+    Question(
+        "Why does training begin with a small learning rate?",
+        (
+            "the first gradients are large and their averages are not settled",
+            "to save time",
+            "because batch norm needs it",
+        ),
+        "A short rise costs little; starting at the full rate can end in NaN.",
+    ),
+    Question(
+        "When does the SSD recipe for VOC 07+12 drop its rate, of 120,000 steps?",
+        ("at 80,000 and 100,000", "at 60,000 and 90,000", "never"),
+        "The release's schedule; the paper's is 40k + 10k + 10k for VOC07, doubled with zoom-out.",
+    ),
+    Question(
+        "The loss falls and AP stays 0. Where do you look first?",
+        ("at decoding and evaluation", "at the learning rate", "at the augmentation"),
+        "What the loss sees is right; something after it is not.",
+    ),
+]

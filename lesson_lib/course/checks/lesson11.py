@@ -5,6 +5,7 @@ Expected values are worked out here in plain Python numbers."""
 import math
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 
 def _first(
@@ -103,3 +104,44 @@ EXERCISES = {
         "each picture once, in order: an AP that does not depend on the number of GPUs.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Why does fp16 need a loss scaler and bf16 none?",
+        (
+            "bf16 has the exponent range of fp32; small gradients vanish in fp16",
+            "bf16 has more digits",
+            "fp16 is older",
+        ),
+        "fp16's smallest number is about 6e-8.",
+    ),
+    Question(
+        "What stays in fp32 under autocast?",
+        ("the weights that are updated, and sums such as the loss", "the activations", "nothing"),
+        "A weight plus a tiny step would be the same weight in 8 bits of mantissa.",
+    ),
+    Question(
+        "Four processes share a batch. By what must each divide its loss?",
+        ("by the positives of all four", "by its own positives", "by four"),
+        "Else a process with few cells weighs each of them more.",
+    ),
+    Question(
+        "Batch 16 does not fit, 4 does. What gives the same step?",
+        (
+            "four batches of 4, their gradients added, one update",
+            "batch 4 and a quarter of the rate for ever",
+            "batch 4, nothing else",
+        ),
+        "With the positives of all 16 as normaliser, and no batch norm over the small batches.",
+    ),
+    Question(
+        "Why must anchors stay in fp32 under bf16 autocast?",
+        (
+            "bf16 keeps 8 bits: positions are off by up to some pixels",
+            "they would be slower",
+            "they have no gradient",
+        ),
+        "At 800 px a fifth of the positives flip.",
+    ),
+]

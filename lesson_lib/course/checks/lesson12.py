@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 Pair = tuple[Tensor, Tensor]
 
@@ -150,3 +151,35 @@ EXERCISES = {
         "this test, six lines long, would have caught exhibits that cost people weeks.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "Two settings differ by .6 AP, one seed each. What is known?",
+        ("little: seeds alone differ by as much", "the better one wins", "the worse one has a bug"),
+        "Pair the seeds, and show an interval.",
+    ),
+    Question(
+        "What do SSD's 65.5 in Table 2 leave out?",
+        ("more data augmentation; the mirror most likely stays", "all augmentation", "zoom-out"),
+        "Section 3.2 says that others use the original picture and its flip.",
+    ),
+    Question(
+        "In which table of the focal loss paper does alpha = .75 win?",
+        ("1a: cross entropy", "1b at gamma 2", "1c"),
+        "31.1 AP; with gamma = 2 it is .25.",
+    ),
+    Question(
+        (
+            "A detector trains without an error and its boxes are all a little too large. A "
+            "likely bug?"
+        ),
+        ("offsets coded and decoded with different variances", "wrong learning rate", "no mining"),
+        "Nothing stops with an error, and the loss cannot see it.",
+    ),
+    Question(
+        "Which set of anchors was best in FL's Table 1c?",
+        ("2 scales x 3 ratios, 34.2", "3 x 3, 34.0", "4 x 3, 33.8"),
+        "All three lie within what seeds may do; the paper uses 3 x 3.",
+    ),
+]

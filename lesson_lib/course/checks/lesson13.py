@@ -3,6 +3,7 @@
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.review import Question
 
 INSIDE, EDGE = [10, 20, 30, 60], [100, 90, 140, 130]
 FRAMES = [
@@ -95,3 +96,44 @@ EXERCISES = {
         "any tool that reads COCO's format can judge your detector.",
     ),
 }
+
+#: Asked again in later lessons by `course.review`; the right answer stands first.
+REVIEW = [
+    Question(
+        "On which pictures may the score threshold be chosen?",
+        ("val", "test", "train"),
+        "Test is looked at once, at the end.",
+    ),
+    Question(
+        "Your smallest objects have 12 px in pictures of 2,000 px. What first?",
+        (
+            "larger input or tiles, so that they reach the smallest anchor",
+            "a deeper backbone",
+            "more epochs",
+        ),
+        "At 300 px they would have 1.8 px.",
+    ),
+    Question(
+        "An annotator missed a quarter of the cells. What does that do to training?",
+        (
+            "detectors learn to say background on real cells",
+            "nothing",
+            "recall is measured too low, AP is right",
+        ),
+        "And the figures measured on such pictures punish right detections.",
+    ),
+    Question(
+        "Train and val list their classes in other orders. What must happen?",
+        ("labels are mapped by name", "nothing, numbers match", "the orders are joined"),
+        "Number 1 of one file would be number 2 of the other.",
+    ),
+    Question(
+        "What does `data check` do that opening a data set does not?",
+        (
+            "it decodes every picture and looks at every box",
+            "it draws them",
+            "it downloads what is missing",
+        ),
+        "What training would stumble over in hour three is told in the first minute.",
+    ),
+]
