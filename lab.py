@@ -53,6 +53,7 @@ FOREIGN = (
 # read its user's own start-up files.
 REPRODUCIBLE = {
     "LESSON_BUDGET": "ci",
+    "LESSON_PROGRESS": "none",
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONHASHSEED": "0",

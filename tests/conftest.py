@@ -1,10 +1,14 @@
 """What the tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lesson_lib.config import dataset_roots
+
+#: No test writes into a learner's own progress, however the tests were started.
+os.environ["LESSON_PROGRESS"] = "none"
 
 
 @pytest.fixture
