@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from lesson_lib.cli.data import add_data
 from lesson_lib.cli.evaluate import add_evaluate
@@ -11,7 +12,8 @@ from lesson_lib.cli.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status 0; 1 for problems found or an error, told in a sentence; 2 for misuse."""
+    """Run a command. Exit status 0; 1 for problems or an error, told in a sentence; 2 for misuse."""
+    _print_any_character()
     parser = argparse.ArgumentParser(
         prog="python -m lesson_lib", description="One-stage object detection."
     )
@@ -23,12 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
-    except (
-        OSError,
-        ValueError,
-        ImportError,
-    ) as error:  # what the package raises for its user is one sentence
-        print(error, file=sys.stderr)
+    except (OSError, ValueError, ImportError) as error:  # one sentence, where the package raised it
+        raw = isinstance(error, OSError) and error.filename is not None and error.strerror
+        print(f"{error.filename}: {error.strerror}." if raw else error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -36,3 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def _print_any_character() -> None:
+    """Names in letters that the console lacks are printed as \\u732b instead of stopping the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,14 +1,23 @@
-"""`data`: list, read a card, download, check."""
+"""`data`: list, read a card, download, check, convert."""
 
 import argparse
+from collections import Counter
+from pathlib import Path
 
 from lesson_lib.data import catalog
-from lesson_lib.data.inspect import inspect_dataset
+from lesson_lib.data.convert import FORMS, convert
+from lesson_lib.data.inspect import inspect_dataset, layout, open_splits
+
+WHAT = (
+    "a name, voc:DIR, coco:FILE (FILE may hold {split}), yolo:DIR, or a folder in one of "
+    "these layouts"
+)
 
 
 def add_data(commands) -> None:
-    """data list | card NAME | download NAME [--from DIR] | check NAME, voc:DIR, coco:FILE or a folder"""
-    data = commands.add_parser("data", help="data sets: list, read a card, download, check")
+    """data list | card NAME | download NAME | check WHAT | convert WHAT --to FORM --out DIR"""
+    help_text = "data sets: list, read a card, download, check, convert"
+    data = commands.add_parser("data", help=help_text)
     actions = data.add_subparsers(title="actions", required=True, metavar="ACTION")
     every = actions.add_parser("list", help="which there are, and where they lie on this machine")
     every.set_defaults(run=list_data)
@@ -24,9 +33,7 @@ def add_data(commands) -> None:
     check = actions.add_parser(
         "check", help="corrupt pictures, bad boxes, duplicates; exit status 1 if any"
     )
-    check.add_argument(
-        "what", help="a name, voc:DIR, coco:FILE, or a folder in one of these layouts"
-    )
+    check.add_argument("what", help=WHAT)
     check.add_argument(
         "--classes", metavar="A,B,...", help="classes to expect; others are a problem"
     )
@@ -34,6 +41,22 @@ def add_data(commands) -> None:
         "--all", action="store_true", help="name every file, not only the first ten of a kind"
     )
     check.set_defaults(run=check_data)
+    _add_convert(actions)
+
+
+def _add_convert(actions) -> None:
+    command = actions.add_parser(
+        "convert", help="write a data set in another form, with its pictures"
+    )
+    command.add_argument("what", help=WHAT)
+    command.add_argument("--to", required=True, choices=tuple(FORMS), dest="form")
+    command.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one"
+    )
+    command.add_argument(
+        "--link", action="store_true", help="hard links to the pictures instead of copies"
+    )
+    command.set_defaults(run=convert_data)
 
 
 def list_data(options: argparse.Namespace) -> int:
@@ -62,3 +85,23 @@ def check_data(options: argparse.Namespace) -> int:
     report = inspect_dataset(options.what, options.classes.split(",") if options.classes else None)
     print(report.text(None if options.all else 10))
     return 1 if report.problems else 0
+
+
+def convert_data(options: argparse.Namespace) -> int:
+    kind, place = layout(options.what)
+    if (kind or catalog.facts(place)["format"]) == options.form:
+        raise ValueError(f"{options.what} is in {options.form}'s form already; copy it.")
+    splits = open_splits(options.what)
+    done = convert(splits, options.form, options.out, options.link)
+    for split, count in done.pictures.items():
+        print(f"{split}: {count} pictures, {done.objects[split]} objects")
+    for sentence, count in done.lost.items():
+        if count:
+            print(f"not carried over: {count} {sentence}")
+    kinds = Counter(problem.kind for data in splits.values() for problem in data.problems)
+    kinds += Counter(note.kind for data in splits.values() for note in getattr(data, "remarks", ()))
+    if kinds:
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        print(f"seen while reading: {counts}; `data check {options.what}` names them")
+    print(f"{options.out} holds it as {options.form}:{options.out}")
+    return 0

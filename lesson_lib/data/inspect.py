@@ -113,9 +113,7 @@ def inspect_dataset(
 
 def open_splits(what: str, classes: Iterable[str] | None = None) -> dict[str, Annotated]:
     """Every split of a data set, by name; a VOC folder without lists is one split, "all"."""
-    kind, _, place = what.partition(":")
-    if kind not in ("voc", "coco", "yolo"):
-        kind, place = _guessed(Path(what)), what
+    kind, place = layout(what)
     if kind == "voc":
         lists = voc_splits(Path(place))
         parts = [s for s in lists if s != "trainval" or not {"train", "val"} <= set(lists)] or [
@@ -129,8 +127,15 @@ def open_splits(what: str, classes: Iterable[str] | None = None) -> dict[str, An
     return {split: open_dataset(what, split) for split in facts(what)["pictures"]}
 
 
+def layout(what: str) -> tuple[str, str]:
+    """("voc", "coco" or "yolo", the path), also of a path alone; ("", name) for one of the catalogue."""
+    kind, _, path = what.partition(":")
+    if kind in ("voc", "coco", "yolo"):
+        return kind, path
+    return _guessed(Path(what)), what
+
+
 def _guessed(place: Path) -> str:
-    """The layout of a path that is given without voc:, coco: or yolo:; "" for a name of the catalogue."""
     if place.is_file():
         return {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(place.suffix, "")
     if not place.is_dir():
