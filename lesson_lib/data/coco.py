@@ -107,6 +107,7 @@ def _thing(annotation: dict, names: dict[int, str]) -> Thing:
     return Thing(
         names.get(category, f"category {category}"),
         (x, y, x + width, y + height),
+        difficult=annotation.get("ignore") in (1, True),  # so VOC's are written in COCO's form
         crowd=bool(annotation.get("iscrowd", 0)),
         area=annotation.get("area"),
     )

@@ -100,7 +100,8 @@ def _split_names(splits: Mapping[str, Annotated], form: str, lost: Counter[str])
         names[split] = split if plain in names.values() else plain
     known = ("train", "val", "test") + (() if form == "yolo" else ("trainval",))
     strange = [split for split, name in names.items() if name not in known]
-    if len(strange) == 1 and "train" not in names.values():
+    alone = len(names) == 1 or strange == ["trainval"]
+    if strange and alone and "train" not in names.values():
         names[strange[0]] = "train"
     elif form == "yolo" and strange:
         lost[f"splits that data.yaml has no word for ({', '.join(strange)})"] += len(strange)

@@ -15,7 +15,8 @@ class VocFolder(Annotated):
 
     split      a list in ImageSets/Main, or "all": every annotation. "trainval" without a list of its own
                is train and val together.
-    classes    their order; None: alphabetical, over all annotations, so that all splits have one order
+    classes    their order; None: that of root/classes.txt, one a line, if it is there, then alphabetical,
+               over all annotations, so that all splits have one order
     one_based  True, as PASCAL VOC defines it: corners are the first and the last pixel inside, counted
                from 1, and the box covers xmin - 1 to xmax on this package's continuous scale. False:
                corners are positions already, as labelImg writes them.
@@ -42,9 +43,8 @@ class VocFolder(Annotated):
             name: self._parse(name)
             for name in (names if classes else {*names, *split_names(self.root, "all")})
         }
-        super().__init__(
-            classes or sorted({t.name for tree in trees.values() for t in _things(tree)})
-        )
+        found = sorted({t.name for tree in trees.values() for t in _things(tree)})
+        super().__init__(classes or dict.fromkeys((*_listed_classes(self.root), *found)))
         for name in names:
             file, tree = f"Annotations/{name}.xml", trees[name]
             if tree is None:
@@ -77,6 +77,13 @@ class VocFolder(Annotated):
         endings = (Path(tree.findtext("filename", "")).suffix or ".jpg", *ENDINGS)
         paths = [self.root / "JPEGImages" / (name + ending) for ending in endings]
         return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _listed_classes(root: Path) -> list[str]:
+    """The lines of classes.txt, with which `data convert` keeps an order that is not alphabetical."""
+    file = root / "classes.txt"
+    lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def split_names(root: Path, split: str) -> list[str]:
