@@ -20,6 +20,7 @@ ROOMS = {  # the first part of a module's name after lesson_lib -> its room
     "evaluation": 1,
     "breakdown": 1,
     "data": 2,
+    "weights": 2,
     "detectors": 3,
     "training": 4,
     "cli": 5,

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from lesson_lib.breakdown import class_table, counting_table, error_costs, error_counts, judge
 from lesson_lib.data import catalog
@@ -13,9 +12,9 @@ from lesson_lib.training.loop import ground_truth, predict
 
 
 def add_evaluate(commands) -> None:
-    """evaluate RUN --data DATA [--split test] [--json]"""
+    """evaluate RUN|NAME --data DATA [--split test] [--json]"""
     command = commands.add_parser("evaluate", help="AP and the rest of a run, and what went wrong")
-    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument("--data", help="default: what it was trained on")
     command.add_argument("--split", default="test")
     command.add_argument("--json", action="store_true", help="one line with everything")

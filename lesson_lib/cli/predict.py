@@ -27,11 +27,11 @@ COLOURS = (
 
 
 def add_predict(commands) -> None:
-    """predict RUN PICTURES... --out DIR [--score S]"""
+    """predict RUN|NAME PICTURES... --out DIR [--score S]"""
     command = commands.add_parser(
         "predict", help="find objects: pictures with boxes, and COCO JSON"
     )
-    command.add_argument("folder", type=Path, metavar="RUN")
+    command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument(
         "pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them"
     )

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,15 +64,7 @@ def run_training(options: argparse.Namespace) -> int:
     samples, split = open_for_training(options.data, options.train_split)
     val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
     val = catalog.open_dataset(options.data, val_split) if val_split else None
-    about = {
-        "data": options.data,
-        "split": split,
-        "classes": samples.classes,
-        "model": name,
-        "settings": settings,
-        "config": repr(config),
-        "recipe": asdict(recipe),
-    }
+    about = runs.describe(options.data, split, samples, name, config, recipe)
     with processes() as device:
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
@@ -82,7 +74,7 @@ def run_training(options: argparse.Namespace) -> int:
             deque(records, maxlen=0)  # the first process speaks for all
             return 0
         print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
-        trained = deque(shown(runs.logged(records, options.out)), maxlen=1)
+        trained = deque(shown(runs.logged(records, options.out, about)), maxlen=1)
     print(
         f"{'Trained' if trained else 'Was trained before'}: python -m lesson_lib evaluate {options.out}"
     )

@@ -66,6 +66,10 @@ class Annotated(Sequence[Sample]):
         entry = self.entries[whole_number(index)]
         return Sample(image=read_picture(entry.path, entry.size), id=entry.id, **entry.target)
 
+    def ids(self) -> list[str]:
+        """The pictures' names, in their order."""
+        return [entry.id for entry in self.entries]
+
     def boxes(self, index: int) -> Tensor:
         """(G, 4) xyxy pixels of one picture."""
         return self.entries[index].target["boxes"]

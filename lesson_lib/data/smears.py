@@ -95,6 +95,10 @@ class Smears(Sequence):
                 self._write(index, sample)
         return sample
 
+    def ids(self) -> list[str]:
+        """The pictures' names, in their order; none is painted for it."""
+        return [_name(self.seed, self.split, index) for index in range(self.count)]
+
     def _file(self, index: int) -> Path:
         name = f"v{VERSION}-{self.seed}-{self.split}-{self.size[0]}x{self.size[1]}"
         return cache_dir() / "smears" / name / f"{index:05d}.npz"

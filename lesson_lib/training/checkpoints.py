@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from lesson_lib.files import write_whole
 from lesson_lib.training.distributed import broadcast, rank_and_world
+from lesson_lib.training.fields import differences, read_recipe, recipe_fields
 from lesson_lib.training.recipes import Recipe
 
 FORMAT = "lesson_lib checkpoint 1"
@@ -24,7 +24,7 @@ def save(
     torch.save(
         {
             "format": FORMAT,
-            "recipe": json.dumps(asdict(recipe)),
+            "recipe": json.dumps(recipe_fields(recipe)),
             "step": step,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -67,11 +67,9 @@ def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recip
     state = broadcast(read(file) if rank_and_world()[0] == 0 and file.is_file() else None)
     if state is None:
         return 0
-    old, new = json.loads(state["recipe"]), json.loads(json.dumps(asdict(recipe)))
     other = [
-        f"{name}={value!r} (now {new.get(name)!r})"
-        for name, value in old.items()
-        if value != new.get(name)
+        f"{name}={then!r} (now {now!r})"
+        for name, then, now in differences(read_recipe(json.loads(state["recipe"]), file), recipe)
     ]
     if other:
         raise ValueError(

@@ -1,9 +1,10 @@
 """The folder of a run: run.json says what it is, log.jsonl what happened, last.pt is where it stands."""
 
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +12,100 @@ from typing import Any
 import torch
 from torch import nn
 
+from lesson_lib import weights
 from lesson_lib.config import describe_machine
+from lesson_lib.data.samples import Sample
 from lesson_lib.files import write_whole
 from lesson_lib.training import checkpoints
 from lesson_lib.training.distributed import rank_and_world
-from lesson_lib.training.recipes import MODELS, Recipe, build_model, overridden
+from lesson_lib.training.fields import (
+    config_fields,
+    differences,
+    read_config,
+    read_recipe,
+    recipe_fields,
+)
+from lesson_lib.training.recipes import Config, Recipe, build_model
 
+#: What `load` takes, as the command line tells it.
+HELP = f"folder of a run, or {', '.join(weights.names())}"
 ABOUT, LOG, LAST = "run.json", "log.jsonl", "last.pt"
+#: Of run.json. 1 held repr(config) and nothing about the pictures; both are read.
+VERSION = 2
+NEEDED = {"data", "split", "model", "classes", "recipe", "config"}
+
+
+def describe(
+    data: str, split: str, samples: Sequence[Sample], model: str, config: Config, recipe: Recipe
+) -> dict[str, Any]:
+    """What run.json says of a run, but for the command and the machine: by fields, as JSON holds them.
+
+    data, split   as on the command line, `samples` is what they stand for; model: a name of MODELS
+    Of the pictures it keeps their number and a digest of their ids, so that going on notices other ones.
+    """
+    return {
+        "version": VERSION,
+        "data": data,
+        "split": split,
+        "classes": list(samples.classes),
+        "pictures": {"count": len(samples), "digest": _digest(samples)},
+        "model": model,
+        "config": config_fields(config),
+        "recipe": recipe_fields(recipe),
+    }
 
 
 def begin(folder: Path, about: dict[str, Any]) -> None:
-    """Writes run.json, or finds the same run there, begun before. ValueError where it is another one."""
-    about = json.loads(json.dumps(about))
-    if (folder / ABOUT).is_file():
-        old = _about(folder)
-        for name in (n for n in about if n != "settings"):  # these are in config and recipe
-            if old.get(name) != about[name]:
-                raise ValueError(
-                    f"{folder} holds a run of another {name} (there {old.get(name)}, now {about[name]}): "
-                    "give the same command to go on with it, or another --out."
-                )
-    elif rank_and_world()[0] == 0:
-        about |= {
-            "command": " ".join(sys.argv[1:]),
-            "machine": describe_machine(),
-            "begun": time.strftime("%F %T"),
-        }
-        write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
+    """Looks whether `folder` holds another run than that which `about` describes: ValueError with one sentence.
+
+    A run that never came to a checkpoint holds nothing to go on with, and may be begun anew in any way.
+    """
+    if not (folder / ABOUT).is_file() or not (folder / LAST).is_file():
+        return
+    old, where = _read_about(folder), folder / ABOUT
+    for name in ("data", "split", "model", "classes"):
+        if old[name] != about[name]:
+            raise ValueError(_another(folder, name, _told(old[name]), _told(about[name])))
+    for read, name in ((read_config, "config"), (read_recipe, "recipe")):
+        for field, then, now in differences(read(old[name], where), read(about[name], where)):
+            raise ValueError(_another(folder, field, then, now))
+    then, now = old.get("pictures", about["pictures"]), about["pictures"]
+    if then["count"] != now["count"]:
+        raise ValueError(
+            f"{about['data']} {about['split']} has {now['count']} pictures now, and had {then['count']} when "
+            f"{folder} was begun: bring the old ones back to go on, or give another --out to train anew."
+        )
+    if then["digest"] != now["digest"]:
+        raise ValueError(
+            f"{about['data']} {about['split']} has as many pictures as when {folder} was begun, "
+            f"{now['count']}, but not the same: bring them back to go on, or give another --out to train anew."
+        )
 
 
-def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
+def _another(folder: Path, name: str, then: Any, now: Any) -> str:
+    return (
+        f"{folder} holds a run of another {name} (there {then}, now {now}): "
+        "give the same command to go on with it, or another --out."
+    )
+
+
+def _told(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Of the pictures' ids in their order, without decoding a picture where the data set knows them."""
+    ids = samples.ids() if hasattr(samples, "ids") else [sample.id for sample in samples]
+    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()[:16]
+
+
+def logged(
+    records: Iterable[dict], folder: Path, about: dict[str, Any] | None = None
+) -> Iterator[dict]:
     """The records, each written to log.jsonl as it passes, with the seconds since the start as "seconds".
 
+    about: what run.json shall say, see `describe`. It is written when the first step has succeeded, so that
+    a start that failed never stands in the way of its own correction.
     What the log holds of steps that a stopped run did after its last checkpoint, and now does again, goes.
     """
     file, start = folder / LOG, time.perf_counter()
@@ -53,6 +116,8 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
     )
     for record in records:
         if old is not None:
+            if about is not None:
+                _write_about(folder, about, anew=record["step"] == 1)
             kept = [line for line in old if json.loads(line)["step"] < record["step"]]
             write_whole(file, "".join(f"{line}\n" for line in kept).encode())
             start, old = start - (json.loads(kept[-1])["seconds"] if kept else 0), None
@@ -62,33 +127,54 @@ def logged(records: Iterable[dict], folder: Path) -> Iterator[dict]:
         yield record
 
 
-def load(folder: Path, device: torch.device) -> tuple[nn.Module, Recipe, dict[str, Any]]:
-    """A run's model with its last weights, ready to predict, its recipe, and run.json with the "step" reached."""
-    about, state = _about(folder), checkpoints.read(folder / LAST)
-    config = (
-        overridden(MODELS[about["model"]], Recipe(), about["settings"])[0]
-        if about["model"] in MODELS
-        else None
-    )
-    if repr(config) != about["config"]:
-        raise ValueError(
-            f"The model {about['model']!r} of {folder} is another one in this version of lesson_lib: take "
-            "the version that made the run, or train anew."
-        )
-    recipe = Recipe(**about["recipe"] | {"milestones": tuple(about["recipe"]["milestones"])})
+def _write_about(folder: Path, about: dict[str, Any], anew: bool) -> None:
+    """Writes run.json; a run that goes on keeps the one that it has."""
+    if (folder / ABOUT).is_file() and not anew:
+        return
+    about = about | {
+        "command": " ".join(sys.argv[1:]),
+        "machine": describe_machine(),
+        "begun": time.strftime("%F %T"),
+    }
+    write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
+
+
+def load(
+    run: str | Path, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+    """A trained model, ready to predict, its recipe, and what is known of it with the "step" reached.
+
+    run: the folder that `train --out` was given, or the name of a detector that comes with the package.
+    ValueError with one sentence where it is neither, or of a version that cannot be read.
+    """
+    if not Path(run).exists() and str(run) in weights.names():
+        file = weights.file(str(run))
+        about, state = weights.read(file)
+    else:
+        file = Path(run) / LAST
+        about = _read_about(Path(run))
+        checkpoint = checkpoints.read(file)
+        state, about = checkpoint["model"], about | {"step": checkpoint["step"]}
+    config, recipe = read_config(about["config"], file), read_recipe(about["recipe"], file)
     model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)
-    checkpoints.load_weights(model, state["model"], folder / LAST)
-    return model.to(device).eval(), recipe, about | {"step": state["step"]}
+    checkpoints.load_weights(model, state, file)
+    return model.to(device).eval(), recipe, about
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _read_about(folder: Path) -> dict[str, Any]:
+    """run.json. ValueError with one sentence where there is none, or one of a later version."""
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         about = {}
-    if not {"model", "settings", "classes", "recipe", "config"} <= about.keys():
+    if not isinstance(about, dict) or not about.keys() >= NEEDED:
         raise ValueError(
             f"{folder} is no run: it has no {ABOUT} that can be read; name the folder that "
-            "`python -m lesson_lib train --out` was given."
+            f"`python -m lesson_lib train --out` was given, or one of {', '.join(weights.names())}."
+        )
+    if about.get("version", 1) > VERSION:
+        raise ValueError(
+            f"{folder / ABOUT} was written by a later version of lesson_lib (format {about['version']}, this "
+            f"one reads up to {VERSION}): take the version that made it, or train anew."
         )
     return about
