@@ -150,7 +150,7 @@ def test_predict(trained, tmp_path, capsys):
     assert [i["file_name"] for i in found["images"]] == ["test0.png", "test1.png"] and len(
         found["annotations"]
     ) > 0
-    assert {a["id"] for a in found["annotations"]} == set(range(len(found["annotations"])))
+    assert [a["id"] for a in found["annotations"]] == list(range(1, len(found["annotations"]) + 1))
     read = CocoJson(
         tmp_path / "new" / "predictions.json", root / "images" / "test"
     )  # a file that readers take

@@ -41,13 +41,16 @@ def describe(
     """What run.json says of a run, but for the command and the machine: by fields, as JSON holds them.
 
     data, split   as on the command line, `samples` is what they stand for; model: a name of MODELS
-    Of the pictures it keeps their number and a digest of their ids, so that going on notices other ones.
+    Of the pictures it keeps their number and a digest of their ids, so that going on notices other ones;
+    of a COCO file the ids of its categories, in the order of the classes, which `predict` writes again.
     """
+    ids = getattr(samples, "category_ids", None)
     return {
         "version": VERSION,
         "data": data,
         "split": split,
         "classes": list(samples.classes),
+        **({"category_ids": list(ids)} if ids else {}),
         "pictures": {"count": len(samples), "digest": _digest(samples)},
         "model": model,
         "config": config_fields(config),
