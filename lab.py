@@ -1,8 +1,13 @@
 """The course's commands, with nothing but Python's standard library.
 
-    python3 lab.py [--no-browser] [--port N] [...]   make .venv once, then open the lessons in JupyterLab
-    python3 lab.py test [...]                        the same environment, then every test and every lesson
-    python3 lab.py reset 03                          lesson 03 as published; yours is kept in notebooks/mine/
+    python3 lab.py [--no-browser] [--port N] [...]   make .venv once, then open JupyterLab
+    python3 lab.py test [...]                        make .venv once, then every test and lesson
+    python3 lab.py test --machine default [...]      the same as if this were another machine: an
+                                                     x86 processor without AVX; avx2 and avx512 are
+                                                     others, threads1 and threads2 set the threads
+    python3 lab.py test --lessons [...]              the lessons without the other tests
+    python3 lab.py reset 03                          lesson 03 as published; yours is kept in
+                                                     notebooks/mine/
 
 Further arguments go to JupyterLab (`--ip 0.0.0.0`), those of `test` to pytest (`-k boxes`).
 """
@@ -24,6 +29,8 @@ import importlib.util
 import itertools
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -31,9 +38,11 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-# .venv takes 6.4 GB on Linux (measured), where torch brings CUDA's libraries, and under 2 GB elsewhere.
+# .venv takes 6.4 GB on Linux (measured), where torch brings CUDA's libraries, and under 2 GB
+# elsewhere.
 DISK_NEEDED_GB = 8 if sys.platform.startswith("linux") else 3
 UNFINISHED = "unfinished"
+CPUINFO = Path("/proc/cpuinfo")  # Linux's list of what the processor can do
 # Variables of another Python or Jupyter on this machine that would change what the course does.
 FOREIGN = (
     "PYTHONPATH",
@@ -48,9 +57,9 @@ FOREIGN = (
     "JUPYTERLAB_SETTINGS_DIR",
     "JUPYTERLAB_WORKSPACES_DIR",
 )
-# What the stored outputs are made with: the budget sets how long a lesson trains, trained numbers move with
-# threads and device, sets of strings are ordered by the hash seed, and IPython would
-# read its user's own start-up files.
+# What the stored outputs are made with: the budget sets how long a lesson trains, trained numbers
+# move with threads and device, sets of strings are ordered by the hash seed, and IPython would read
+# its user's own start-up files.
 REPRODUCIBLE = {
     "LESSON_BUDGET": "ci",
     "LESSON_PROGRESS": "none",
@@ -59,10 +68,38 @@ REPRODUCIBLE = {
     "PYTHONHASHSEED": "0",
     "IPYTHONDIR": str(ROOT / ".venv" / "ipython"),
 }
+# Kinds of machine that `test --machine` imitates: the instruction sets that torch, oneDNN, MKL and
+# OpenBLAS choose their kernels by, and the number of threads. Results differ between them in the
+# last bits, as between real machines.
+MACHINES = {
+    "default": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_CBWR": "COMPATIBLE",
+        "OPENBLAS_CORETYPE": "NEHALEM",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+        "OPENBLAS_CORETYPE": "HASWELL",
+    },
+    "avx512": {
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_CBWR": "AVX512",
+        "OPENBLAS_CORETYPE": "SKYLAKEX",
+    },
+    "threads1": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    "threads2": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+}
+NEEDED_FLAGS = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+NOT_IMITATED = "Not imitated: other processors than this one's family (ARM), a GPU, NumPy's own loops, the speed."
 
 
 def run(command: list[str], env: dict[str, str]) -> int:
-    """Run a program to its end; Ctrl-C and a polite kill are its to answer. 130 if Ctrl-C ended it."""
+    """Run a program to its end; Ctrl-C and a polite kill are its to answer. 130 if Ctrl-C ended
+    it."""
     process = subprocess.Popen(command, cwd=ROOT, env=env)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     interrupted = False
@@ -79,18 +116,44 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in FOREIGN} | settings
 
 
+def imitation(machine: str) -> dict[str, str]:
+    """The variables that make this machine compute like one of that kind, or a sentence and the end."""
+    if machine not in MACHINES:
+        sys.exit(f"There is no machine {machine!r}: choose one of {', '.join(MACHINES)}.")
+    if machine.startswith("threads"):
+        return MACHINES[machine]
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        sys.exit(
+            f"{machine} names instructions of x86 processors, and this is {platform.machine()}: "
+            "only threads1 and threads2 can be imitated here."
+        )
+    text = CPUINFO.read_text() if CPUINFO.exists() else ""
+    flags = re.search(r"^flags\s*: (.*)$", text, re.MULTILINE)
+    missing = NEEDED_FLAGS.get(machine, set()) - set(flags[1].split()) if flags else set()
+    if missing:
+        sys.exit(
+            f"{machine} cannot be imitated here: this processor lacks {', '.join(sorted(missing))}, "
+            "and instructions that it does not have cannot be run."
+        )
+    if machine in NEEDED_FLAGS and not flags:
+        print(f"Nobody can tell here whether the processor has {machine}: without it, less is run.")
+    return MACHINES[machine]
+
+
 def fingerprint() -> str:
-    """What .venv is made from: the two files, and the folder, because a .venv that was moved is broken."""
+    """What .venv is made from: the two files, and the folder, because a .venv that was moved is
+    broken."""
     parts = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
     return hashlib.sha256(b"\0".join([*parts, os.fsencode(ROOT)])).hexdigest()
 
 
 def environment() -> str:
-    """Path of the course's own Python. Makes .venv the first time; updates it when its files change.
+    """Path of the course's own Python. Makes .venv the first time; updates it when its files
+    change.
 
-    .venv/course-stamp holds the fingerprint of what was installed, and "unfinished" from the first moment of
-    an installation to the last: one that was cut off is removed and made again. A .venv without a stamp is
-    somebody's own: it is updated and never removed.
+    .venv/course-stamp holds the fingerprint of what was installed, and "unfinished" from the first
+    moment of an installation to the last: one that was cut off is removed and made again. A .venv
+    without a stamp is somebody's own: it is updated and never removed.
     """
     folder = ROOT / ".venv"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -132,7 +195,8 @@ def environment() -> str:
 
 
 def installation_commands(python: str) -> tuple[list[str], list[str]]:
-    """The command that makes an empty .venv and the one that fills it: uv's if there is uv, else Python's."""
+    """The command that makes an empty .venv and the one that fills it: uv's if there is uv, else
+    Python's."""
     uv, requirements = shutil.which("uv"), ["-r", "requirements.txt"]
     base = (
         getattr(sys, "_base_executable", None) or sys.executable
@@ -182,7 +246,8 @@ def lab(arguments: list[str]) -> int:
             "--allow-root"
         )  # the usual user of a container; the server listens on this machine only
     python, settings = environment(), ROOT / ".jupyter"
-    # Settings that a learner changes, and the open tabs, stay with the course, apart from other projects'.
+    # Settings that a learner changes, and the open tabs, stay with the course, apart from other
+    # projects'.
     env = clean_environment(
         JUPYTER_CONFIG_PATH=str(settings), JUPYTER_CONFIG_DIR=str(settings / "user")
     )
@@ -208,7 +273,8 @@ def lessons() -> list[Path]:
 
 
 def published() -> dict[str, bytes]:
-    """Name and content of every lesson in the last commit; LookupError without git or its history."""
+    """Name and content of every lesson in the last commit; LookupError without git or its
+    history."""
 
     def git(*command: str) -> bytes:
         return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, check=True).stdout
@@ -239,9 +305,11 @@ def edited_cells(mine: bytes, original: bytes) -> int | None:
 
 
 def lessons_to_test() -> list[Path]:
-    """Every lesson as published: in place of one that a learner has filled in or run, a hidden copy beside it.
+    """Every lesson as published: in place of one that a learner has filled in or run, a hidden copy
+    beside it.
 
-    Somebody's answers and numbers must not fail the test of an installation; each such lesson is named.
+    Somebody's answers and numbers must not fail the test of an installation; each such lesson is
+    named.
     """
     try:
         originals = published()
@@ -271,18 +339,26 @@ def lessons_to_test() -> list[Path]:
 
 
 def test(arguments: list[str]) -> int:
-    """Run the unit tests and every lesson against its stored outputs; `arguments` go to pytest.
+    """Run the unit tests and every lesson against its stored outputs; pytest gets other `arguments`.
 
-    One pytest for both, so that its last line counts everything. nbval is strict, and conftest.py adds the
-    pictures, which nbval leaves out. Two processes, all cells of a notebook in one.
+    One pytest for both, so that its last line counts everything. nbval runs the cells, and
+    conftest.py compares what they show. Two processes, all cells of a notebook in one.
     """
+    parser = argparse.ArgumentParser(prog="lab.py test", add_help=False, allow_abbrev=False)
+    parser.add_argument("--machine")
+    parser.add_argument("--lessons", action="store_true")
+    options, arguments = parser.parse_known_args(arguments)
+    machine = imitation(options.machine) if options.machine else {}
+    if machine:
+        print(f"Imitating {options.machine}: {machine}. {NOT_IMITATED}", flush=True)
     python = environment()
     named = any(
         Path(argument).parts[:1] in (("tests",), ("notebooks",)) and before not in ("-k", "-m")
         for before, argument in zip(["", *arguments], arguments)
     )
     chosen = [] if named else lessons_to_test()
-    env = clean_environment(**REPRODUCIBLE, LESSON_NOTEBOOKS=os.pathsep.join(map(str, chosen)))
+    settings = REPRODUCIBLE | machine | {"LESSON_NOTEBOOKS": os.pathsep.join(map(str, chosen))}
+    tests = [] if named or options.lessons else ["tests"]
     try:
         return run(
             [
@@ -296,12 +372,11 @@ def test(arguments: list[str]) -> int:
                 "--nbval",
                 "--nbval-current-env",
                 "--nbval-cell-timeout=300",
-                "--nbval-sanitize-with=tools/nbval_sanitize.cfg",
                 *arguments,
-                *([] if named else ["tests"]),
+                *tests,
                 *map(str, chosen),
             ],
-            env,
+            clean_environment(**settings),
         )
     finally:
         for path in chosen:
@@ -310,7 +385,8 @@ def test(arguments: list[str]) -> int:
 
 
 def reset(numbers: list[str]) -> int:
-    """Put lessons back as published; the learner's are kept as notebooks/mine/NAME_1.ipynb, _2 and so on."""
+    """Put lessons back as published; the learner's are kept as notebooks/mine/NAME_1.ipynb, _2 and
+    so on."""
     try:
         originals = published()
     except LookupError:

@@ -1,6 +1,8 @@
-"""Rules for committed lessons that can be read off the file, and lessons that break each of them. No kernel.
+"""Rules for committed lessons that can be read off the file, and lessons that break each of them.
+No kernel.
 
-Running them is nbval's part (`lab.py test`): it passes one whose outputs were stripped, and sees no metadata.
+Running them is nbval's part (`lab.py test`): it passes one whose outputs were stripped, and sees no
+metadata.
 """
 
 import ast
@@ -13,7 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import lab
-from tools.notebooks import EMBEDDED, METADATA, as_text, normalise, split, tags
+from tools.compare import EMBEDDED, NOTE, is_note, split, tags
+from tools.notebooks import METADATA, as_text, normalise, note_text, trained_groups
+from training_reach import untagged
 
 # `lab.py test` names the published lessons, which a learner may have filled in.
 NOTEBOOKS = [
@@ -26,7 +30,7 @@ TAGS = {
     "hide-input",
     "raises-exception",
     "nbval-ignore-output",
-    "tolerance",
+    "trained",
     "varies",
 }
 SHOWS = {"print", "check", "display", "show"}
@@ -142,8 +146,35 @@ def ids_are_words(notebook):
 
 
 def tags_are_known(notebook):
-    """A misspelt tag would do nothing, silently."""
-    return [cell for cell in notebook.cells if set(tags(cell)) - TAGS]
+    """A misspelt tag would do nothing, silently; a cell is of one kind."""
+    return [
+        cell
+        for cell in notebook.cells
+        if set(tags(cell)) - TAGS or {"trained", "varies"} <= set(tags(cell))
+    ]
+
+
+def trained_cells_are_tagged(notebook):
+    """What a cell shows or asserts of a training's results moves between machines: tag it
+    `trained`."""
+    return untagged(notebook)
+
+
+def trained_outputs_have_a_note(notebook):
+    """Once in a section the page says how its trained outputs were made; only refresh writes
+    that."""
+    found = []
+    for group in trained_groups(notebook):
+        shown = [cell for cell in group if cell.outputs]
+        notes = {cell.id: output for cell in shown for output in cell.outputs if is_note(output)}
+        wrong = [
+            note
+            for note in notes.values()
+            if note.data != {"text/html": note_text(note.metadata[NOTE])}
+        ]
+        if wrong or notes and list(notes) != [shown[0].id]:
+            found.append(shown[0])
+    return found
 
 
 def no_path_of_a_machine(notebook):
@@ -152,7 +183,8 @@ def no_path_of_a_machine(notebook):
 
 
 def uncompared_cells_store_no_picture(notebook):
-    """Where nbval compares nothing, a real picture, which is somebody else's, might have been stored."""
+    """Where nbval compares nothing, a real picture, which is somebody else's, might have been
+    stored."""
     return [
         cell
         for cell in code(notebook)
@@ -236,6 +268,14 @@ def shown(**data: str):
     return new_output("display_data", data={kinds[name]: value for name, value in data.items()})
 
 
+MADE = {"budget": "laptop", "date": "2026-11-28", "machine": "a machine", "seconds": 30}
+
+
+def note(sentence: str = note_text(MADE)):
+    return new_output("display_data", data={"text/html": sentence}, metadata={NOTE: MADE})
+
+
+NOTED = note()
 STUB = cell('def iou(): ...\ncheck("01.iou", iou)', stream("\u25cb not attempted yet\n"))
 HIDDEN = {
     "tags": "solution hide-cell",
@@ -288,7 +328,29 @@ BROKEN = {
         lesson(cell(id=f"{HEX}-aaaa-4bbb-8ccc-0123456789ab")),
         nbformat.from_dict({"cells": [new_markdown_cell("a", id="same")] * 2}),
     ],
-    tags_are_known: [lesson(cell(tags="tolerence"))],
+    tags_are_known: [lesson(cell(tags="tolerence")), lesson(cell(tags="trained varies"))],
+    trained_cells_are_tagged: [
+        lesson(cell("loss = list(train(model, pictures))\nprint(loss)")),
+        lesson(
+            cell("loss = list(train(model, pictures))", NOTED, tags="trained"),
+            cell("print(f'{min(loss):.2f}')", id="second", count=2),
+        ),
+        lesson(
+            cell("list(train(model, pictures))", NOTED, tags="trained"),
+            cell("rows = [x.item() for x in model.parameters()]\nassert rows", id="b", count=2),
+        ),
+        lesson(
+            cell("def run(m):\n    return list(train(m, x))"),
+            cell("print(run(m))", id="b", count=2),
+        ),
+        lesson(
+            cell("for x in y:\n    loss = f(x)\n    loss.backward()\n    adam.step()\nprint(loss)")
+        ),
+    ],
+    trained_outputs_have_a_note: [
+        lesson(cell("x", NOTED, tags="trained"), cell("x", NOTED, id="b", count=2, tags="trained")),
+        lesson(cell("x", note(sentence="Trained by somebody."), tags="trained")),
+    ],
     no_path_of_a_machine: [
         lesson(cell("x", stream("saved\n/home/ann/a.png"))),
         lesson(cell("x", stream("C:\\Users\\ann"))),
@@ -335,6 +397,12 @@ GOOD = [
     lesson(cell("x = 1\nx", shown(plain="1"), tags="varies")),
     lesson(cell("w", shown(plain="Output(...)"), stream("inside\n"), tags="nbval-ignore-output")),
     lesson(cell("w", shown(plain="HTML(...)", svg="<svg/>"))),
+    lesson(
+        cell("loss = list(train(model, pictures))\nprint(loss)", NOTED, tags="trained"),
+        cell("loss = 3\nprint(loss)", id="second", count=2),
+        cell("first = next(iter(train(other, pictures)))\nprint(first)", id="third", count=3),
+        cell("model = build()\nprint(model)", id="fourth", count=4),
+    ),
     lesson(
         cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")
     ),

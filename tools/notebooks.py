@@ -1,77 +1,77 @@
-"""Run the lessons: store what they show, or compare it with what is stored. Only `refresh` writes notebooks.
+"""Run the lessons: store what they show, or compare it with what is stored. Only `refresh` writes
+notebooks.
 
-    .venv/bin/python tools/notebooks.py refresh [01 02 ...]   run, normalise, write; twice gives equal bytes
-    .venv/bin/python tools/notebooks.py check [01 02 ...]     run, and say which cell differs and how
+    python tools/notebooks.py refresh [01 02 ...]                     what exact cells show, at `ci`
+    python tools/notebooks.py refresh --budget laptop [01 02 ...]     what trained cells show
+    python tools/notebooks.py check [01 02 ...]                       which cell differs, and how
 
-Both run with the settings of `lab.py test` and as if no data set were on the disk, so that a cell that would
-show somebody else's pictures stores its one sentence. Tags of cells that the comparison reads:
+The kinds of cell and how each is compared: compare.py. Each refresh leaves the other's cells as
+they are, and says where an exact cell shows something else at another budget. A cell that varies
+keeps what is stored as long as that is of the right kind. Beside trained outputs a line says with
+which budget, when, on which machine and in how many seconds they were made.
 
-    tolerance             trained numbers: decimals may differ by 5 % or one unit of the last digit, whole
-                          numbers not at all, pictures by 5 % of their pixels, an SVG by 5 % or 4 units
-    varies                time or machine: never compared, and refresh keeps what is stored
-    nbval-ignore-output   what nbval cannot compare: real pictures, output areas; compared here all the same
+All run with the settings of `lab.py test` and as if no data set were on the disk, so that a cell
+that would show somebody else's pictures stores its one sentence. --machine NAME imitates a machine
+(see `lab.py test`), --seed N moves the seeds inside trained cells: whatever else changes then
+depends on a training and lacks the tag.
 
-`lab.py test` does not run `check`, which would run every lesson twice: conftest.py beside lab.py compares
-pictures and tolerant cells with the functions below while nbval runs the cells. `check` is for authors.
+`lab.py test` does not run `check`, which would run every lesson twice: conftest.py beside lab.py
+compares with the same functions while nbval runs the cells. `check` is for authors.
 """
 
-import base64
-import io
-import math
+import argparse
 import os
+import platform
 import re
 import sys
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
-import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
-from PIL import Image
+from nbformat.v4 import new_code_cell, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
+from tools.compare import (  # noqa: E402
+    NOTE,
+    WIDGET_VIEW,
+    differences,
+    is_note,
+    sanitise,
+    tags,
+    values_count,
+)
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-PIXEL_STEP, PIXEL_SHARE = (
-    64,
-    0.001,
-)  # a pixel differs beyond this step, a picture beyond this share of pixels
-TOLERANCE = 0.05
-RULES = [
-    (re.compile(rule), replacement)
-    for rule, replacement in re.findall(
-        r"^regex: (.*)\nreplace: (.*)$",
-        (ROOT / "tools" / "nbval_sanitize.cfg").read_text(),
-        flags=re.MULTILINE,
-    )
-]
-EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)")
-NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
-
-
-def sanitise(text: str) -> str:
-    """`text` without what may differ between runs (tools/nbval_sanitize.cfg)."""
-    for rule, replacement in RULES:
-        text = rule.sub(replacement, text)
-    return text
-
-
-def tags(cell: NotebookNode) -> list[str]:
-    """The tags of a cell."""
-    return cell.metadata.get("tags", [])
+PROGRESS = re.compile(r"^.*\r(?=[^\n])", flags=re.MULTILINE)
+SHIFT = """
+import numpy as _np, torch as _torch
+_plain = _torch.manual_seed, _np.random.default_rng
+def _moved(seed):
+    if isinstance(seed, _np.random.SeedSequence):
+        return _np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, {seed}))
+    return seed + 1000 * {seed} if isinstance(seed, int) else seed
+_shifted = (lambda seed: _plain[0](_moved(seed))), (lambda seed=None: _plain[1](_moved(seed)))
+def _seeds(functions):
+    _torch.manual_seed, _np.random.default_rng = functions
+"""
 
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
-    """The notebook as `refresh` writes it: a copy with metadata, counts and outputs in their normal form."""
+    """The notebook as `refresh` writes it: a copy with metadata, counts and outputs in their normal
+    form."""
     widgets = notebook.metadata.get("widgets", {}).get(
         "application/vnd.jupyter.widget-state+json", {}
     )
@@ -109,13 +109,13 @@ def normalise_outputs(
     kept: list[NotebookNode] = []
     for output in map(nbformat.from_dict, outputs):
         if output.output_type == "stream":
-            streams = []  # those since the last figure: which of stdout and stderr comes first is chance
+            streams = []  # since the last figure: whether stdout or stderr comes first is chance
             while kept and kept[-1].output_type == "stream":
                 streams.insert(0, kept.pop())
             text = "".join(
                 stream.text for stream in [*streams, output] if stream.name == output.name
             )
-            output.text = sanitise(re.sub(r"^.*\r(?=[^\n])", "", text, flags=re.MULTILINE))
+            output.text = sanitise(PROGRESS.sub("", text))
             others = [stream for stream in streams if stream.name != output.name]
             kept += sorted(
                 [*others, output], key=lambda stream: stream.name, reverse=True
@@ -136,7 +136,8 @@ def normalise_outputs(
 
 
 def inside(model: str, widgets: dict) -> list[dict]:
-    """What the output areas in a widget and its children show (`interact` puts its output into one)."""
+    """What the output areas in a widget and its children show (`interact` puts its output into
+    one)."""
     state = widgets.get(model, {}).get("state", {})
     children = [child.removeprefix("IPY_MODEL_") for child in state.get("children", [])]
     return [
@@ -150,152 +151,205 @@ def as_text(notebook: NotebookNode) -> str:
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
-def differences(
-    stored: list[NotebookNode], fresh: list[NotebookNode], tolerant: bool = False
-) -> list[str]:
-    """One sentence for each way in which the fresh outputs of a cell differ from the stored ones."""
-    (old_texts, old_pictures), (new_texts, new_pictures) = split(stored), split(fresh)
-    old_kinds = [kind for kind, _ in old_texts] + ["picture"] * len(old_pictures)
-    new_kinds = [kind for kind, _ in new_texts] + ["picture"] * len(new_pictures)
-    if old_kinds != new_kinds:
-        return [
-            f"stored: {', '.join(old_kinds) or 'nothing'}; now: {', '.join(new_kinds) or 'nothing'}"
-        ]
-    found = [
-        text_difference(old, new, 4 if "svg" in kind else 0)
-        if tolerant
-        else text_difference(old, new)
-        for (kind, old), (_, new) in zip(old_texts, new_texts)
-    ]
-    found += [
-        picture_difference(old, new, TOLERANCE if tolerant else PIXEL_SHARE)
-        for old, new in zip(old_pictures, new_pictures)
-    ]
-    return [sentence for sentence in found if sentence]
-
-
-def split(outputs: list[NotebookNode]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Texts with their kind, and pictures in base64: those of their own and those inside SVG and HTML."""
-    texts, pictures = [], []
-    for output in outputs:
-        if output.output_type == "stream":
-            texts.append((output.name, output.text))
-        elif output.output_type == "error":
-            texts.append(("error", f"{output.ename}: {output.evalue}"))
-        for kind, value in sorted(output.get("data", {}).items()):
-            if kind in ("image/png", "image/jpeg"):
-                pictures.append(value)
-            elif kind != WIDGET_VIEW:
-                pictures += EMBEDDED.findall(str(value))
-                texts.append((kind, sanitise(str(value))))
-    return texts, pictures
-
-
-def text_difference(old: str, new: str, slack: float | None = None) -> str:
-    """The first line that differs, or "". With `slack` numbers may differ as `close` says."""
-    for before, after in zip(f"{old}\n".splitlines(), f"{new}\n".splitlines()):
-        a, b = NUMBER.split(before), NUMBER.split(after)
-        alike = (
-            before == after
-            if slack is None or len(a) != len(b)
-            else all(close(x, y, slack) if i % 2 else x == y for i, (x, y) in enumerate(zip(a, b)))
-        )
-        if not alike:
-            return f"stored: {before[:300]}\n   now: {after[:300]}"
-    lines = old.count("\n"), new.count("\n")
-    return f"stored: {lines[0]} line breaks, now: {lines[1]}" if lines[0] != lines[1] else ""
-
-
-def close(old: str, new: str, slack: float) -> bool:
-    """Equal within TOLERANCE, one unit of the last digit, or `slack`? Whole ones without slack: equal."""
-    if not slack and old.lstrip("+-").isdigit() and new.lstrip("+-").isdigit():
-        return old == new
-    mantissa, _, exponent = old.lower().partition("e")
-    digit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-    return math.isclose(
-        float(old), float(new), rel_tol=TOLERANCE, abs_tol=max(slack, 1.001 * digit)
-    )
-
-
-def picture_difference(old: str, new: str, allowed: float) -> str:
-    """How many pixels differ, or "". A mean over the picture would miss a curve that is gone."""
-    a, b = (
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(code))).convert("RGBA"), int)
-        for code in (old, new)
-    )
-    if a.shape != b.shape:
-        return (
-            f"stored picture: {a.shape[1]} x {a.shape[0]} pixels, now: {b.shape[1]} x {b.shape[0]}"
-        )
-    share = float((abs(a - b) > PIXEL_STEP).any(axis=-1).mean())
-    return (
-        f"{share:.2%} of the picture's pixels differ (allowed: {allowed:.1%})"
-        if share > allowed
-        else ""
-    )
-
-
 class SilentArea(OutputWidget):
-    """An output area that sends nothing to the kernel: when it does, nbclient now and then misses the reply
-    that it waits for (jupyter/nbclient issue 312), and the run stands still until the timeout."""
+    """An output area that sends nothing to the kernel: when it does, nbclient now and then misses
+    the reply that it waits for (jupyter/nbclient issue 312), and the run stands still until the
+    timeout."""
 
     def send(self, *_: object, **__: object) -> None:
         pass
 
 
-def execute(path: Path) -> tuple[NotebookNode, NotebookNode]:
-    """The stored notebook and, in normal form, the one that was run in its folder."""
+class Run(NamedTuple):
+    """A lesson as stored, as it ran (normal form), and the seconds that each of its cells took, by
+    id."""
+
+    stored: NotebookNode
+    fresh: NotebookNode
+    seconds: dict[str, float]
+
+
+def execute(path: Path, seed: int = 0) -> Run:
+    """Run a notebook in its folder; `seed` moves the seeds that its trained cells set."""
     stored, fresh = nbformat.read(path, 4), nbformat.read(path, 4)
+    fresh.cells = list(with_moved_seeds(fresh.cells, seed)) if seed else fresh.cells
+    started, seconds = {}, {}
+
+    def start(cell: NotebookNode, cell_index: int) -> None:
+        started[cell.id] = time.perf_counter()
+
+    def end(cell: NotebookNode, cell_index: int, **_: object) -> None:
+        seconds[cell.id] = time.perf_counter() - started[cell.id]
+
     client = NotebookClient(
         fresh,
-        timeout=600,
+        timeout=600 if os.environ.get("LESSON_BUDGET") == "ci" else 7200,
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],
         record_timing=False,
         resources={"metadata": {"path": path.parent}},
+        on_cell_execute=start,
+        on_cell_executed=end,
     )
     client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = SilentArea
     client.execute()
-    fresh = normalise(fresh)
-    for old, new in zip(stored.cells, fresh.cells):
-        if "varies" in tags(old) and old.get("outputs"):
-            new.outputs = normalise_outputs(old.outputs)
-    return stored, fresh
+    fresh.cells = [cell for cell in fresh.cells if "helper" not in cell.metadata]
+    return Run(stored, normalise(fresh), seconds)
 
 
-def refresh(path: Path) -> list[str]:
+def with_moved_seeds(cells: list[NotebookNode], seed: int) -> Iterator[NotebookNode]:
+    """The cells, with helpers between them that move the seeds of torch and numpy inside trained
+    cells only."""
+
+    def helper(source: str) -> NotebookNode:
+        return new_code_cell(source, metadata={"helper": True})
+
+    yield helper(SHIFT.format(seed=seed))
+    for cell in cells:
+        moved = cell.cell_type == "code" and "trained" in tags(cell)
+        yield from [helper("_seeds(_shifted)"), cell, helper("_seeds(_plain)")] if moved else [cell]
+
+
+def trained_groups(notebook: NotebookNode) -> list[list[NotebookNode]]:
+    """The trained cells, those of one section (from one `## ` to the next) together: they share one
+    note."""
+    groups: list[list[NotebookNode]] = [[]]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            groups.append([])
+        elif cell.cell_type == "code" and "trained" in tags(cell):
+            groups[-1].append(cell)
+    return [group for group in groups if group]
+
+
+def note(budget: str, seconds: float) -> NotebookNode:
+    """The line beside trained outputs, as an output: facts in its metadata, and the same as a
+    sentence."""
+    made = {
+        "budget": budget,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": processor(),
+        "seconds": round(seconds),
+    }
+    return new_output("display_data", data={"text/html": note_text(made)}, metadata={NOTE: made})
+
+
+def note_text(made: dict) -> str:
+    """The sentence that a page shows of a note's facts."""
+    words = (
+        f"Trained here with the budget {made['budget']}, on one thread of {made['machine']}, "
+        f"in {made['seconds']} s ({made['date']})."
+    )
+    return f'<p style="max-width:46em;margin:.2em 0 1em"><small>{escape(words)}</small></p>'
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(
+        r"^model name\s*: (.*)$", info.read_text() if info.exists() else "", re.MULTILINE
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def combined(run: Run, budget: str) -> tuple[NotebookNode, list[str]]:
+    """What `refresh` writes after a run with `budget`, and the exact cells that differ between
+    budgets."""
+    stored = {cell.id: normalise_outputs(cell.get("outputs", [])) for cell in run.stored.cells}
+    problems = []
+    for cell in (cell for cell in run.fresh.cells if cell.cell_type == "code"):
+        before = stored.get(cell.id, [])
+        if "varies" in tags(cell) and keeps(before, cell):
+            cell.outputs = before
+        if values_count(cell) and budget != "ci":
+            problems += named(cell, differences(before, cell.outputs))
+            cell.outputs = before
+    for group in trained_groups(run.fresh):
+        shown = [cell for cell in group if cell.outputs]
+        noted = any(is_note(output) for cell in shown for output in stored.get(cell.id, []))
+        if budget == "ci" and noted and all(keeps(stored.get(cell.id, []), cell) for cell in shown):
+            for cell in shown:
+                cell.outputs = stored[cell.id]
+        elif shown:
+            shown[0].outputs.append(note(budget, sum(run.seconds[cell.id] for cell in group)))
+    return run.fresh, problems
+
+
+def keeps(stored: list[NotebookNode], fresh: NotebookNode) -> bool:
+    """Is what a cell has stored of the kind that it shows now?"""
+    return bool(stored) and not differences(stored, fresh.outputs, values=False)
+
+
+def named(cell: NotebookNode, sentences: list[str]) -> list[str]:
+    """The sentences, each with the cell's name in front."""
+    return [f"cell {cell.id}: {sentence}" for sentence in sentences]
+
+
+def refresh(path: Path, options: argparse.Namespace) -> list[str]:
     """Run a notebook and write it in normal form."""
-    path.write_text(as_text(execute(path)[1]), encoding="utf-8", newline="\n")
-    return []
+    notebook, problems = combined(execute(path), options.budget)
+    path.write_text(as_text(notebook), encoding="utf-8", newline="\n")
+    return problems
 
 
-def check(path: Path) -> list[str]:
+def check(path: Path, options: argparse.Namespace) -> list[str]:
     """Run a notebook; one sentence for each difference from what is stored."""
-    stored, fresh = execute(path)
+    run = execute(path, options.seed)
     return [
-        f"cell {old.id}: {sentence}"
-        for old, new in zip(stored.cells, fresh.cells)
+        sentence
+        for old, new in zip(run.stored.cells, run.fresh.cells, strict=True)
         if old.cell_type == "code"
-        for sentence in differences(old.outputs, new.outputs, "tolerance" in tags(old))
+        for sentence in named(
+            old, differences(normalise_outputs(old.outputs), new.outputs, values_count(old))
+        )
     ]
 
 
-def main(arguments: list[str]) -> int:
-    """Refresh or check the lessons with these numbers (all without a number). 0 when nothing is wrong."""
-    command = {"refresh": refresh, "check": check}.get(arguments[0] if arguments else "")
-    paths = [path for path in lab.lessons() if path.name[:2] in arguments[1:] or not arguments[1:]]
-    if command is None or not paths:
-        sys.exit(__doc__ if command is None else "There is no such lesson.")
-    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none"}
+def arguments(line: list[str]) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="tools/notebooks.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["refresh", "check"])
+    parser.add_argument(
+        "lessons", nargs="*", metavar="NN", help="numbers of lessons; all without one"
+    )
+    parser.add_argument("--budget", choices=["ci", "laptop", "gpu"], default="ci")
+    parser.add_argument("--machine", choices=lab.MACHINES, help="imitate this kind of machine")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="check: move the seeds inside trained cells"
+    )
+    options = parser.parse_intermixed_args(line)  # numbers may stand behind options
+    if options.command == "refresh" and (options.seed or options.machine):
+        parser.error(
+            "--seed and --machine are for check: what is stored comes from seed 0, unimitated."
+        )
+    return options
+
+
+def main(line: list[str]) -> int:
+    """Refresh or check the lessons with these numbers (all without a number). 0 when nothing is
+    wrong."""
+    options = arguments(line)
+    paths = [
+        path for path in lab.lessons() if path.name[:2] in options.lessons or not options.lessons
+    ]
+    if not paths:
+        sys.exit("There is no such lesson.")
+    os.environ |= lab.REPRODUCIBLE | {"LESSON_BUDGET": options.budget, "LESSON_DATASETS": "none"}
+    os.environ |= lab.imitation(options.machine) if options.machine else {}
+    command = {"refresh": refresh, "check": check}[options.command]
     wrong = 0
     for path in paths:
         started = time.perf_counter()
         try:
-            problems = command(path)
+            problems = command(path, options)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             problems = [str(error)]
         print(
-            f"{path.name}: {arguments[0]} took {time.perf_counter() - started:.0f} s, "
+            f"{path.name}: {options.command} took {time.perf_counter() - started:.0f} s, "
             f"{path.stat().st_size // 1000} kB, {len(problems)} problems",
             *problems,
             sep="\n",
