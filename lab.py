@@ -98,17 +98,30 @@ NOT_IMITATED = "Not imitated: other processors than this one's family (ARM), a G
 
 
 def run(command: list[str], env: dict[str, str]) -> int:
-    """Run a program to its end; Ctrl-C and a polite kill are its to answer. 130 if Ctrl-C ended
-    it."""
-    process = subprocess.Popen(command, cwd=ROOT, env=env)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    interrupted = False
-    while True:
-        try:
-            code = process.wait()
-            return 130 if interrupted and code else code
-        except KeyboardInterrupt:
-            interrupted = True
+    """Run a program to its end; Ctrl-C and a polite kill are its to answer. 130 if Ctrl-C ended it.
+
+    Both are noted by handlers that are there before the program starts. A KeyboardInterrupt in their
+    place could strike while the program's exit code is on its way, which would then be lost.
+    """
+    seen, running = set(), []
+
+    def note(number: int, _: object) -> None:
+        seen.add(number)
+        if number == signal.SIGTERM:  # Ctrl-C reaches the program by itself
+            for process in running:
+                process.terminate()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, env=env)
+        running.append(process)
+        if signal.SIGTERM in seen:
+            process.terminate()
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if signal.SIGINT in seen and code else code
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
