@@ -42,8 +42,9 @@ def judge(
     What falls on a crowd or a difficult object of its class, and on nothing to be found, does not count.
     """
     columns, truth, seen = [], [], 0
-    for found, target in zip(predictions, targets, strict=True):
-        boxes, objects = found["boxes"].cpu().double(), target["boxes"].cpu().double()
+    for detected, target in zip(predictions, targets, strict=True):
+        found = {name: value.cpu() for name, value in detected.items()}
+        boxes, objects = found["boxes"].double(), target["boxes"].cpu().double()
         labels, none = target["labels"].cpu().numpy(), torch.zeros(len(objects), dtype=torch.bool)
         crowd, difficult = (
             target.get(name, none).cpu().bool().numpy() for name in ("crowd", "difficult")
@@ -52,7 +53,7 @@ def judge(
         inside = (
             pairwise_intersection(boxes, objects) / box_area(boxes).clamp(min=1e-300)[:, None]
         ).numpy()
-        same = found["labels"].cpu().numpy()[:, None] == labels  # (N, G)
+        same = found["labels"].numpy()[:, None] == labels  # (N, G)
         aside = (same & ~real & (np.where(crowd, inside, overlap) >= iou)).any(1)  # (N,)
         own, other, free = (
             np.where(real & same, overlap, -1),

@@ -148,6 +148,11 @@ def softmax_focal_loss(
 # ---- joint losses --------------------------------------------------------------------------------------
 
 
+#: Where RetinaNet's smooth L1 ends to bend: RETINANET.BBOX_REG_BETA of the authors' release (Detectron).
+#: Its region proposals, another network's, have 1/9.
+BETA = 0.11
+
+
 def ssd_loss(
     cls_logits: Tensor,
     box_deltas: Tensor,
@@ -191,7 +196,7 @@ def retinanet_loss(
     label: Tensor,
     alpha: float | None = 0.25,
     gamma: float = 2.0,
-    beta: float = 1 / 9,
+    beta: float = BETA,
     per_image: bool = False,
     n: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -202,7 +207,7 @@ def retinanet_loss(
     by max(1, positives), so that a picture without objects still teaches through its negatives.
     per_image=True is torchvision's way: every picture by its own positives, then the mean of the pictures.
     n: the positives of all processes that share a batch, as in `ssd_loss`; per_image has no use for it.
-    beta 1/9 is that of the authors' release (0.11); the paper prints none, torchvision has L1 (beta 0).
+    beta: the paper prints none; the authors' release has 0.11, torchvision L1 (beta 0).
     Half precision is summed in float32, also under autocast.
     """
     positive, used = label == POSITIVE, label != IGNORE

@@ -37,7 +37,7 @@ def retinanet_loss(
     state,
     alpha=0.25,
     gamma=2,
-    beta=1 / 9,
+    beta=0.11,
     used=None,
     least=1,
     by=None,

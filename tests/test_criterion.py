@@ -136,7 +136,7 @@ def test_one_label_raises_one_channel(label):
 def test_ssd_learns_nothing_from_pictures_without_objects():
     out = outputs_for(3, batch=2)
     both_pictures, alone = (
-        ssd_criterion(Outputs(*(x[:n] for x in out)), ANCHORS, t, check=True)
+        ssd_criterion(Outputs(*(x[:n] for x in out)), ANCHORS, t)
         for n, t in ((2, [OBJECT, EMPTY]), (1, [OBJECT]))
     )
     assert both_pictures == alone
@@ -213,8 +213,8 @@ def test_ssd_equals_torchvision(seed):
     reference.box_coder, reference.neg_to_pos_ratio = tv.BoxCoder((10.0, 10.0, 5.0, 5.0)), 3.0
     heads = {"cls_logits": out.cls_logits, "bbox_regression": out.box_deltas}
     theirs = reference.compute_loss(shifted, heads, [anchors] * len(targets), matched)
-    for check in (True, False):
-        ours = ssd_criterion(out, anchors, targets, best="overwrite", check=check)
+    for mining in ("sort", "rank"):
+        ours = ssd_criterion(out, anchors, targets, best="overwrite", mining=mining)
         torch.testing.assert_close(ours["cls"], theirs["classification"])
         torch.testing.assert_close(ours["box"], theirs["bbox_regression"])
 
@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused(criterion, background):
         (Outputs(out.cls_logits[0], out.box_deltas), anchors),
     ):
         with pytest.raises(ValueError, match="do not fit"):
-            criterion(*broken, targets, check=False)
+            criterion(*broken, targets)
     with pytest.raises(ValueError, match="2 targets for 3 pictures"):
         criterion(out, anchors, targets[:2])
     targets[0]["labels"] = tensor([0])

@@ -127,11 +127,13 @@ def test_shares_of_a_batch_sum_to_its_loss(rule):
             Outputs(*(x[rows] for x in outputs)),
             anchors,
             part,
-            total=lambda own: n.append(own) or own,
+            normaliser=lambda own: n.append(own) or own,
         )
     for name in ("cls", "box"):
         parts = [
-            rule(Outputs(*(x[rows] for x in outputs)), anchors, part, total=lambda _: sum(n))[name]
+            rule(Outputs(*(x[rows] for x in outputs)), anchors, part, normaliser=lambda _: sum(n))[
+                name
+            ]
             for rows, part in shares
         ]
         assert float(sum(parts)) == pytest.approx(float(whole[name]), rel=1e-5)
@@ -144,7 +146,7 @@ def test_losses_averaged_by_picture_are_refused_for_several_processes():
             torch.rand(2, 4),
             [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}],
             per_image=True,
-            total=all_reduce,
+            normaliser=all_reduce,
         )
 
 

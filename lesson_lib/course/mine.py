@@ -71,9 +71,6 @@ def _made_of(name: str, source: str) -> Any:
 
 def _still_passes(name: str, source: str, function: Any) -> str:
     """What is wrong with a kept function; "" when it passes the exercise named in its first line."""
-    from lesson_lib.course import (
-        checks,
-    )  # checks keeps functions here, so it cannot be imported above
 
     if isinstance(function, str):
         return function

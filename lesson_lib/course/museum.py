@@ -15,6 +15,7 @@ from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
+from lesson_lib.detectors.inference import inference_options, ssd_detections
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.matching import IGNORE, match_retinanet
@@ -69,7 +70,8 @@ class NoVariances(SSD):
     """Decodes with the paper's equation what was encoded with the released code's."""
 
     def detections(self, outputs, anchors, size, **options):
-        return super().detections(outputs, anchors, size, variances=(1.0, 1.0), **options)
+        options = inference_options(self.config) | options
+        return ssd_detections(outputs, anchors, size, variances=(1.0, 1.0), **options)
 
 
 class OffByOne(SSD):
@@ -94,24 +96,20 @@ class AcrossClasses(SSD):
 class ByAnchors(SSD):
     """Divides the loss by the number of anchors, not of matched ones."""
 
-    def criterion(self, outputs, anchors, targets, **options):
-        return super().criterion(
-            outputs,
-            anchors,
-            targets,
-            **options,
-            total=lambda matched: torch.full_like(matched, len(anchors) * len(targets)),
-        )
+    def criterion(self, outputs, anchors, targets, normaliser=None, **options):
+        by_anchors = lambda matched: torch.full_like(matched, len(anchors) * len(targets))  # noqa: E731
+        return super().criterion(outputs, anchors, targets, by_anchors, **options)
 
 
 class UnclippedLog(SSD):
     """Learns a box of next to no width that a click or a crop left in one picture: log(w / d) is about -70."""
 
-    def criterion(self, outputs, anchors, targets, **options):
+    def criterion(self, outputs, anchors, targets, normaliser=None, **options):
         return super().criterion(
             outputs,
             anchors,
             [_with_sliver(t) if t["id"] == CLICKED else t for t in targets],
+            normaliser,
             **options,
         )
 
@@ -119,8 +117,9 @@ class UnclippedLog(SSD):
 class NoIgnoreBand(RetinaNet):
     """Anchors of IoU .4 to .5 learn that they are background."""
 
-    def criterion(self, outputs, anchors, targets, **options):
-        return super().criterion(outputs, anchors, targets, **options | {"negative": 0.5})
+    def criterion(self, outputs, anchors, targets, normaliser=None, **options):
+        options["negative"] = 0.5
+        return super().criterion(outputs, anchors, targets, normaliser, **options)
 
 
 BUGS: dict[str, type[SSD] | type[RetinaNet]] = {

@@ -33,6 +33,8 @@ class Feed:
                 get what one process alone would
     workers     processes, without a cache; None: one for each core but one, at most 8
     stored      side of the cached pictures, None: size. Crops show more detail from larger ones.
+    num_classes if given, a label outside 0..num_classes - 1 is a ValueError, told here, on the CPU: on a GPU
+                it would only stop the device
     len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait for another
     epoch, whose order is another; a set smaller than one batch is one batch.
     """
@@ -50,6 +52,7 @@ class Feed:
         world: int = 1,
         workers: int | None = None,
         stored: int | None = None,
+        num_classes: int | None = None,
     ):
         if len(samples) == 0:
             raise ValueError("There is nothing to train on: the set has no picture.")
@@ -62,6 +65,7 @@ class Feed:
         self.samples, self.size, self.batch, self.seed = samples, size, batch, seed
         self.augment, self.device = find_augment(augment), torch.device(device)
         self.rank, self.world, self.workers, self.stored = rank, world, workers, stored or size
+        self.num_classes = num_classes
         needed = len(samples) * 3 * self.stored**2
         self.cache = needed <= CACHE_BYTES if cache is None else cache
         self._pictures: Tensor | None = None  # uint8 (N, 3, stored, stored)
@@ -103,7 +107,7 @@ class Feed:
         for row in range(len(self.samples)):
             sample = resize(self.samples[row], self.stored)
             pictures[row] = sample.image
-            self._targets.append(_target(sample, row))
+            self._targets.append(_target(sample, row, self.num_classes))
         self._pictures = pictures.to(self.device)
 
     def _from_memory(self, rows: list[int], epoch: int) -> Batch:
@@ -130,7 +134,9 @@ class Feed:
         workers = (
             min(8, max(1, (os.cpu_count() or 1) - 1)) if self.workers is None else self.workers
         )
-        pictures = _Augmented(self.samples, self.augment, self.size, self.seed, epoch)
+        pictures = _Augmented(
+            self.samples, self.augment, self.size, self.seed, epoch, self.num_classes
+        )
         loader = DataLoader(
             pictures,
             batch_sampler=steps,
@@ -148,20 +154,32 @@ class _Augmented(Dataset):
     """What a worker does to one picture."""
 
     def __init__(
-        self, samples: Sequence[Sample], augment: Augment, size: int, seed: int, epoch: int
+        self,
+        samples: Sequence[Sample],
+        augment: Augment,
+        size: int,
+        seed: int,
+        epoch: int,
+        num_classes: int | None,
     ):
         self.samples, self.augment, self.size, self.numbers = samples, augment, size, (seed, epoch)
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, row: int) -> tuple[Tensor, dict]:
         sample = resize(augmented(self.samples[row], self.augment, *self.numbers, row), self.size)
-        return sample.image, _target(sample, row)
+        return sample.image, _target(sample, row, self.num_classes)
 
 
-def _target(sample: Sample, row: int) -> dict:
+def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
     real = ~sample.crowd
+    if num_classes is not None and len(sample.labels) and sample.labels.max() >= num_classes:
+        raise ValueError(
+            f"Picture {sample.id or f'number {row}'} has the label {int(sample.labels.max())}; the model "
+            f"has {num_classes} classes, labels 0 to {num_classes - 1} (background is no label)."
+        )
     return {
         "boxes": sample.boxes[real],
         "labels": sample.labels[real],

@@ -1,10 +1,13 @@
-"""Criterion: from raw outputs and ground truth to the two losses. Only glue between the modules of the core:
+"""Criterion: from raw outputs and ground truth to the two losses. Only glue between the core's modules:
 
-    pad the objects -> match them with the anchors -> each anchor's class and offsets -> (mine) -> joint loss
+    pad the objects -> match them with the anchors -> each anchor's class and offsets -> (mine)
+                    -> joint loss
 
-Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k is channel k + 1; this shift is
-made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
+Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k is channel k + 1; this
+shift is made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
 Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
+On a GPU nothing here waits for the device: values are looked at where they are on the CPU, shapes
+everywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lesson_lib.boxes import at_least_float32, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
-from lesson_lib.losses import retinanet_loss, ssd_loss
+from lesson_lib.losses import BETA, retinanet_loss, ssd_loss
 from lesson_lib.matching import (
     NEGATIVE,
     POSITIVE,
@@ -39,7 +42,11 @@ class Outputs(NamedTuple):
     box_deltas: Tensor
 
 
-def ssd_criterion(
+#: Two ways to the same negatives: sorting is faster on a CPU, ranks never make a GPU wait.
+MINING = {"sort": hard_negative_mask, "rank": hard_negative_mask_by_rank}
+
+
+def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     outputs: Outputs,
     anchors: Tensor,
     targets: Targets,
@@ -49,36 +56,36 @@ def ssd_criterion(
     inclusive: bool = True,
     ratio: float = 3.0,
     min_negatives: int = 0,
+    mining: str = "sort",
     variances: tuple[float, float] = VARIANCES,
     loc_weight: float = 1.0,
-    check: bool = True,
-    total: Callable[[Tensor], Tensor] | None = None,
+    normaliser: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the positives.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
-    threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`; loc_weight: the
-    paper's alpha.
-    A picture without objects has no positive, so no negative is mined from it and it teaches nothing, unless
-    min_negatives says otherwise; where the whole batch has no object both losses are 0.
-    ValueError for outputs that are not finite (with the picture's name), for unknown labels, for shapes that
-    do not fit. check=False looks at shapes only, and mines by rank: then a GPU never waits for the host.
-    total: where several processes share a batch, from this one's positives to those of all: what both losses
-    are divided by. Summed over the processes they are then those of the whole batch.
+    threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`;
+    mining: "sort" or "rank", which find the same; loc_weight: the paper's alpha.
+    A picture without objects has no positive, so no negative is mined from it and it teaches nothing,
+    unless min_negatives says otherwise; where the whole batch has no object both losses are 0.
+    normaliser: where several processes share a batch, from this one's positives to those of all: what
+    both losses are divided by. Summed over the processes they are then those of the whole batch. It
+    is called before anything that may fail in one process alone.
+    ValueError for outputs that are not finite (with the picture's name), for unknown labels, for
+    shapes that do not fit. Values are looked at where they are on the CPU, and nowhere else.
     """
-    _check(outputs, anchors, targets, outputs.cls_logits.shape[-1] - 1, check)
+    if mining not in MINING:
+        raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
+    _check_shapes(outputs, anchors, targets)
     gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
     match = match_ssd(gt, anchors, threshold, best, inclusive, valid)  # (B, A)
-    labels, box_targets = anchor_targets(
-        match, gt, targets, anchors, variances
-    )  # (B, A), (B, A, 4)
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
+    count = normaliser(positive.sum()) if normaliser else None
+    _check_values(outputs, targets, outputs.cls_logits.shape[-1] - 1)
+    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
     with torch.no_grad():
-        loss_if_background = _background_loss(
-            at_least_float32(outputs.cls_logits)
-        )  # (B, A), -log c^0
-        mine = hard_negative_mask if check else hard_negative_mask_by_rank
-        mined = mine(loss_if_background, positive, negative, ratio, min_negatives)
+        if_background = _background_loss(at_least_float32(outputs.cls_logits))  # (B, A), -log c^0
+        mined = MINING[mining](if_background, positive, negative, ratio, min_negatives)
     return ssd_loss(
         outputs.cls_logits,
         outputs.box_deltas,
@@ -87,11 +94,11 @@ def ssd_criterion(
         positive,
         mined,
         loc_weight,
-        total and total(positive.sum()),
+        count,
     )
 
 
-def retinanet_criterion(
+def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     outputs: Outputs,
     anchors: Tensor,
     targets: Targets,
@@ -101,31 +108,30 @@ def retinanet_criterion(
     force_best: bool = True,
     alpha: float | None = 0.25,
     gamma: float = 2.0,
-    beta: float = 1 / 9,
+    beta: float = BETA,
     per_image: bool = False,
     variances: tuple[float, float] = NO_VARIANCES,
-    check: bool = True,
-    total: Callable[[Tensor], Tensor] | None = None,
+    normaliser: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}: sums over the batch by max(1,
-    positives).
+    """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}.
 
+    Sums over the batch, divided by max(1, positives).
     outputs: cls_logits (B, A, K), no background; anchors (A, 4) xyxy pixels; B targets.
-    positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image: `retinanet_loss`.
-    gamma=0 with alpha=None is plain cross entropy of K sigmoids.  A picture without objects teaches its
-    background.
-    ValueError, check and total as in `ssd_criterion`; per_image is for one process.
+    positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image:
+    `retinanet_loss`. gamma=0 with alpha=None is plain cross entropy of K sigmoids.
+    A picture without objects teaches its background.
+    ValueError and normaliser as in `ssd_criterion`; per_image is for one process.
     """
-    if per_image and total:
+    if per_image and normaliser:
         raise ValueError(
             "per_image divides by each picture's positives: several processes need per_image=False."
         )
-    _check(outputs, anchors, targets, outputs.cls_logits.shape[-1], check)
+    _check_shapes(outputs, anchors, targets)
     gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
     match = match_retinanet(gt, anchors, positive, negative, force_best, valid=valid)
-    labels, box_targets = anchor_targets(
-        match, gt, targets, anchors, variances
-    )  # (B, A), (B, A, 4)
+    count = normaliser((match.label == POSITIVE).sum()) if normaliser else None
+    _check_values(outputs, targets, outputs.cls_logits.shape[-1])
+    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
     return retinanet_loss(
         outputs.cls_logits,
         outputs.box_deltas,
@@ -136,7 +142,7 @@ def retinanet_criterion(
         gamma,
         beta,
         per_image,
-        total and total((match.label == POSITIVE).sum()),
+        count,
     )
 
 
@@ -162,34 +168,36 @@ def _background_loss(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1) - logits[..., 0]
 
 
-def check_outputs(
-    outputs: Outputs, anchors: Tensor, targets: Targets = (), values: bool = True
-) -> None:
-    """ValueError unless each of the A anchors has its logits and 4 offsets and, if `values`, all are finite."""
+def check_outputs(outputs: Outputs, anchors: Tensor, targets: Targets = ()) -> None:
+    """ValueError unless each of the A anchors has its logits and 4 offsets, all of them finite."""
+    _check_fit(outputs, anchors)
+    _check_finite(outputs, targets)
+
+
+def _check_fit(outputs: Outputs, anchors: Tensor) -> None:
     cls, box = outputs.cls_logits.shape, outputs.box_deltas.shape
     if len(cls) != 3 or box != (*cls[:2], 4) or anchors.shape != (cls[1], 4):
         raise ValueError(
             f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} do "
             "not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size."
         )
-    if (
-        values and not sum(x.sum() for x in outputs).isfinite()
-    ):  # one pass; only a doubt is looked into
-        finite = outputs.cls_logits.isfinite().all(-1) & outputs.box_deltas.isfinite().all(
-            -1
-        )  # (B, A)
-        broken = (~finite.all(1)).nonzero().flatten().tolist()
-        if broken:
-            raise ValueError(
-                f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
-                "diverged (lower the learning rate), or the picture itself holds such numbers."
-            )
 
 
-def _check(
-    outputs: Outputs, anchors: Tensor, targets: Targets, num_classes: int, values: bool
-) -> None:
-    check_outputs(outputs, anchors, targets, values)
+def _check_finite(outputs: Outputs, targets: Targets) -> None:
+    total = outputs.cls_logits.sum() + outputs.box_deltas.sum()  # one pass
+    if total.isfinite():
+        return
+    finite = outputs.cls_logits.isfinite().all(-1) & outputs.box_deltas.isfinite().all(-1)  # (B, A)
+    broken = (~finite.all(1)).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
+            "diverged (lower the learning rate), or the picture itself holds such numbers."
+        )
+
+
+def _check_shapes(outputs: Outputs, anchors: Tensor, targets: Targets) -> None:
+    _check_fit(outputs, anchors)
     if len(targets) != len(outputs.cls_logits):
         raise ValueError(
             f"{len(targets)} targets for {len(outputs.cls_logits)} pictures; give one for each."
@@ -200,9 +208,16 @@ def _check(
                 f"{_name(picture, targets)} has {len(target['boxes'])} boxes and "
                 f"{len(target['labels'])} labels; give one label for each box."
             )
-        strange = (
-            [x for x in target["labels"].tolist() if not 0 <= x < num_classes] if values else []
-        )
+
+
+def _check_values(outputs: Outputs, targets: Targets, num_classes: int) -> None:
+    """Of what is on the CPU: a GPU would have to be waited for."""
+    if outputs.cls_logits.is_cpu:
+        _check_finite(outputs, targets)
+    for picture, target in enumerate(targets):
+        if not target["labels"].is_cpu:
+            continue
+        strange = [label for label in target["labels"].tolist() if not 0 <= label < num_classes]
         if strange:
             raise ValueError(
                 f"{_name(picture, targets)} has the label {strange[0]}; the outputs are for "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lesson_lib.anchors import Size, as_pair
 from lesson_lib.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
-from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode
+from lesson_lib.coding import decode
 from lesson_lib.detectors.criterion import Outputs
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -40,7 +40,7 @@ class Exported(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits, deltas = self.model(images)
-        boxes = decode(deltas, self.anchors, VARIANCES if self.background else NO_VARIANCES)
+        boxes = decode(deltas, self.anchors, self.model.config.variances)
         scores = logits.softmax(-1)[..., 1:] if self.background else logits.sigmoid()
         boxes = clip_boxes(cxcywh_to_xyxy(boxes), self.size)
         inside = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)

@@ -6,6 +6,7 @@ Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +23,47 @@ from lesson_lib.detectors.criterion import Outputs, check_outputs
 from lesson_lib.nms import class_aware_nms
 
 Detections = list[dict[str, Tensor]]
+#: The options of inference that a model's config holds.
+OPTIONS = ("score_threshold", "nms_threshold", "max_detections", "topk", "vote")
+
+
+def inference_options(config: Any) -> dict[str, Any]:
+    """A config's own OPTIONS, as arguments."""
+    return {name: getattr(config, name) for name in OPTIONS}
+
+
+def check_config(config: Any) -> None:
+    """ValueError with one sentence for what no detector's config may hold."""
+    if config.num_classes < 1:
+        raise ValueError(
+            f"num_classes is {config.num_classes}; count the objects' classes, at least 1."
+        )
+    if len(config.variances) != 2 or not all(0 < v < math.inf for v in config.variances):
+        raise ValueError(
+            f"variances is {config.variances}; give two positive numbers, for centres and sizes."
+        )
+    for name in ("score_threshold", "nms_threshold", "vote"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; give a number from 0 to 1.")
+    for name in ("max_detections", "topk"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; give 1 or more.")
+
+
+class _Rule(NamedTuple):
+    """How the detections of one picture are chosen, all but the grouping of their candidates."""
+
+    size: tuple[int, int]  # (height, width), pixels
+    least: float  # scores over it count: a probability, or a logit
+    topk: int
+    nms_threshold: float
+    max_detections: int
+    vote: float
+    variances: tuple[float, float]
 
 
 @torch.no_grad()
-def ssd_detections(
+def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     outputs: Outputs,
     anchors: Tensor,
     size: tuple[int, int],
@@ -37,37 +75,27 @@ def ssd_detections(
     vote: float = 0.0,
     variances: tuple[float, float] = VARIANCES,
 ) -> Detections:
-    """SSD's inference (arXiv:1512.02325, section 3): confidence over `score_threshold`, NMS, the best
-    `max_detections` a picture.
+    """SSD's inference (arXiv:1512.02325, section 3): the best `max_detections` a picture after NMS.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size (height, width) pixels.
-    The score of label k is channel k + 1 of the softmax; an anchor may give a detection for several classes.
-    topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of the paper.
+    The score of label k is channel k + 1 of the softmax, and counts over `score_threshold`; an anchor
+    may give a detection for several classes.
+    topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of
+    the paper.
     vote: if not 0, what NMS keeps is moved by `box_vote` at this IoU; no part of the paper either.
     ValueError for outputs that are not finite or do not fit the anchors.
     """
     check_outputs(outputs, anchors)
+    rule = _Rule(size, score_threshold, topk, nms_threshold, max_detections, vote, variances)
     scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]  # (B, A, K)
     return [
-        _best(
-            picture,
-            score_threshold,
-            lambda row, label: label,
-            topk,
-            deltas,
-            anchors,
-            size,
-            variances,
-            nms_threshold,
-            max_detections,
-            vote,
-        )
+        _detected(picture, deltas, anchors, rule, lambda row, label: label)
         for picture, deltas in zip(scores, outputs.box_deltas)
     ]
 
 
 @torch.no_grad()
-def retinanet_detections(
+def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     outputs: Outputs,
     anchors: Tensor,
     size: tuple[int, int],
@@ -80,34 +108,28 @@ def retinanet_detections(
     vote: float = 0.0,
     variances: tuple[float, float] = NO_VARIANCES,
 ) -> Detections:
-    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): score over `score_threshold`, the best `topk` of each
-    level, NMS.
+    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): each level's best `topk`, then NMS.
 
     outputs: cls_logits (B, A, K); anchors (A, 4) xyxy; size (height, width) pixels.
-    counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one level.
-    max_detections: at most so many a picture; the paper names no limit, COCO's evaluation reads 100. vote: as for SSD.
+    score_threshold: scores over it count; 1 leaves none.
+    counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one
+    level.
+    max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote: as for SSD.
     ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum to A.
     """
     check_outputs(outputs, anchors)
     if counts is not None and sum(counts) != len(anchors):
         raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
     ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
-    least = (
-        -math.inf if score_threshold <= 0 else math.log(score_threshold / (1 - score_threshold))
-    )  # sigmoid(least) = it
+    least = _logit(score_threshold)
+    rule = _Rule(size, least, topk, nms_threshold, max_detections, vote, variances)
     found = [
-        _best(
+        _detected(
             picture,
-            least,
-            lambda row, label: torch.bucketize(row, ends, right=True),
-            topk,
             deltas,
             anchors,
-            size,
-            variances,
-            nms_threshold,
-            max_detections,
-            vote,
+            rule,
+            lambda row, label: torch.bucketize(row, ends, right=True),
             torch.sigmoid,
         )
         for picture, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas)
@@ -115,44 +137,53 @@ def retinanet_detections(
     return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
 
 
-def _best(
+def _logit(probability: float) -> float:
+    """The x of which sigmoid(x) = probability; infinite at and beyond 0 and 1."""
+    if probability <= 0:
+        return -math.inf
+    if probability >= 1:
+        return math.inf
+    return math.log(probability / (1 - probability))
+
+
+def _detected(  # a picture, and how its candidates are grouped and weighed
     scores: Tensor,
-    least: float,
-    group: Callable[[Tensor, Tensor], Tensor],
-    topk: int,
     deltas: Tensor,
     anchors: Tensor,
-    size: tuple[int, int],
-    variances: tuple[float, float],
-    nms_threshold: float,
-    max_detections: int,
-    vote: float,
+    rule: _Rule,
+    group: Callable[[Tensor, Tensor], Tensor],
     probability: Callable[[Tensor], Tensor] = lambda scores: scores,
 ) -> dict[str, Tensor]:
-    """The `max_detections` best detections of one picture.
+    """The best detections of one picture.
 
-    scores (A, K), of which those over `least` count; group: rows and labels (N,) -> (N,) group numbers, of each
-    of which only the best `topk` take part; deltas, anchors (A, 4). A box that lies wholly outside is dropped.
-    The best few candidates decide: what NMS leaves of them does not change when worse ones join. So a few go
-    first, and four times as many only where too little was left. In a vote all of them count.
+    scores (A, K); deltas, anchors (A, 4); group: rows and labels (N,) -> (N,) group numbers, of each of
+    which only the best `topk` take part; probability: of scores. A box that lies wholly outside is
+    dropped.
+    The best few candidates decide: what NMS leaves of them does not change when worse ones join. So a
+    few go first, and four times as many only where too little was left. In a vote all of them count.
     """
-    tried = 4 * max_detections if not vote else scores.numel()
+    tried = 4 * rule.max_detections
     while True:
-        scored, rows, labels = _highest(scores, tried)  # each (N,), falling
-        all_tried = tried >= scores.numel() or bool(scored[-1] <= least)
-        over = (scored > least) & (_rank_within(group(rows, labels)) < topk)
-        scored, rows, labels = scored[over], rows[over], labels[over]
-        boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), variances)  # (N, 4)
-        boxes = clip_boxes(cxcywh_to_xyxy(boxes), size)
+        if rule.vote:
+            scored, rows, labels = _over(scores, rule.least)
+            all_tried = True
+        else:
+            scored, rows, labels = _highest(scores, tried)  # each (N,), falling
+            all_tried = tried >= scores.numel() or bool(scored[-1] <= rule.least)
+        counts = (scored > rule.least) & (_rank_within(group(rows, labels)) < rule.topk)
+        scored, rows, labels = scored[counts], rows[counts], labels[counts]
+        boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), rule.variances)  # (N, 4)
+        boxes = clip_boxes(cxcywh_to_xyxy(boxes), rule.size)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
-        kept = class_aware_nms(boxes, scored, labels, nms_threshold)[:max_detections]
-        if len(kept) == max_detections or all_tried:
-            final = (
-                box_vote(boxes, probability(scored), labels, kept, vote) if vote else boxes[kept]
-            )
-            return {"boxes": final, "scores": scored[kept], "labels": labels[kept]}
+        kept = class_aware_nms(boxes, scored, labels, rule.nms_threshold)[: rule.max_detections]
+        if len(kept) == rule.max_detections or all_tried:
+            break
         tried *= 4
+    final = boxes[kept]
+    if rule.vote:
+        final = box_vote(boxes, probability(scored), labels, kept, rule.vote)
+    return {"boxes": final, "scores": scored[kept], "labels": labels[kept]}
 
 
 def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: float) -> Tensor:
@@ -168,6 +199,13 @@ def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: f
     same = labels[kept].unsqueeze(1) == labels  # (M, N)
     weights = scores * (same & (pairwise_iou(boxes[kept], boxes) >= iou))
     return weights @ boxes / weights.sum(1, keepdim=True)
+
+
+def _over(scores: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """All of (A, K) over `least`, falling, with their rows and columns; of equals the first first."""
+    rows, labels = (scores > least).nonzero(as_tuple=True)
+    values, order = scores[rows, labels].sort(descending=True, stable=True)
+    return values, rows[order], labels[order]
 
 
 def _highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

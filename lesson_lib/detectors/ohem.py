@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lesson_lib.detectors.criterion import Outputs, Targets, anchor_targets
+from lesson_lib.detectors.detector import Normaliser
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.losses import binary_cross_entropy, retinanet_loss
 from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet, pad_boxes
@@ -17,30 +18,33 @@ class OHEMRetinaNet(RetinaNet):
         outputs: Outputs,
         anchors: Tensor,
         targets: Targets,
+        normaliser: Normaliser | None = None,
         *,
-        keep: int,
+        keep: int = 128,
         nms_threshold: float | None = None,
         ratio: float | None = None,
-        check: bool = True,
     ) -> dict[str, Tensor]:
-        """{"cls", "box"} of the mined anchors, by the positives among them; options: see `ohem_mask`."""
+        """{"cls", "box"} of the mined anchors, by the positives among them.
+
+        keep, nms_threshold, ratio: see `ohem_mask`.
+        """
         gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
         match = match_retinanet(gt, anchors, valid=valid)
-        labels, offsets = anchor_targets(
-            match, gt, targets, anchors, (1.0, 1.0)
-        )  # (B, A), (B, A, 4)
+        labels, offsets = anchor_targets(match, gt, targets, anchors, self.config.variances)
         positive = match.label == POSITIVE
         is_class = nn.functional.one_hot(labels, self.config.num_classes) * positive[..., None]
         loss = binary_cross_entropy(outputs.cls_logits.detach(), is_class).sum(-1)  # (B, A)
         mined = ohem_mask(
             loss, anchors, keep, nms_threshold, ratio, positive, match.label != IGNORE
         )
+        label = match.label.masked_fill(~mined, IGNORE)
         return retinanet_loss(
             *outputs,
             labels,
             offsets,
-            match.label.masked_fill(~mined, IGNORE),
+            label,
             alpha=None,
             gamma=0,
             beta=self.config.beta,
+            n=normaliser((label == POSITIVE).sum()) if normaliser else None,
         )

@@ -9,18 +9,25 @@ the options of its config.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lesson_lib.anchors import RETINANET, PyramidAnchors, Size, as_pair
+from lesson_lib.anchors import RETINANET, PyramidAnchors, Size
+from lesson_lib.coding import NO_VARIANCES
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, retinanet_criterion
+from lesson_lib.detectors.detector import Normaliser, OneStage
 from lesson_lib.detectors.fpn import FPN
 from lesson_lib.detectors.heads import RetinaNetHeads
-from lesson_lib.detectors.inference import Detections, retinanet_detections
+from lesson_lib.detectors.inference import (
+    Detections,
+    check_config,
+    inference_options,
+    retinanet_detections,
+)
 from lesson_lib.detectors.norms import FrozenBatchNorm, Norm
+from lesson_lib.losses import BETA
 
 #: torchvision's anchors: whole numbers, on the positions' corners; its ratios are h / w and run the other way.
 TORCHVISION_ANCHORS = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)
@@ -35,11 +42,14 @@ class RetinaNetConfig:
     channels            of the pyramid and the heads; with a norm that learns they have group norm, too
     p6_from             "C5" (paper) or "P5" (torchvision)
     anchors             their strides, sizes and shapes
+    image_size          pixels of the pictures that it is made for; any other size works, too
     prior               probability of each class that an untrained anchor predicts
     Of the losses, for `criterion`:
-    beta                of the smooth L1 loss; 1/9 as in the authors' release, 0 for torchvision's L1
+    beta                of the smooth L1 loss; .11 as in the authors' release, 0 for torchvision's L1
     per_image           divide by each picture's positives, then average (torchvision), or by the batch's
-    max_detections      in a picture at most, for `detections`
+    variances           offsets are divided by them in training, multiplied in inference and export
+    Of inference, what is meant where nothing else is asked for; see `retinanet_detections`:
+    score_threshold, nms_threshold, max_detections, topk, vote
     norm_eps            of frozen norms; None keeps the classifier's, torchvision's published detectors have 0
     """
 
@@ -52,17 +62,20 @@ class RetinaNetConfig:
     channels: int = 256
     p6_from: str = "C5"
     anchors: PyramidAnchors = RETINANET
+    image_size: Size = 608  # the paper's 600 as a multiple of 32
     prior: float = 0.01
-    beta: float = 1 / 9
+    beta: float = BETA
     per_image: bool = False
+    variances: tuple[float, float] = NO_VARIANCES
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
     max_detections: int = 100
+    topk: int = 1000
+    vote: float = 0.0
     norm_eps: float | None = None
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(
-                f"num_classes is {self.num_classes}; count the objects' classes, at least 1."
-            )
+        check_config(self)
 
 
 RETINANET_CONFIGS = {
@@ -81,7 +94,7 @@ RETINANET_CONFIGS = {
 }
 
 
-class RetinaNet(nn.Module):
+class RetinaNet(OneStage):
     """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K), box_deltas (B, A, 4).
 
     Rows stand in the order of `anchors`; any picture size will do.
@@ -119,31 +132,38 @@ class RetinaNet(nn.Module):
         """The anchors' specification, the same for every picture size."""
         return self.config.anchors
 
-    def anchors(self, image_size: Size, device: torch.device | str | None = None) -> Tensor:
-        """Anchors (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
-        return _kept_anchors(
-            as_pair(image_size), self.config.anchors, torch.device(device or "cpu")
-        )
-
     def criterion(
-        self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
+        self,
+        outputs: Outputs,
+        anchors: Tensor,
+        targets: Targets,
+        normaliser: Normaliser | None = None,
+        **options: Any,
     ) -> dict[str, Tensor]:
-        """`retinanet_criterion` with the config's beta and per_image; options go before them."""
-        options = dict(beta=self.config.beta, per_image=self.config.per_image) | options
-        return retinanet_criterion(outputs, anchors, targets, **options)
+        """`retinanet_criterion` with the config's variances, beta and per_image.
+
+        options go before the last two.
+        """
+        config = self.config
+        return retinanet_criterion(
+            Outputs(*outputs),
+            anchors,
+            targets,
+            variances=config.variances,
+            normaliser=normaliser,
+            **{"beta": config.beta, "per_image": config.per_image} | options,
+        )
 
     def detections(
-        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options
+        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options: Any
     ) -> Detections:
-        """`retinanet_detections` of each level's best, with the config's max_detections; options go before them."""
+        """`retinanet_detections` of each level's best, with the config's variances and options.
+
+        Those given go before the latter.
+        """
         options = (
-            dict(counts=self.config.anchors.counts(size), max_detections=self.config.max_detections)
-            | options
+            {"counts": self.config.anchors.counts(size)} | inference_options(self.config) | options
         )
-        return retinanet_detections(outputs, anchors, size, **options)
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
-def _kept_anchors(size: tuple[int, int], spec: PyramidAnchors, device: torch.device) -> Tensor:
-    return spec.make(size, device)
+        return retinanet_detections(
+            outputs, anchors, size, variances=self.config.variances, **options
+        )

@@ -9,17 +9,22 @@ the options of its config.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, as_pair, ssd_scales
+from lesson_lib.coding import VARIANCES
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, ssd_criterion
+from lesson_lib.detectors.detector import Normaliser, OneStage
 from lesson_lib.detectors.heads import SSDHeads
-from lesson_lib.detectors.inference import Detections, ssd_detections
+from lesson_lib.detectors.inference import (
+    Detections,
+    check_config,
+    inference_options,
+    ssd_detections,
+)
 from lesson_lib.detectors.norms import L2Norm, Norm, conv_block
 
 
@@ -64,9 +69,12 @@ class SSDConfig:
                         pretrained networks whose maps differ in scale
     extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one position
     anchors             default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
+    variances           offsets are divided by them in training, multiplied in inference and export
     Of the matching, for `criterion`; see `match_ssd`:
     inclusive           an IoU of exactly .5 matches (the release, torchvision), or not (paper: "higher than")
     best                how an object gets its best box
+    Of inference, what is meant where nothing else is asked for; see `ssd_detections`:
+    score_threshold, nms_threshold, max_detections, topk, vote
     """
 
     num_classes: int = 20
@@ -81,14 +89,17 @@ class SSDConfig:
     anchors: DefaultBoxes | None = None
     s_min: float = 0.1
     s_max: float = 0.9
+    variances: tuple[float, float] = VARIANCES
     inclusive: bool = True
     best: str = "bipartite"
+    score_threshold: float = 0.01
+    nms_threshold: float = 0.45
+    max_detections: int = 200
+    topk: int = 400
+    vote: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
-            raise ValueError(
-                f"num_classes is {self.num_classes}; count the objects' classes, at least 1."
-            )
+        check_config(self)
 
 
 _PAPER_300 = SSDConfig(
@@ -111,11 +122,12 @@ SSD_CONFIGS = {
 }
 
 
-class SSD(nn.Module):
+class SSD(OneStage):
     """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K + 1), box_deltas (B, A, 4).
 
     Channel 0 of the logits is the background, k + 1 the class k. The rows stand in the order of `anchors`.
     Other picture sizes than config.image_size work: grids grow, default boxes keep their fraction of it.
+    Those with strides in pixels are for one size alone.
     ValueError where a paper's network without weights is to be trained (see `Backbone`).
     """
 
@@ -159,10 +171,12 @@ class SSD(nn.Module):
                     nn.init.zeros_(conv.bias)
         grids = self.grids(config.image_size)
         self.spec = config.anchors or _fitted_boxes(config, grids)
-        if len(self.spec.grids) != len(grids):
+        own = self.grids(self.spec.image_size)
+        if self.spec.grids_for() != own:
             raise ValueError(
-                f"The default boxes are for {len(self.spec.grids)} maps, the network has "
-                f"{len(grids)}: change anchors or extras."
+                f"The default boxes are laid out for {len(self.spec.grids)} maps of "
+                f"{self.spec.grids_for()}; at {self.spec.image_size} px the network has {len(own)} of "
+                f"{own}: change anchors or extras."
             )
         self.heads = SSDHeads(
             [*self.backbone.channels, *(extra.channels for extra in self.layout)],
@@ -187,28 +201,62 @@ class SSD(nn.Module):
         return map_grids(image_size, self.backbone.strides, self.layout)
 
     def anchor_spec(self, image_size: Size | None = None) -> DefaultBoxes:
-        """The default boxes, laid out for pictures of `image_size`."""
-        size = self.config.image_size if image_size is None else image_size
-        return replace(self.spec, image_size=size, grids=self.grids(size))
-
-    def anchors(
-        self, image_size: Size | None = None, device: torch.device | str | None = None
-    ) -> Tensor:
-        """Default boxes (A, 4) xyxy, float32 pixels, for pictures of image_size; made once and kept."""
-        return _kept_default_boxes(self.anchor_spec(image_size), torch.device(device or "cpu"))
+        """The default boxes, laid out for pictures of `image_size` (None: the config's)."""
+        size = as_pair(self.config.image_size if image_size is None else image_size)
+        if size == as_pair(self.spec.image_size):
+            return self.spec
+        return laid_out(self.spec, size, self.grids(size))
 
     def criterion(
-        self, outputs: Outputs, anchors: Tensor, targets: Targets, **options
+        self,
+        outputs: Outputs,
+        anchors: Tensor,
+        targets: Targets,
+        normaliser: Normaliser | None = None,
+        **options: Any,
     ) -> dict[str, Tensor]:
-        """`ssd_criterion` with the config's matching; options go before it."""
-        options = dict(best=self.config.best, inclusive=self.config.inclusive) | options
-        return ssd_criterion(outputs, anchors, targets, **options)
+        """`ssd_criterion` with the config's variances and matching; options go before the latter.
+
+        Mined by rank on a GPU, which then waits for nothing, by sorting on a CPU.
+        """
+        config, mining = self.config, "rank" if outputs[0].is_cuda else "sort"
+        defaults = {"best": config.best, "inclusive": config.inclusive, "mining": mining}
+        return ssd_criterion(
+            Outputs(*outputs),
+            anchors,
+            targets,
+            variances=config.variances,
+            normaliser=normaliser,
+            **defaults | options,
+        )
 
     def detections(
-        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options
+        self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options: Any
     ) -> Detections:
-        """`ssd_detections`."""
-        return ssd_detections(outputs, anchors, size, **options)
+        """`ssd_detections` with the config's variances and options; those given go before the latter."""
+        options = inference_options(self.config) | options
+        return ssd_detections(outputs, anchors, size, variances=self.config.variances, **options)
+
+
+def laid_out(
+    spec: DefaultBoxes, image_size: tuple[int, int], grids: tuple[tuple[int, int], ...]
+) -> DefaultBoxes:
+    """The same default boxes on other grids, for pictures of another size: scales stay fractions.
+
+    ValueError for strides in pixels, which were published for one size and put centres outside others,
+    and for a picture so small that a map has no position.
+    """
+    if spec.strides:
+        raise ValueError(
+            f"These default boxes have strides in pixels for pictures of {spec.image_size}, not of "
+            f"{image_size}: use that size, or lay them out evenly, with "
+            "anchors=replace(config.anchors, strides=None)."
+        )
+    if not all(rows > 0 and columns > 0 for rows, columns in grids):
+        raise ValueError(
+            f"Pictures of {image_size} are too small for this network: its maps have {grids} positions."
+        )
+    return replace(spec, image_size=image_size, grids=grids)
 
 
 def map_grids(
@@ -242,9 +290,3 @@ def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> Defa
     return DefaultBoxes(
         config.image_size, grids, ssd_scales(len(grids), config.s_min, config.s_max), ratios
     )
-
-
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a tensor made in inference mode could not serve training afterwards
-def _kept_default_boxes(spec: DefaultBoxes, device: torch.device) -> Tensor:
-    return spec.make(device=device)

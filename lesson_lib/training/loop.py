@@ -2,11 +2,14 @@
 
 for record in train(model, samples, Recipe(epochs=3)):
     print(record["step"], record["loss"])
-predictions = predict(model, samples, size=128)
+predictions = predict(model, samples)
+
+`fit` is `train` run to its end. Both take any `detectors.detector.Detector`, the library's or your own.
 """
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
+from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.detectors.detector import batch_loss, own_size
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import checkpoints
 from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, wrap_ddp
@@ -51,7 +57,16 @@ def train(
     """
     device, (rank, world) = next(model.parameters()).device, rank_and_world()
     feed = Feed(
-        samples, recipe.size, recipe.batch, recipe.seed, recipe.augment, device, None, rank, world
+        samples,
+        recipe.size,
+        recipe.batch,
+        recipe.seed,
+        recipe.augment,
+        device,
+        cache=None,
+        rank=rank,
+        world=world,
+        num_classes=getattr(getattr(model, "config", None), "num_classes", None),
     )
     steps = recipe.steps or recipe.epochs * len(feed)
     every, save_every = every or (20 if device.type == "cuda" else 1), save_every or len(feed)
@@ -85,6 +100,24 @@ def train(
             yield last | (evaluate(model, val, recipe) if judge else {})
 
 
+def fit(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    val: Sequence[Sample] | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = 0,
+) -> dict[str, float]:
+    """`train` to its end, for those who want no record in between -> the last one.
+
+    ValueError where nothing was left to train.
+    """
+    last = deque(train(model, samples, recipe, val, checkpoint, save_every), maxlen=1)
+    if not last:
+        raise ValueError("Nothing was trained: the checkpoint has all steps of the recipe already.")
+    return last.pop()
+
+
 def batches(feed: Feed, done: int) -> Iterator[tuple[Tensor, list[dict]]]:
     """All batches of all epochs without end, after the first `done`."""
     for epoch in itertools.count(done // len(feed)):
@@ -108,14 +141,10 @@ def one_step(
     with torch.autocast(
         images.device.type, torch.bfloat16, in_bfloat16(recipe.precision, images.device)
     ):
-        outputs = network(images.to(memory_format=torch.channels_last))
-    options, world = dict(recipe.criterion), rank_and_world()[1]
-    if images.is_cuda:
-        options["check"] = False  # it would wait for the GPU; check_finite looks later
-    if world > 1:
-        options["total"] = all_reduce
+        outputs = Outputs(*network(images.to(memory_format=torch.channels_last)))
+    world = rank_and_world()[1]
     try:
-        losses = model.criterion(outputs, anchors, targets, **options)
+        losses = batch_loss(model, outputs, anchors, targets, all_reduce, world, **recipe.criterion)
     except ValueError:
         if all(x.isfinite().all() for x in outputs):
             raise  # a wrong label, a wrong option
@@ -171,10 +200,15 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
 
 
 def predict(
-    model: nn.Module, samples: Sequence[Sample], size: int = 128, batch: int = 8, **options: Any
+    model: nn.Module,
+    samples: Sequence[Sample],
+    size: int | None = None,
+    batch: int = 8,
+    **options: Any,
 ) -> list[dict[str, Tensor]]:
     """Detections of every picture: {"boxes" (N, 4) xyxy in the picture's own pixels, "scores", "labels"}, on the CPU.
 
+    size: pictures are brought to size x size; None: the size that the model is made for.
     options go to model.detections. The model is left in the mode it was in. Of several processes each does a
     share of the pictures, each picture once, and all get all.
     """
@@ -183,6 +217,7 @@ def predict(
         model.training,
         rank_and_world(),
     )
+    size = _square(own_size(model)) if size is None else size
     anchors, found, mine = model.anchors(size, device), [], range(rank, len(samples), world)
     model.eval()
     with torch.inference_mode():
@@ -199,6 +234,15 @@ def predict(
                 )
     model.train(training)
     return all_gather(found)
+
+
+def _square(size: Size) -> int:
+    height, width = as_pair(size)
+    if height != width:
+        raise ValueError(
+            f"The model is made for pictures of {height} x {width} pixels; these are made square: give a size."
+        )
+    return height
 
 
 def evaluate(model: nn.Module, samples: Sequence[Sample], recipe: Recipe) -> dict[str, float]:

@@ -231,7 +231,8 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         for p in inspect.signature(rule).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
-    options -= {"criterion.check", "criterion.total", "inference.counts"}
+    options -= {"criterion.normaliser", "criterion.variances"}
+    options -= {"inference.variances", "inference.counts"}
     changes: dict[str, Any] = (
         {"size": config.image_size} if isinstance(config, SSDConfig) and config.anchors else {}
     )
@@ -277,7 +278,7 @@ def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
     """The detector for `num_classes` classes; default boxes that fit no size yet are laid out for `size`."""
     try:
         if isinstance(config, RetinaNetConfig):
-            return RetinaNet(replace(config, num_classes=num_classes))
+            return RetinaNet(replace(config, num_classes=num_classes, image_size=size))
         return SSD(
             replace(
                 config,

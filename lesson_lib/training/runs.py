@@ -17,7 +17,6 @@ from lesson_lib.config import describe_machine
 from lesson_lib.data.samples import Sample
 from lesson_lib.files import write_whole
 from lesson_lib.training import checkpoints
-from lesson_lib.training.distributed import rank_and_world
 from lesson_lib.training.fields import (
     config_fields,
     differences,

@@ -34,7 +34,7 @@ class Detector(nn.Module):
 
         outputs (cls_logits, box_deltas); a target is {"boxes" (G, 4) xyxy, "labels" (G,) 0..K-1}.
         IoU >= .5 positive, < .4 background, between ignored; an object's best anchors are positive at any IoU
-        over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma 2; smooth L1, beta 1/9, of
+        over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma 2; smooth L1, beta .11, of
         offsets that no variance divides.
         """
         raise NotImplementedError  # rung 2

@@ -78,7 +78,7 @@ class Detector(nn.Module):
                 used = positive | (most < 0.4)
                 wanted[positive, target["labels"][who[positive]]] = 1
                 offsets = encode(target["boxes"][who[positive]], anchors[positive], V)
-                box = box + F.smooth_l1_loss(deltas[positive], offsets, beta=1 / 9, reduction="sum")
+                box = box + F.smooth_l1_loss(deltas[positive], offsets, beta=0.11, reduction="sum")
                 positives += int(positive.sum())
             cls = cls + sigmoid_focal_loss(logits[used], wanted[used], 0.25, 2, "sum")
         return {"cls": cls / max(1, positives), "box": box / max(1, positives)}

@@ -43,7 +43,7 @@ def retinanet_loss_by_loops(
             if anchor == 1:
                 matched += 1
                 errors = [abs(x - y) for x, y in zip(d[i], t[i])]
-                box += sum(4.5 * e * e if e < 1 / 9 else e - 1 / 18 for e in errors)
+                box += sum(e * e / 0.22 if e < 0.11 else e - 0.055 for e in errors)
     return cls / max(1, matched), box / max(1, matched)
 
 
