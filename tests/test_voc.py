@@ -166,7 +166,8 @@ def test_missing_and_broken_annotations_are_left_out_and_told(tmp_path):
     )
     voc_split(tmp_path, "val", "gone")
     with pytest.raises(
-        ValueError, match="no usable picture in split 'val'; the first problem: .*gone.xml"
+        ValueError,
+        match="split 'val', has no usable picture; the first problem: .*gone.xml: is missing",
     ):
         VocFolder(tmp_path, "val")
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lesson_lib.cli.drawing import draw_boxes, drawing_name, words_for
 from lesson_lib.cli.pictures import VIDEOS, Found, find_pictures
-from lesson_lib.data.annotated import read_picture
+from lesson_lib.data.pictures import read_picture
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.video import Frame, VideoWriter, read_frames
 from lesson_lib.files import write_whole

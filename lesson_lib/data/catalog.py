@@ -3,19 +3,23 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from lesson_lib.config import REPOSITORY, dataset_roots
 from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.data.smears import Smears
+from lesson_lib.data.splits import NoSplit, coco_file_name, coco_files, coco_is_pattern
 from lesson_lib.data.transfer import check_sha256, fetch, tree_digest, unpack
-from lesson_lib.data.voc import VocFolder
-from lesson_lib.data.yolo import YoloFolder, yolo_to_coco
+from lesson_lib.data.voc import VocFolder, voc_splits
+from lesson_lib.data.yolo import YoloFolder, yolo_splits, yolo_to_coco
 
 CARDS = REPOSITORY / "data" / "cards"  # NAME.json: facts for this file; NAME.md: the card to read
 DOWNLOADS = REPOSITORY / "data" / "downloads"
+READERS = ("voc", "coco", "yolo")  # what stands before the colon of a data set of one's own
 
 
 def names() -> tuple[str, ...]:
@@ -23,7 +27,7 @@ def names() -> tuple[str, ...]:
     return ("smears", *sorted(file.stem for file in CARDS.glob("*.json")))
 
 
-def facts(name: str) -> dict:
+def facts(name: str) -> dict[str, Any]:
     """data/cards/NAME.json, for a data set that can be downloaded; data/README.md explains the keys."""
     if name == "smears":
         raise ValueError(
@@ -49,65 +53,112 @@ def find_dataset(name: str) -> Path | None:
     )
 
 
-def open_dataset(name: str, split: str = "train", **options) -> Smears | Annotated:
+def open_dataset(name: str, split: str = "train", **options: Any) -> Smears | Annotated:
     """A split of a data set, as a sequence of samples with .classes.
 
     name   "smears" (drawn here, always at hand; options go to Smears); a name of the catalogue; voc:DIR, a
            folder in VOC's layout; coco:FILE, a COCO JSON file. FILE may hold {split}; a folder stands for
-           FOLDER/annotations/{split}.json; yolo:DIR or yolo:DIR/data.yaml, labels in YOLO's text form.
-           Options go to the reader.
+           the layouts in `splits.COCO_LAYOUTS`; yolo:DIR or yolo:DIR/data.yaml, labels in YOLO's text form.
     split  "train", "val", "test", or "trainval": the first two together
-    Raises ValueError for an unknown name or split, FileNotFoundError for what is not on this machine.
+    Options go to the reader: classes (the order of the labels, by name), pictures (the folder of the
+    pictures), one_based (VOC). Raises NoSplit, a ValueError, where there is no such split, ValueError for
+    an unknown name or a broken file, FileNotFoundError for what is not on this machine.
     """
     kind, _, place = name.partition(":")
     if name == "smears":
         return Smears(split, **options)
-    if kind == "voc" and place:
-        return VocFolder(Path(place).expanduser(), split, **options)
-    if kind == "coco" and place:
-        return _open_coco(Path(place).expanduser(), split, **options)
-    if kind == "yolo" and place:
-        return YoloFolder(place, split, **options)
-    folder = find_dataset(name)
+    if kind in READERS and place:
+        return _open(Path(place).expanduser(), split, kind, **options)
+    folder, about = find_dataset(name), facts(name)
     if folder is None:
         raise FileNotFoundError(
             f"{name} is not on this machine: `python -m lesson_lib data download {name}` "
             "fetches it, with `--from DIR` from a copy that you have; 'smears' needs no "
             "download."
         )
-    return _open(folder, split, facts(name), **options)
+    return _open_known(folder, split, about, **options)
 
 
-def _open(folder: Path, split: str, about: dict, **options) -> Annotated:
-    if about["format"] == "coco":
-        return _open_coco(folder, split, **options)
-    return VocFolder(
-        folder, split, **{key: about[key] for key in ("classes", "one_based")} | options
-    )
+def open_for_classes(
+    name: str, split: str, classes: Sequence[str], **options: Any
+) -> Smears | Annotated:
+    """A split as a model that knows `classes` needs it: label k is classes[k], found by name.
 
-
-def _open_coco(place: Path, split: str, **options) -> Annotated:
-    pattern = str(place / "annotations" / "{split}.json" if place.is_dir() else place)
-    file = Path(pattern.replace("{split}", split))
-    if "{split}" not in pattern and split != "train":
+    Objects of other classes are left out, as its .problems say. Raises ValueError with both orders where
+    no class of the data set is among them; and as `open_dataset`.
+    """
+    if name == "smears":
+        samples = Smears(split, **options)
+        known = samples.classes if list(samples.classes) == list(classes) else ()
+    else:
+        samples = open_dataset(name, split, classes=classes, **options)
+        known = set(samples.own_classes) & set(classes)
+    if not known:
+        own = getattr(samples, "own_classes", samples.classes)
         raise ValueError(
+            f"The model knows the classes {', '.join(classes)}; {name} {split} has "
+            f"{', '.join(own) or 'none'}: take pictures with its own classes."
+        )
+    return samples
+
+
+def splits(name: str) -> list[str]:
+    """The usual splits that a data set has, each with a list or a file of its own: none is opened."""
+    kind, _, place = name.partition(":")
+    if name == "smears":
+        return ["train", "val", "test"]
+    if kind == "voc" and place:
+        return voc_splits(Path(place).expanduser())
+    if kind == "coco" and place:
+        return list(coco_files(Path(place).expanduser()))
+    if kind == "yolo" and place:
+        return yolo_splits(Path(place).expanduser())
+    return list(facts(name)["pictures"])
+
+
+def _open(place: Path, split: str, kind: str, **options: Any) -> Annotated:
+    if kind == "coco":
+        return _open_coco(place, split, **options)
+    return {"voc": VocFolder, "yolo": YoloFolder}[kind](place, split, **options)
+
+
+def _open_known(folder: Path, split: str, about: dict[str, Any], **options: Any) -> Annotated:
+    """A data set of the catalogue: its card says the format and, for VOC, the classes and the first pixel."""
+    card = {} if about["format"] == "coco" else {k: about[k] for k in ("classes", "one_based")}
+    return _open(folder, split, about["format"], **card | options)
+
+
+def _open_coco(place: Path, split: str, **options: Any) -> Annotated:
+    options = {"images" if key == "pictures" else key: value for key, value in options.items()}
+    files = coco_files(place)
+    if split in files:
+        return CocoJson(files[split], **options)
+    if split == "trainval" and {"train", "val"} <= files.keys():
+        train = CocoJson(files["train"], **options)
+        val = CocoJson(files["val"], **{"classes": train.classes} | options)
+        return joined(train, val, f"train and val of {place}")
+    if not coco_is_pattern(place):
+        raise NoSplit(
             f"{place} is one split, whatever its name; write {{split}} into the name, as in "
             f"coco:DIR/{{split}}.json, to open {split!r}."
         )
-    if "{split}" in pattern and split == "trainval" and not file.is_file():
-        train, val = (_open_coco(place, part, **options) for part in ("train", "val"))
-        if train.classes != val.classes:
-            raise ValueError(
-                f"train and val of {place} have different classes; they cannot be joined."
-            )
-        train.entries += val.entries
-        train.problems += val.problems
-        return train
-    if "{split}" in pattern and not file.is_file():
+    raise NoSplit(
+        f"{place} has no split {split!r} (there: {', '.join(files) or 'none'}): there is no "
+        f"{coco_file_name(place, split)}."
+    )
+
+
+def joined(first: Annotated, second: Annotated, what: str) -> Annotated:
+    """Both splits as one. Raises ValueError with one sentence where they have different classes."""
+    if set(first.own_classes) != set(second.own_classes):
         raise ValueError(
-            f"{place} has no split {split!r}: there is no {file.name} in {file.parent}."
+            f"{what} have different classes ({', '.join(first.own_classes)}; "
+            f"{', '.join(second.own_classes)}); they cannot be joined."
         )
-    return CocoJson(file, **options)
+    first.entries += second.entries
+    first.problems += second.problems
+    first.remarks += second.remarks
+    return first
 
 
 def download(name: str, source: str | Path | None = None) -> Path:
@@ -168,7 +219,7 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
     download is kept in data/downloads/NAME.first.json, and a later one must agree with it.
     """
     for split, wanted in about["pictures"].items():
-        found = sum(entry.path.is_file() for entry in _open(tree, split, about).entries)
+        found = _count(tree, split, about)
         if found != wanted:
             raise ValueError(
                 f"This copy of {tree.name} has {found} usable pictures in {split} instead of "
@@ -185,3 +236,11 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
                 f"This is not the {tree.name} that is known: SHA-256 {found} over "
                 f"{', '.join(about['digest']['of'])}, expected {wanted}; take another copy."
             )
+
+
+def _count(tree: Path, split: str, about: dict[str, Any]) -> int:
+    """The usable pictures of a split; 0 where nothing can be opened."""
+    try:
+        return len(_open_known(tree, split, about))
+    except (OSError, ValueError):
+        return 0

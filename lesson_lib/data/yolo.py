@@ -10,7 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from lesson_lib.data.annotated import Annotated, Problem, Thing, picture_size
+from lesson_lib.data.annotated import Annotated, Problem, Thing
+from lesson_lib.data.pictures import picture_size
+from lesson_lib.data.splits import NoSplit
 from lesson_lib.data.yolo_layout import (
     YoloLayout,
     find_layout,
@@ -47,14 +49,11 @@ class YoloFolder(Annotated):
         self.layout = layout = find_layout(place)
         pictures = _split_pictures(place, layout, split)
         names = layout.names or (tuple(classes) if classes else self._numbers())
-        super().__init__(classes or names)
-        self.remarks: list[Problem] = []
+        super().__init__(names, classes)
         for name, file in pictures:
             self._add_picture(name, file, names)
         self._look_for_strays(pictures)
-        if not self.entries:
-            first = f"; the first problem: {self.problems[0]}" if self.problems else "."
-            raise ValueError(f"{place} has no usable picture in split {split!r}{first}")
+        self.require_pictures(f"{place}, split {split!r},")
 
     def _add_picture(self, name: str, file: Path, names: tuple[str, ...]) -> None:
         labels = label_file(file)
@@ -62,7 +61,7 @@ class YoloFolder(Annotated):
         try:
             size = picture_size(file)
         except ValueError as error:
-            self.problems.append(Problem(shown, "picture unreadable", f"{error} Left out."))
+            self.leave_out(shown, "picture unreadable", f"{error} Left out.")
             return
         try:
             if os.path.isfile(labels):
@@ -72,18 +71,20 @@ class YoloFolder(Annotated):
                 self.remarks.append(Problem(shown, "picture without a label file", what))
         except (OSError, ValueError):
             what = "cannot be read; picture left out."
-            self.problems.append(Problem(shown, "annotation unreadable", what))
+            self.leave_out(shown, "annotation unreadable", what)
             return
         height, width = size
         things = [
             Thing(names[k], (x1 * width, y1 * height, x2 * width, y2 * height))
             for k, (x1, y1, x2, y2) in rows
         ]
-        self._add(name, file, size, things, shown)
+        self.add(name, file, size, things, shown)
 
     def _read(self, labels: Path, shown: str, names: tuple[str, ...]) -> list[Row]:
         rows, faults = read_labels(labels, len(names), self.layout.keypoint_columns)
-        self.problems += [Problem(shown, kind, f"{why}; left out.") for kind, why in faults]
+        self.problems += [
+            Problem(shown, kind, f"{why}; left out.", objects=1) for kind, why in faults
+        ]
         return rows
 
     def _numbers(self) -> tuple[str, ...]:
@@ -184,7 +185,7 @@ def _split_pictures(place: str | Path, layout: YoloLayout, split: str) -> list[t
         return layout.pictures(split)
     parts = {"trainval": ["train", "val"], "all": list(there), "train": ["all"]}.get(split, [])
     if not parts or not set(parts) <= there.keys():
-        raise ValueError(f"{place} has no split {split!r} (there: {', '.join(there)}).")
+        raise NoSplit(f"{place} has no split {split!r} (there: {', '.join(there)}).")
     found = {file: name for part in parts for name, file in layout.pictures(part)}
     return [(name, file) for file, name in found.items()]
 
