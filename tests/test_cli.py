@@ -45,7 +45,7 @@ def test_check_is_0_for_a_clean_folder_and_1_for_one_with_problems(tmp_path, cap
     file = coco_file(tmp_path / "coco")
     assert cli.main(["data", "check", f"coco:{file}", "--classes", "bus,fox,cup"]) == 0
     assert cli.main(["data", "check", f"coco:{tmp_path / 'coco'}", "--classes", "bus,fox"]) == 1
-    assert "1 of class 'cup'" in capsys.readouterr().out
+    assert "(cup: 1, 2, 4, 6) is of no known class" in capsys.readouterr().out
 
 
 def test_download_from_a_folder(nothing_here, tmp_path, monkeypatch, capsys):

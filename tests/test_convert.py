@@ -246,7 +246,7 @@ def test_problems_of_the_source_are_pointed_at(tmp_path, capsys):
 
 
 def test_a_class_that_cannot_be_written_is_refused(tmp_path):
-    categories = [{"id": 20, "name": "a\nb"}, {"id": 3, "name": "c"}, {"id": 7, "name": "d"}]
+    categories = [{"id": 20, "name": "a\x01b"}, {"id": 3, "name": "c"}, {"id": 7, "name": "d"}]
     file = coco_file(tmp_path, categories=categories)
-    with pytest.raises(ValueError, match=r"The class 'a\\nb' has no name that can be written"):
+    with pytest.raises(ValueError, match=r"The class 'a\\x01b' has no name that can be written"):
         convert(open_splits(f"coco:{file}"), "yolo", tmp_path / "out")

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_data import picture, voc_folder, voc_object, voc_picture, voc_split
 
 from lesson_lib.config import CELL_CLASSES
-from lesson_lib.data.annotated import read_picture
+from lesson_lib.data.pictures import read_picture
 from lesson_lib.data.voc import VocFolder
 
 CUT = "box across the border"

@@ -287,7 +287,7 @@ def test_a_class_called_no_stays_a_word(tmp_path):
 def test_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone is not there; give a data.yaml"):
         YoloFolder(tmp_path / "gone")
-    with pytest.raises(ValueError, match="no usable picture in split 'all'"):
+    with pytest.raises(ValueError, match="split 'all', has no usable picture"):
         YoloFolder(tmp_path, "all")
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text("names: [cat]")

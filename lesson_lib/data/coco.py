@@ -236,6 +236,7 @@ def _thing(annotation: dict[str, Any], names: dict[Id, str]) -> Thing:
     return Thing(
         names.get(identity(category), f"category {short(category)}"),
         corners,
+        # so VOC's difficult objects are written in COCO's form
         difficult=annotation.get("ignore") is True or number(annotation.get("ignore")) == 1,
         crowd=annotation.get("iscrowd") is True or number(annotation.get("iscrowd")) == 1,
         area=None if area is None else number(area),

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 
 import yaml
 
-from lesson_lib.data.annotated import Annotated, Entry, picture_size
+from lesson_lib.data.annotated import Annotated, Entry
+from lesson_lib.data.pictures import picture_size
 from lesson_lib.files import write_whole
 
 SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
