@@ -15,7 +15,7 @@ from torch import Tensor
 # In the order in which they are taken where an annotation does not tell; in any case of letters.
 ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".jpe"),
-    *(".dib", ".ppm", ".pgm", ".jp2", ".avif"),
+    *(".dib", ".ppm", ".pgm", ".pbm", ".jp2", ".tga", ".avif"),
 )
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from lesson_lib.data.voc import ENDINGS
+from lesson_lib.data.pictures import ENDINGS
 
 SPLITS = {
     "train": ("train", "training"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lesson_lib import weights
-from lesson_lib.data.annotated import read_picture
+from lesson_lib.data.pictures import read_picture
 from lesson_lib.data.samples import Sample
 from lesson_lib.training import runs
 from lesson_lib.training.loop import predict
