@@ -40,12 +40,25 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LESSON_CACHE") or REPOSITORY / "data" / "cache")
 
 
+def hardware() -> str:
+    """What calculates here: the GPU, or the processor with its cores and torch's threads."""
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    return f"{_processor()}, {cores} cores, {threads} threads"
+
+
+def _processor() -> str:
+    """Its name, or its kind where the system tells no name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def describe_machine() -> str:
     """One line: what this machine is, which budget applies, which data sets are at hand."""
-    if torch.cuda.is_available():
-        device = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
-    else:
-        device = f"no CUDA, {torch.get_num_threads()} CPU threads"
     here = sorted(
         {
             folder.name
@@ -56,6 +69,6 @@ def describe_machine() -> str:
         }
     )
     return (
-        f"Python {platform.python_version()}, torch {torch.__version__}, {device}: budget {budget()!r}. "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {hardware()}: budget {budget()!r}. "
         f"Pictures: synthetic smears{''.join(', ' + name for name in here)}."
     )

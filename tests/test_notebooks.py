@@ -13,11 +13,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from training_reach import untagged
 
 import lab
 from tools.compare import EMBEDDED, NOTE, is_note, split, tags
 from tools.notebooks import METADATA, as_text, normalise, note_text, trained_groups
-from training_reach import untagged
 
 # `lab.py test` names the published lessons, which a learner may have filled in.
 NOTEBOOKS = [

@@ -1,5 +1,6 @@
 """Still figures: what is drawn where, in which look."""
 
+import importlib
 import io
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from lesson_lib.course import plots, svg
+from lesson_lib.colours import CLASS_COLOURS
+from lesson_lib.course import plots
 from lesson_lib.course.plots import draw_boxes, draw_picture, show
 
 
@@ -37,8 +39,7 @@ def test_boxes_have_their_place_class_colour_and_letter(axes):
     assert first.get_xy() == (5, 20) and (first.get_width(), first.get_height()) == (20, 30)
     assert [t.get_text() for t in axes.texts] == ["R", "P"]
     assert (
-        plt.matplotlib.colors.to_hex(second.get_edgecolor())
-        == svg.CLASS_COLOURS["Platelets"].lower()
+        plt.matplotlib.colors.to_hex(second.get_edgecolor()) == CLASS_COLOURS["Platelets"].lower()
     )
     assert (
         axes.texts[1].get_verticalalignment() == "top"
@@ -76,3 +77,13 @@ def test_show_has_words_and_closes_the_figure(monkeypatch):
     assert metadata["image/png"]["alt"] == "an empty frame"
     assert np.asarray(Pillow.open(io.BytesIO(png.data))).shape[1] > 200
     assert "Nothing &lt;here&gt;." in caption.data and not plt.fignum_exists(figure.number)
+
+
+def test_the_look_is_asked_for_and_not_imported():
+    with plt.rc_context():
+        plt.rcdefaults()
+        before = dict(plt.rcParams)
+        importlib.reload(plots)
+        assert dict(plt.rcParams) == before
+        plots.use_style()
+        assert {name: plt.rcParams[name] for name in plots.STYLE} == plots.STYLE

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = {  # the first part of a module's name after lesson_lib -> its room
     "boxes": 0,
     "config": 0,
+    "colours": 0,
     "files": 0,
     "anchors": 1,
     "coding": 1,

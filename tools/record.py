@@ -9,8 +9,6 @@ for each seed. Commands are the ones that anybody would type; NAME is a key of R
 """
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from lesson_lib.config import hardware
 from lesson_lib.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,19 +68,6 @@ def call(arguments: list[str]) -> str:
     return done.stdout
 
 
-def machine() -> str:
-    """This machine in a few words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(": ")[2]
-        for line in (info.read_text() if info.exists() else "").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{os.cpu_count()} CPU cores, {names[0] if names else platform.processor()}"
-
-
 def known_runs() -> list[dict]:
     """What has been recorded so far."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -112,7 +98,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
                     "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
                     "seconds": round(seconds),
                     "threads": torch.get_num_threads(),
-                    "machine": machine(),
+                    "machine": hardware(),
                     "torch": torch.__version__.split("+")[0],
                     "date": date.today().isoformat(),
                     "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)},

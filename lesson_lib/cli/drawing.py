@@ -6,7 +6,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00", "#56B4E9", "#F0E442")  # Okabe-Ito
+from lesson_lib.colours import CYCLE
+
 #: Bytes of a picture's name in that of its drawing: file systems take 255, Windows 260 for a path.
 LONGEST = 100
 
@@ -22,7 +23,7 @@ def draw_boxes(pixels: np.ndarray, rows: Iterable[tuple], words: Sequence[str]) 
     line, height = max(2, longer // 400), max(13, longer // 50)
     font = _font(height)
     for (x1, y1, x2, y2), score, label in rows:
-        colour = COLOURS[label % len(COLOURS)]
+        colour = CYCLE[label % len(CYCLE)]
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=line)
         text = f"{words[label]} {score:.2f}"
         x = max(2, min(x1, picture.width - pen.textlength(text, font) - 2))

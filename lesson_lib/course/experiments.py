@@ -10,7 +10,6 @@ parameters learns small synthetic smears: settings may be compared with each oth
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 from lesson_lib.anchors import PyramidAnchors
-from lesson_lib.config import BUDGETS, CELL_CLASSES, REPOSITORY
+from lesson_lib.config import BUDGETS, CELL_CLASSES, REPOSITORY, hardware
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.ohem import OHEMRetinaNet
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
@@ -200,7 +199,6 @@ def run(name: str, seed: int, budget: str) -> dict[str, Any]:
         predict(model, val, side), [sample.target() for sample in val], len(CELL_CLASSES)
     )
     losses = torch.tensor([record["loss"] for record in records]).reshape(recipe.epochs, -1).mean(1)
-    device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU thread(s)"
     return {
         "setting": name,
         "seed": seed,
@@ -211,7 +209,7 @@ def run(name: str, seed: int, budget: str) -> dict[str, Any]:
         "steps": len(records),
         "seconds": round(seconds, 1),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {device}, torch {torch.__version__.split('+')[0]}",
+        "machine": f"{hardware()}, torch {torch.__version__.split('+')[0]}",
         "command": f"python -m lesson_lib.course.experiments run --budget {budget} --only {name}",
     }
 

@@ -11,17 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from lesson_lib.course import svg
+from lesson_lib import colours
 
-#: Curves have no fixed meaning; everything else has svg.COLOURS' and a second cue (dash, width, marker, label).
-COLOURS = svg.COLOURS | {
-    "one": "#0072B2",
-    "two": "#D55E00",
-    "three": "#009E73",
-    "four": "#CC79A7",
-    "five": "#E69F00",
-}
-CLASS_COLOURS = tuple(svg.CLASS_COLOURS.values())
+#: By meaning, and "one" to "five" for curves, which have none; see lesson_lib.colours.
+COLOURS = colours.COLOURS | colours.CURVES
+CLASS_COLOURS = tuple(colours.CLASS_COLOURS.values())
 CLASS_LETTERS = ("R", "W", "P")
 #: How a box is drawn: ground truth dashed, prediction solid, anchors thin.
 BOX_STYLES = {
@@ -51,7 +45,11 @@ STYLE = {
     "ytick.major.width": 0.7,
     "svg.hashsalt": "lesson",
 }
-plt.rcParams.update(STYLE)
+
+
+def use_style() -> None:
+    """The course's look for all figures from here on: a lesson's first cell asks for it."""
+    plt.rcParams.update(STYLE)
 
 
 def show(figure: Figure, alt: str, caption: str) -> None:

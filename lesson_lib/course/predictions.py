@@ -16,9 +16,10 @@ from typing import Any
 import ipywidgets
 from IPython.display import HTML, display
 
+from lesson_lib.colours import BLUE
 from lesson_lib.course import progress
 
-STYLE = "border-left:3px solid #0072B2;padding:.3em .8em;margin:.4em 0;max-width:46em"
+STYLE = f"border-left:3px solid {BLUE};padding:.3em .8em;margin:.4em 0;max-width:46em"
 #: What was guessed in this kernel: name -> number or choice.
 GUESSES: dict[str, Any] = {}
 #: What was asked in this kernel: name -> (unit, choices).

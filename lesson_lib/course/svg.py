@@ -1,7 +1,7 @@
 """Small pictures as SVG strings: charts, and boxes over a photograph. Equal input gives equal bytes.
 
 Text and axes are drawn in `currentColor`, so a chart inside a page follows its light or dark theme; `still`
-makes a copy for places without a theme. Colours with fixed meanings stand here, for plots.py and widgets.py.
+makes a copy for places without a theme.
 """
 
 import base64
@@ -17,19 +17,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-# Okabe-Ito, safe for colour-blind readers; every meaning has a second cue (dash, width, label, marker).
-CLASS_COLOURS = {"RBC": "#D55E00", "WBC": "#0072B2", "Platelets": "#CC79A7"}
-COLOURS = {
-    "truth": "#000000",
-    "prediction": "#56B4E9",
-    "anchor": "#444444",
-    "positive": "#009E73",
-    "ignored": "#E69F00",
-    "negative": "#777777",
-    "shared": "#F0E442",
-    **CLASS_COLOURS,
-}
-CURVE_COLOURS = ("currentColor", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+from lesson_lib.colours import COLOURS, CURVES
+
+CURVE_COLOURS = ("currentColor", *CURVES.values())
 DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3", "dashdot": "8 3 2 3"}
 
 
