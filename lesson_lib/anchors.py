@@ -1,12 +1,13 @@
 """Anchors: the fixed boxes that a one-stage detector starts from. SSD calls them default boxes.
 
-Nothing here is learned, predicted or read off a picture: a specification always gives the same boxes. They
-are xyxy float32 pixels in the order level, row, column, anchor: all anchors of a position, then the next
-position of the row, then the next row, then the next (coarser) feature map. Heads must flatten in the same
-order.
+Nothing here is learned, predicted or read off a picture: a specification always gives the same
+boxes. They are xyxy float32 pixels in the order level, row, column, anchor: all anchors of a
+position, then the next position of the row, then the next row, then the next (coarser) feature map.
+Heads must flatten in the same order.
 
-Both specifications, SSD's `DefaultBoxes` and RetinaNet's `PyramidAnchors`, answer the same questions:
-`per_position`, and for a picture size `grids_for(size)`, `counts(size)`, `total(size)` and `make(size)`.
+Both specifications, SSD's `DefaultBoxes` and RetinaNet's `PyramidAnchors`, answer the same
+questions: `per_position`, and for a picture size `grids_for(size)`, `counts(size)`, `total(size)`
+and `make(size)`.
 """
 
 import math
@@ -29,7 +30,9 @@ def as_pair(size: Size) -> tuple[int, int]:
 
 
 def _place(ys: Tensor, xs: Tensor, sizes: Tensor) -> Tensor:
-    """k boxes at each of H x W centres: ys (H,), xs (W,), sizes (k, 2) w, h -> (H * W * k, 4) xyxy."""
+    """k boxes at each of H x W centres: ys (H,), xs (W,), sizes (k, 2) w,
+    h -> (H * W * k, 4) xyxy.
+    """
     cy, cx = torch.meshgrid(ys, xs, indexing="ij")
     centres = torch.stack((cx, cy), -1)[:, :, None]  # (H, W, 1, 2)
     boxes = torch.cat((centres - sizes / 2, centres + sizes / 2), -1)  # (H, W, k, 4)
@@ -37,7 +40,9 @@ def _place(ys: Tensor, xs: Tensor, sizes: Tensor) -> Tensor:
 
 
 def level_slices(counts: "Sequence[int] | DefaultBoxes") -> list[slice]:
-    """Where each level lies among all anchors: `[anchors[s] for s in level_slices(counts)]` parts (A, 4)."""
+    """Where each level lies among all anchors: `[anchors[s] for s in level_slices(counts)]` parts
+    (A, 4).
+    """
     counts = counts.counts() if isinstance(counts, DefaultBoxes) else counts
     return [slice(end - count, end) for count, end in zip(counts, accumulate(counts))]
 
@@ -55,12 +60,14 @@ def anchor_address(
 
 
 def ssd_scales(m: int, s_min: float = 0.2, s_max: float = 0.9) -> tuple[float, ...]:
-    """Sizes of the default boxes of m feature maps, fractions of the picture (SSD, arXiv:1512.02325, eq. 4).
+    """Sizes of the default boxes of m feature maps, fractions of the picture
+    (SSD, arXiv:1512.02325, eq. 4).
 
         s_k = s_min + (s_max - s_min) / (m - 1) * (k - 1),   k = 1 .. m + 1
 
-    Returns m + 1 numbers: the last map's extra box needs s_m+1, which the paper leaves undefined. Here it
-    continues the step (1.04 for m = 6), as in the authors' release; torchvision's default is 1.
+    Returns m + 1 numbers: the last map's extra box needs s_m+1, which the paper leaves undefined.
+    Here it continues the step (1.04 for m = 6), as in the authors' release; torchvision's default
+    is 1.
     """
     if m < 2:
         raise ValueError(f"m is {m}; the formula divides by m - 1: give at least 2 feature maps.")
@@ -70,10 +77,15 @@ def ssd_scales(m: int, s_min: float = 0.2, s_max: float = 0.9) -> tuple[float, .
 def release_scales(m: int = 6, low: int = 20, high: int = 90, first: int = 10) -> tuple[float, ...]:
     """The scales of SSD's released Caffe code, worked out in whole percents.
 
-    conv4_3 is set apart (`first`), the other m - 1 maps climb in steps of floor((high - low) / (m - 2)):
-        VOC   floor(70 / 4) = 17:  10 | 20 37 54 71 88 | 105 %  of 300 px:  30 | 60 111 162 213 264 | 315
-        COCO  floor(75 / 4) = 18:   7 | 15 33 51 69 87 | 105 %  (low=15, first=7), torchvision's numbers too
-    The step is rounded down, so the largest scale is 88 % or 87 %, not the 90 % that were asked for.
+    conv4_3 is set apart (`first`), the other m - 1 maps climb in steps of
+    floor((high - low) / (m - 2)):
+
+        VOC   floor(70 / 4) = 17:   10 | 20 37 54 71 88 | 105 %
+                   of 300 px:       30 | 60 111 162 213 264 | 315
+        COCO  floor(75 / 4) = 18:    7 | 15 33 51 69 87 | 105 %    low=15, first=7; torchvision's
+
+    The step is rounded down, so the largest scale is 88 % or 87 %, not the 90 % that were asked
+    for.
     """
     step = (high - low) // (m - 2)
     return (first / 100,) + tuple((low + step * k) / 100 for k in range(m))
@@ -86,11 +98,12 @@ class DefaultBoxes:
     image_size     pixels, (height, width) or one number for a square
     grids          positions of each feature map, finest first: (height, width) or one number
     scales         fractions of the picture, one more than there are maps
-    aspect_ratios  w / h for each map: (2,) gives the ratios 1, 1 (extra), 2, 1/2; (2, 3) also 3, 1/3
-    strides        None: the positions share the picture evenly, the paper's centres (i + .5) / |f_k|.
-                   Numbers: pixels between centres, the release's (i + .5) * stride. Of SSD300's 8, 16, 32, 64,
-                   100, 300 only the last two fit: 300 / 38 is 7.89, and the last of ten strides of 32 has its
-                   centre at 304, outside the picture.
+    aspect_ratios  w / h for each map: (2,) gives the ratios 1, 1 (extra), 2, 1/2; (2, 3) also 3,
+                   1/3
+    strides        None: the positions share the picture evenly, the paper's (i + .5) / |f_k|.
+                   Numbers: pixels between centres, the release's (i + .5) * stride. Of SSD300's 8,
+                   16, 32, 64, 100, 300 only the last two fit: 300 / 38 is 7.89, and the last of ten
+                   strides of 32 has its centre at 304, outside the picture.
     clip           limit widths and heights (not corners) to the picture's, as torchvision does
     """
 
@@ -133,12 +146,13 @@ class DefaultBoxes:
     def grids_for(self, image_size: Size | None = None) -> tuple[tuple[int, int], ...]:
         """Positions (height, width) of each map, for pictures of `image_size`.
 
-        They belong to one picture size, as only the network knows how its maps grow: ValueError for another.
+        They belong to one picture size, as only the network knows how its maps grow: ValueError for
+        another.
         """
         if image_size is not None and as_pair(image_size) != as_pair(self.image_size):
             raise ValueError(
-                f"These default boxes are laid out for pictures of {self.image_size}, not {image_size}: "
-                "ask the model, `model.anchor_spec(size)` lays them out anew."
+                f"These default boxes are laid out for pictures of {self.image_size}, not "
+                f"{image_size}: ask the model, `model.anchor_spec(size)` lays them out anew."
             )
         return tuple(as_pair(grid) for grid in self.grids)
 
@@ -160,12 +174,14 @@ class DefaultBoxes:
 
 
 def default_boxes(spec: DefaultBoxes, device: torch.device | str | None = None) -> Tensor:
-    """All default boxes of a specification -> (A, 4) xyxy, pixels; they may reach beyond the picture.
+    """All default boxes of a specification -> (A, 4) xyxy, pixels; they may reach beyond the
+    picture.
 
         w = s_k sqrt(r),  h = s_k / sqrt(r)   and one extra square box of scale sqrt(s_k s_k+1)
 
-    At a position: ratio 1, the extra box, then r and 1 / r of each further ratio. w is a fraction of the
-    picture's width, h of its height. Computed in float64: torchvision's differ by a float32's rounding.
+    At a position: ratio 1, the extra box, then r and 1 / r of each further ratio. w is a fraction
+    of the picture's width, h of its height. Computed in float64: torchvision's differ by a
+    float32's rounding.
     """
     height, width = as_pair(spec.image_size)
     levels = []
@@ -204,7 +220,8 @@ SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets a
     "torchvision-coco": DefaultBoxes(**_RELEASE, scales=release_scales(low=15, first=7), clip=True),
 }
 
-#: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The strides divide 512 evenly.
+#: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The strides divide
+#: 512 evenly.
 SSD512 = DefaultBoxes(
     image_size=512,
     grids=(64, 32, 16, 8, 4, 2, 1),
@@ -215,17 +232,21 @@ SSD512 = DefaultBoxes(
 
 @dataclass(frozen=True)
 class PyramidAnchors:
-    """A specification of RetinaNet's anchors on P3 .. P7 (FL, arXiv:1708.02002, section 4): 9 at a position.
+    """A specification of RetinaNet's anchors on P3 .. P7 (FL, arXiv:1708.02002, section 4): 9 at a
+    position.
 
     strides        pixels between the positions of each level
     sizes          side of each level's square anchor, pixels
     scales         factors on `sizes`; the paper's three fill the octave up to the next level
     aspect_ratios  w / h at equal area
-    centre         "half": (i + .5) * stride, as ours; "corner": torchvision's i * (size // positions)
-                   (where the stride does not divide the picture, another one: at 608 px, P7's is 121)
-    rounded        torchvision's whole numbers: 32 * 2^(1/3) is 40, and half widths and heights are rounded,
-                   so the 1:2 anchor of 32 is 22 x 46 with ratio .478. The paper rounds nothing.
-    torchvision's ratios are h / w: its (.5, 1, 2) are (2, 1, .5) here, and then the order is the same too.
+    centre         "half": (i + .5) * stride; "corner": torchvision's i * (size // positions)
+                   (where the stride does not divide the picture, another one: at 608 px, P7's is
+                   121)
+    rounded        torchvision's whole numbers: 32 * 2^(1/3) is 40, and half widths and heights are
+                   rounded, so the 1:2 anchor of 32 is 22 x 46 with ratio .478. The paper rounds
+                   nothing.
+    torchvision's ratios are h / w: its (.5, 1, 2) are (2, 1, .5) here, and then the order is the
+    same too.
     """
 
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -255,7 +276,9 @@ class PyramidAnchors:
         return (len(self.scales) * len(self.aspect_ratios),) * len(self.strides)
 
     def grids_for(self, image_size: Size) -> tuple[tuple[int, int], ...]:
-        """Positions (height, width) of each level: picture / stride, rounded up, as strided convolutions do."""
+        """Positions (height, width) of each level: picture / stride, rounded up, as strided
+        convolutions do.
+        """
         height, width = as_pair(image_size)
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 
@@ -280,9 +303,12 @@ AnchorSpec = DefaultBoxes | PyramidAnchors
 def pyramid_anchors(
     image_size: Size, spec: PyramidAnchors = RETINANET, device: torch.device | str | None = None
 ) -> Tensor:
-    """All anchors of a picture of (height, width) pixels -> (A, 4) xyxy, pixels; they may reach beyond it.
+    """All anchors of a picture of (height, width) pixels -> (A, 4) xyxy, pixels; they may reach
+    beyond it.
 
-    w = size * scale * sqrt(r),  h = size * scale / sqrt(r),   at a position the scales change fastest
+        w = size * scale * sqrt(r),  h = size * scale / sqrt(r)
+
+    At a position the scales change fastest.
     """
     height, width = as_pair(image_size)
     levels = []

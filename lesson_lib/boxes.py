@@ -1,8 +1,9 @@
 """Boxes as tensors: formats, areas, overlaps, and a check for nonsense.
 
-Unless a name says otherwise a box is xyxy: (x1, y1, x2, y2) in pixels, continuous, y pointing down. A box
-from 2 to 5 is 3 wide (no "+ 1"). All functions take any leading dimensions, run on the device of their input,
-and never compute an area or an overlap in less than float32: at 800 px bfloat16 is off by up to 2 px.
+Unless a name says otherwise a box is xyxy: (x1, y1, x2, y2) in pixels, continuous, y pointing down.
+A box from 2 to 5 is 3 wide (no "+ 1"). All functions take any leading dimensions, run on the device
+of their input, and never compute an area or an overlap in less than float32: at 800 px bfloat16 is
+off by up to 2 px.
 """
 
 import torch
@@ -39,7 +40,8 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Moves corners outside a picture of size (height, width) to its edge: (..., 4) xyxy -> (..., 4).
+    """Moves corners outside a picture of size (height, width) to its edge: (..., 4) xyxy ->
+    (..., 4).
 
     A box that lies wholly outside comes back with zero area.
     """
@@ -59,7 +61,8 @@ def box_area(boxes: Tensor) -> Tensor:
 def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
     """Area each box of a shares with each box of b: (..., N, 4), (..., M, 4) xyxy -> (..., N, M).
 
-    The shared part is a box again: along x and along y it starts at the later start, ends at the earlier end.
+    The shared part is a box again: along x and along y it starts at the later start, ends at the
+    earlier end.
     """
     ax1, ay1, ax2, ay2 = at_least_float32(a)[..., :, None, :].unbind(-1)  # each (..., N, 1)
     bx1, by1, bx2, by2 = at_least_float32(b)[..., None, :, :].unbind(-1)  # each (..., 1, M)
@@ -69,34 +72,44 @@ def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _intersection_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Areas of intersection and union of all pairs: (..., N, 4), (..., M, 4) xyxy -> two (..., N, M)."""
+    """Areas of intersection and union of all pairs: (..., N, 4), (..., M, 4) xyxy -> two
+    (..., N, M).
+    """
     intersection = pairwise_intersection(a, b)
     return intersection, box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
 
 
 def _divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, and 0 where the denominator is 0 (so is the numerator here). NaN stays NaN."""
+    """numerator / denominator, and 0 where the denominator is 0 (so is the numerator here).
+
+    NaN stays NaN.
+    """
     return numerator / denominator.masked_fill(denominator == 0, 1)
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Jaccard overlap (intersection over union) of all pairs: (..., N, 4), (..., M, 4) xyxy -> (..., N, M).
+    """Jaccard overlap (intersection over union) of all pairs: (..., N, 4), (..., M, 4) xyxy ->
+    (..., N, M).
 
         IoU(a, b) = |a n b| / |a u b| = |a n b| / (|a| + |b| - |a n b|),  from 0 to 1
 
-    Departs from torchvision's box_iou: two boxes of zero area have IoU 0, where it gives NaN. NaN coordinates
-    give NaN; inverted boxes (x2 < x1) give meaningless numbers: `check_boxes` finds both.
+    Departs from torchvision's box_iou: two boxes of zero area have IoU 0, where it gives NaN. NaN
+    coordinates give NaN; inverted boxes (x2 < x1) give meaningless numbers: `check_boxes` finds
+    both.
     """
     return _divide_or_zero(*_intersection_and_union(a, b))
 
 
 def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU (arXiv:1902.09630) of all pairs: (..., N, 4), (..., M, 4) xyxy -> (..., N, M).
+    """Generalised IoU (arXiv:1902.09630) of all pairs: (..., N, 4), (..., M, 4) xyxy ->
+    (..., N, M).
 
-        GIoU(a, b) = IoU(a, b) - (|c| - |a u b|) / |c|,  c the smallest box that holds both;  from -1 to 1
+        GIoU(a, b) = IoU(a, b) - (|c| - |a u b|) / |c|,  from -1 to 1
 
-    Unlike the IoU it still tells near from far when the boxes do not touch. Departs from torchvision's
-    generalized_box_iou: a term with a zero denominator is 0 instead of NaN.
+    c is the smallest box that holds both.
+
+    Unlike the IoU it still tells near from far when the boxes do not touch. Departs from
+    torchvision's generalized_box_iou: a term with a zero denominator is 0 instead of NaN.
     """
     intersection, union = _intersection_and_union(a, b)
     ax1, ay1, ax2, ay2 = at_least_float32(a)[..., :, None, :].unbind(-1)
@@ -107,10 +120,12 @@ def pairwise_giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def check_boxes(boxes: Tensor, size: tuple[int, int] | None = None, name: str = "boxes") -> None:
-    """Raises ValueError, naming the first bad row, unless boxes is (G, 4), finite, and each box has an area.
+    """Raises ValueError, naming the first bad row, unless boxes is (G, 4), finite, and each box has
+    an area.
 
     With size = (height, width) the boxes must also lie inside the picture. G may be 0.
-    It reads values, so on CUDA it waits for the device: call it where data enters, not in a training step.
+    It reads values, so on CUDA it waits for the device: call it where data enters, not in a
+    training step.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(

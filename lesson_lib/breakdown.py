@@ -1,8 +1,10 @@
-"""Behind the one number: what kinds of errors a detector makes, for which classes and sizes, and how it counts.
+"""Behind the one number: what kinds of errors a detector makes, for which classes and sizes, and
+how it counts.
 
-predictions, targets and classes are those of evaluation.py, whose coco_evaluate also gives the precision-recall
-curves. The kinds of errors are TIDE's ("A General Toolbox for Identifying Object Detection Errors",
-arXiv:2008.08115, section 2.2), and so are what decides between them and what repairs them.
+predictions, targets and classes are those of evaluation.py, whose coco_evaluate also gives the
+precision-recall curves. The kinds of errors are TIDE's ("A General Toolbox for Identifying Object
+Detection Errors", arXiv:2008.08115, section 2.2), and so are what decides between them and what
+repairs them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +34,16 @@ def judge(
 ) -> Judged:
     """The kind of every detection, for which the first line that fits decides:
 
-        correct       of its class's free objects it overlaps one by IoU >= iou: it takes the best, by rank
+        correct       of its class's free objects it overlaps one by IoU >= iou: it takes the best,
+                      by rank
         localisation  its best IoU with an object of its class lies between `background` and iou
         class         it overlaps an object of another class by IoU >= iou
         duplicate     it overlaps an object of its class by IoU >= iou, which a better one has taken
         background    its IoU with every object is at most `background`
         both          the rest: near an object of another class only
 
-    What falls on a crowd or a difficult object of its class, and on nothing to be found, does not count.
+    What falls on a crowd or a difficult object of its class, and on nothing to be found, does not
+    count.
     """
     columns, truth, seen = [], [], 0
     for detected, target in zip(predictions, targets, strict=True):
@@ -84,7 +88,9 @@ def judge(
 def _kind(
     own: np.ndarray, other: np.ndarray, free: np.ndarray, iou: float, background: float
 ) -> tuple[str, int]:
-    """(kind, object meant or -1) of one detection, from its IoU with each object: (G,), -1 where not asked."""
+    """(kind, object meant or -1) of one detection, from its IoU with each object: (G,), -1 where
+    not asked.
+    """
     if len(own) == 0:
         return "background", -1
     left = np.where(free, own, -1)
@@ -102,10 +108,11 @@ def _kind(
 def error_counts(
     judged: Judged, classes: Sequence[str], score_threshold: float = 0.5
 ) -> dict[str, dict[str, int]]:
-    """{class: {"correct": n, each of KINDS: n, "objects": n}}, of the detections of `score_threshold` or more.
+    """{class: {"correct": n, each of KINDS: n, "objects": n}}, of the detections of
+    `score_threshold` or more.
 
-    Detections stand under the class that they name, objects under their own. Missed is an object that no
-    detection found or nearly found (a localisation or class error).
+    Detections stand under the class that they name, objects under their own. Missed is an object
+    that no detection found or nearly found (a localisation or class error).
     """
     over = judged.scores >= score_threshold
     met = np.isin(np.arange(len(judged.truth)), judged.objects[over])
@@ -121,11 +128,13 @@ def error_counts(
 
 
 def error_costs(judged: Judged, num_classes: int) -> dict[str, float]:
-    """{"AP": AP at the judge's IoU, each of KINDS: what AP would gain if that kind alone were repaired}.
+    """{"AP": AP at the judge's IoU, each of KINDS: what AP would gain if that kind alone were
+    repaired}.
 
-    An object that is not found lends itself to one repair: the best of the localisation and class errors
-    that mean it becomes correct. All other wrong detections of the kind go; missed objects are taken off the
-    count. The gains do not add up to 1 - AP. Departs from TIDE: difficult objects are set aside, as crowds are.
+    An object that is not found lends itself to one repair: the best of the localisation and class
+    errors that mean it becomes correct. All other wrong detections of the kind go; missed objects
+    are taken off the count. The gains do not add up to 1 - AP. Departs from TIDE: difficult objects
+    are set aside, as crowds are.
     """
     correct, order = judged.kinds == "correct", np.argsort(-judged.scores, kind="stable")
     repair = dict.fromkeys(judged.objects[correct].tolist())  # object -> None, or who is repaired
@@ -147,7 +156,9 @@ def error_costs(judged: Judged, num_classes: int) -> dict[str, float]:
 def _mean_ap(
     scores: np.ndarray, labels: np.ndarray, true: np.ndarray, truth: np.ndarray, num_classes: int
 ) -> float:
-    """COCO's 101-point AP at one IoU: the mean over the classes that have objects; nan without any."""
+    """COCO's 101-point AP at one IoU: the mean over the classes that have objects;
+    nan without any.
+    """
     aps = [
         average_precision(*precision_recall(scores[labels == k], true[labels == k], objects))
         for k in range(num_classes)
@@ -157,7 +168,9 @@ def _mean_ap(
 
 
 def class_table(figures: Mapping, classes: Sequence[str]) -> list[dict]:
-    """From coco_evaluate's figures a row a class: AP, AP50, the best F1 at IoU .5 and the score that gives it."""
+    """From coco_evaluate's figures a row a class: AP, AP50, the best F1 at IoU .5 and the score
+    that gives it.
+    """
     rows = []
     for label, name in enumerate(classes):
         row = {
@@ -178,7 +191,9 @@ def class_table(figures: Mapping, classes: Sequence[str]) -> list[dict]:
 
 
 def size_table(figures: Mapping) -> list[dict]:
-    """A row a size, as COCO parts them (below 32^2, to 96^2, above, in square pixels); nan without objects."""
+    """A row a size, as COCO parts them (below 32^2, to 96^2, above, in square pixels); nan without
+    objects.
+    """
     return [
         {
             "size": name,
@@ -197,11 +212,13 @@ def counting_table(
     classes: Sequence[str],
     score_threshold: float | Sequence[float] = 0.5,
 ) -> list[dict]:
-    """How many a class there are: annotated against detections of `score_threshold` (one, or one a class) or more.
+    """How many a class there are: annotated against detections of `score_threshold`
+    (one, or one a class) or more.
 
-    A row a class: "annotated" and "predicted" in all pictures; of a picture's error (predicted - annotated)
-    "MAE" is the mean size and "bias" the mean: 0 where too many here make up for too few there. Crowds are
-    not counted. Choose the scores on other pictures than those counted: `class_table` gives some.
+    A row a class: "annotated" and "predicted" in all pictures; of a picture's error
+    (predicted - annotated) "MAE" is the mean size and "bias" the mean: 0 where too many here make
+    up for too few there. Crowds are not counted. Choose the scores on other pictures than those
+    counted: `class_table` gives some.
     """
     rows = []
     for label, (name, least) in enumerate(

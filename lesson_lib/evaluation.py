@@ -1,13 +1,16 @@
 """Average precision: VOC's 11-point and all-point, COCO's 101-point over ten IoU thresholds.
 
-What is true or false is decided by matching detections, best score first, with objects of the same class,
-an object at most once. Then precision (of the found, how many are right) is averaged over recall (of the
-objects, how many are found). All benchmarks do this and differ in details, which the functions here name.
+What is true or false is decided by matching detections, best score first, with objects of the same
+class, an object at most once. Then precision (of the found, how many are right) is averaged over
+recall (of the objects, how many are found). All benchmarks do this and differ in details, which the
+functions here name.
 
-predictions: a dict for each picture: "boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,) int in 0..K-1.
-targets: a dict for each picture: "boxes" (G, 4), "labels" (G,), and where known "difficult" (G,) bool (VOC:
-to find it neither helps nor hurts), "crowd" (G,) bool (COCO: a box around many), "area" (G,) (COCO: size).
-Computed in float64 on the CPU. Give every detection: a score threshold before the evaluation lowers AP.
+predictions: a dict for each picture: "boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,) int
+in 0..K-1.
+targets: a dict for each picture: "boxes" (G, 4), "labels" (G,), and where known "difficult" (G,)
+bool (VOC: to find it neither helps nor hurts), "crowd" (G,) bool (COCO: a box around many), "area"
+(G,) (COCO: size). Computed in float64 on the CPU. Give every detection: a score threshold before
+the evaluation lowers AP.
 """
 
 from collections.abc import Sequence
@@ -36,11 +39,13 @@ MAX_DETECTIONS = (1, 10, 100)  # a picture and class
 def precision_recall(
     scores: np.ndarray, true_positive: np.ndarray, objects: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection, best score first; of equal scores the earlier one first.
+    """Recall and precision after each detection, best score first; of equal scores the earlier one
+    first.
 
         recall = TP / objects            precision = TP / (TP + FP)
 
-    scores (N,), true_positive (N,) bool (the others are false).  Returns recall (N,), precision (N,).
+    scores (N,), true_positive (N,) bool (the others are false).
+    Returns recall (N,), precision (N,).
     ValueError where there are no objects: recall is not defined there.
     """
     if objects < 1:
@@ -53,9 +58,10 @@ def precision_recall(
 def average_precision(recall: np.ndarray, precision: np.ndarray, method: str = "coco101") -> float:
     """Area under the precision-recall curve, in the way of one benchmark.
 
-    First precision is made falling: at each recall the best precision there or at any higher recall, and 0
-    beyond the last. "voc-all" (VOC from 2010) takes the exact area under these stairs, "voc11" (VOC 2007)
-    their mean height at recall 0, .1, ..., 1, "coco101" at 0, .01, ..., 1.  recall, precision (N,), N >= 0.
+    First precision is made falling: at each recall the best precision there or at any higher
+    recall, and 0 beyond the last. "voc-all" (VOC from 2010) takes the exact area under these
+    stairs, "voc11" (VOC 2007) their mean height at recall 0, .1, ..., 1, "coco101" at 0, .01, ...,
+    1. recall, precision (N,), N >= 0.
     """
     envelope = np.maximum.accumulate(np.append(precision, 0.0)[::-1])[::-1]  # (N + 1,), ends in 0
     if method == "voc-all":
@@ -65,7 +71,8 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, method: str = "
     return float(envelope[np.searchsorted(recall, RECALL_POINTS[method])].mean())
 
 
-# ---- VOC -----------------------------------------------------------------------------------------------
+# ---- VOC
+# -----------------------------------------------------------------------------------------------
 
 
 def voc_evaluate(
@@ -77,11 +84,14 @@ def voc_evaluate(
 ) -> dict:
     """AP of each class at one IoU threshold, as PASCAL VOC defines it.  Label k is classes[k].
 
-    Best score first, a detection looks at the one object of its class that it overlaps most. Below `iou` it
-    is false; if that object is difficult it does not count; if the object is already taken it is false.
-    Returns {"mAP", "per_class": {name: AP}, "curves": {name: {"recall", "precision", "scores"}}}. A class
-    without objects has AP nan and no curve, and mAP leaves it out (nan if there is no object at all).
-    Departs from the development kit: boxes are continuous (no + 1 pixel).  A crowd is treated as difficult.
+    Best score first, a detection looks at the one object of its class that it overlaps most. Below
+    `iou` it is false; if that object is difficult it does not count; if the object is already taken
+    it is false.
+    Returns {"mAP", "per_class": {name: AP}, "curves": {name: {"recall", "precision", "scores"}}}. A
+    class without objects has AP nan and no curve, and mAP leaves it out (nan if there is no object
+    at all).
+    Departs from the development kit: boxes are continuous (no + 1 pixel).
+    A crowd is treated as difficult.
     """
     per_class, curves = dict.fromkeys(classes, float("nan")), {}
     for name, pictures in zip(classes, _by_class(predictions, targets, len(classes))):
@@ -102,7 +112,10 @@ def voc_evaluate(
 
 
 def _voc_match(picture: "_Picture", iou: float) -> np.ndarray:
-    """For one picture and class: which detections are true, and which count.  Returns (2, N) bool."""
+    """For one picture and class: which detections are true, and which count.
+
+    Returns (2, N) bool.
+    """
     true, counts = (
         np.zeros(len(picture.scores), dtype=bool),
         np.ones(len(picture.scores), dtype=bool),
@@ -122,15 +135,18 @@ def _voc_match(picture: "_Picture", iou: float) -> np.ndarray:
     return np.stack((true, counts))
 
 
-# ---- COCO ----------------------------------------------------------------------------------------------
+# ---- COCO
+# ----------------------------------------------------------------------------------------------
 
 
 def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_classes: int) -> dict:
-    """COCO's twelve figures, equal to those of pycocotools, with what is needed to look behind them.
+    """COCO's twelve figures, equal to those of pycocotools, with what is needed to look behind
+    them.
 
-    AP (mean over IoU .50:.95), AP50, AP75; APs, APm, APl for objects of area below 32^2, to 96^2, above;
-    AR1, AR10, AR100: recall with so many detections a picture and class; ARs, ARm, ARl with 100.
-    Each is a mean over the classes with such objects, -1 where there is none (as in pycocotools).
+    AP (mean over IoU .50:.95), AP50, AP75; APs, APm, APl for objects of area below 32^2, to 96^2,
+    above; AR1, AR10, AR100: recall with so many detections a picture and class; ARs, ARm, ARl with
+    100. Each is a mean over the classes with such objects, -1 where there is none
+    (as in pycocotools).
     Besides: "per_class": [AP of label 0, 1, ...], nan without objects; "curves": {label: {"recall",
     "precision", "scores"}} at IoU .5 and any area, for the classes with objects.
     Crowds: detections in them do not count.  "difficult" is not read: COCO has no such mark.
@@ -179,12 +195,14 @@ def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_clas
 
 
 def _coco_match(picture: "_Picture") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For one picture and class, in every area range (R) and at every IoU threshold (T): which of the N best
-    detections are true (R, T, N), which count (R, T, N); and how many objects there are to find (R,).
+    """For one picture and class, in every area range (R) and at every IoU threshold (T): which of
+    the N best detections are true (R, T, N), which count (R, T, N); and how many objects there are
+    to find (R,).
 
-    Best score first, a detection takes the object it overlaps most among those still free. If there is
-    none, it may fall to one that is not to be found (a crowd, or of another size) and then does not count;
-    nor does it count if it is unmatched and itself of another size. A crowd is never used up.
+    Best score first, a detection takes the object it overlaps most among those still free. If there
+    is none, it may fall to one that is not to be found (a crowd, or of another size) and then does
+    not count; nor does it count if it is unmatched and itself of another size. A crowd is never
+    used up.
     """
     boxes, low_high = picture.boxes[: MAX_DETECTIONS[-1]], np.array(list(AREA_RANGES.values()))
     crowd, area = picture.crowd, picture.area
@@ -210,17 +228,22 @@ def _coco_match(picture: "_Picture") -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _coco_overlap(boxes: Tensor, objects: Tensor, crowd: np.ndarray) -> np.ndarray:
-    """IoU (N, G), but with a crowd the part of the detection that lies in it: intersection / own area."""
+    """IoU (N, G), but with a crowd the part of the detection that lies in it: intersection / own
+    area.
+    """
     inside = pairwise_intersection(boxes, objects) / box_area(boxes).clamp(min=1e-300)[:, None]
     return np.where(crowd, inside.numpy(), pairwise_iou(boxes, objects).numpy())
 
 
-# ---- both ----------------------------------------------------------------------------------------------
+# ---- both
+# ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """Detections and objects of one class in one picture; detections by falling score, ties in order."""
+    """Detections and objects of one class in one picture; detections by falling score, ties in
+    order.
+    """
 
     boxes: Tensor  # (N, 4) float64
     scores: np.ndarray  # (N,)
@@ -299,10 +322,11 @@ def recall_at(
     max_detections: int | None = None,
     score_threshold: float = 0.0,
 ) -> dict[str, float]:
-    """Share of each class's objects that a detection of that class found: IoU >= `iou`, one detection each.
+    """Share of each class's objects that a detection of that class found: IoU >= `iou`, one
+    detection each.
 
-    max_detections: only so many of each picture count, those of the highest scores; score_threshold: only those
-    from it on.
+    max_detections: only so many of each picture count, those of the highest scores;
+    score_threshold: only those from it on.
     Returns {name: recall} for the classes that have objects. Recall alone is easily raised by more
     detections: compare detectors at the same `max_detections`, and look at precision too.
     """

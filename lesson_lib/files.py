@@ -1,4 +1,6 @@
-"""Files that are always whole: whoever is killed, or meets a full disk, leaves the old file or the new one."""
+"""Files that are always whole: whoever is killed, or meets a full disk,
+leaves the old file or the new one.
+"""
 
 import contextlib
 import os
@@ -27,6 +29,6 @@ def write_whole(file: Path, data: bytes, shared: bool = False) -> None:
             part.unlink()
         kept = "the last good one is kept" if file.exists() else "nothing was saved yet"
         raise OSError(
-            f"{file} could not be written ({error.strerror}), {kept}: make room or mend the folder, "
-            "and run the same command again."
+            f"{file} could not be written ({error.strerror}), {kept}: make room or mend the "
+            "folder, and run the same command again."
         ) from error

@@ -1,7 +1,8 @@
 """Non-maximum suppression: of boxes that overlap much, only the one with the highest score stays.
 
-Everywhere: a box is dropped if its IoU with a kept one is higher than (not equal to) the threshold; of equal
-scores the lower index goes first; indices come back by falling score. NaN scores raise ValueError.
+Everywhere: a box is dropped if its IoU with a kept one is higher than (not equal to) the threshold;
+of equal scores the lower index goes first; indices come back by falling score. NaN scores raise
+ValueError.
 """
 
 import torch
@@ -14,7 +15,8 @@ from lesson_lib.boxes import pairwise_iou
 def greedy_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """NMS as one reads it: take the best box left, drop what overlaps it too much, repeat.
 
-    boxes (N, 4) xyxy, scores (N,).  Returns (kept,) int64 indices.  Equal to `nms`, and much slower.
+    boxes (N, 4) xyxy, scores (N,).  Returns (kept,) int64 indices.
+    Equal to `nms`, and much slower.
     """
     _check(boxes, scores)
     left = scores.argsort(dim=0, descending=True, stable=True)
@@ -36,13 +38,17 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def class_aware_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, fast: bool = True
 ) -> Tensor:
-    """NMS among the boxes of each class, because a white cell must not erase the platelet beside it.
+    """NMS among the boxes of each class, because a white cell must not erase the platelet beside
+    it.
 
-    boxes (N, 4) xyxy, scores (N,), labels (N,) int64 >= 0.  Returns (kept,) int64 indices over all classes.
-    fast=False goes class by class. fast=True does all at once: it moves each class to its own place, so that
-    boxes of two classes can but touch.  Both compute in float64, where this shift is exact.
-    Departs from torchvision.ops.batched_nms, whose shift starts at 0 and is made in the boxes' own precision:
-    there, boxes with negative coordinates meet those of the next class, and far classes are rounded.
+    boxes (N, 4) xyxy, scores (N,), labels (N,) int64 >= 0.
+    Returns (kept,) int64 indices over all classes.
+    fast=False goes class by class. fast=True does all at once: it moves each class to its own
+    place, so that boxes of two classes can but touch. Both compute in float64, where this shift is
+    exact.
+    Departs from torchvision.ops.batched_nms, whose shift starts at 0 and is made in the boxes' own
+    precision: there, boxes with negative coordinates meet those of the next class, and far classes
+    are rounded.
     """
     _check(boxes, scores)
     if labels.shape != scores.shape:

@@ -1,4 +1,7 @@
-"""Slow, obvious answers. Nothing here imports the package: an oracle shares no code with what it checks."""
+"""Slow, obvious answers.
+
+Nothing here imports the package: an oracle shares no code with what it checks.
+"""
 
 from fractions import Fraction
 

@@ -1,7 +1,8 @@
-"""What the synthetic smears have in common with BCCD: `python tests/smear_statistics.py` prints the numbers.
+"""What the synthetic smears have in common with BCCD: `python tests/smear_statistics.py` prints the
+numbers.
 
-Shares of objects, sides and overlaps do not depend on a picture's size; colour and sharpness are compared at
-256 x 256 pixels.
+Shares of objects, sides and overlaps do not depend on a picture's size; colour and sharpness are
+compared at 256 x 256 pixels.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from lesson_lib.config import CELL_CLASSES, dataset_roots
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.smears import Smears
 
-# BCCD's training split, as `describe` measures it: test_smears compares where the data set is at hand.
+# BCCD's training split, as `describe` measures it: test_smears compares where the data set is at
+# hand.
 BCCD_TRAIN = {
     "RBC a picture: mean, sd": (11.615, 4.102),
     "RBC side: 5, 50, 95 %": (0.152, 0.186, 0.219),
@@ -44,7 +46,8 @@ def _quantiles(values: list[torch.Tensor], at: tuple[float, ...]) -> tuple[float
 def describe(samples: Sequence[Sample]) -> dict[str, tuple[float, ...]]:
     """Row -> numbers. Side: sqrt(box area / picture area). Overlap: largest IoU with another box.
 
-    Sharpness: the step to the next pixel in green that 2 % of a picture's pixels exceed: edges, not noise.
+    Sharpness: the step to the next pixel in green that 2 % of a picture's pixels exceed: edges, not
+    noise.
     """
     counts, sides, aspects, overlaps, pixels, steps = (
         [],

@@ -92,7 +92,9 @@ def test_ssd512():
 
 
 def test_a_cell_by_hand():
-    """Height 100, width 200, two rows of five: cell (1, 2) has its centre at (100, 75); .1 is 20 x 10 px."""
+    """Height 100, width 200, two rows of five: cell (1, 2) has its centre at (100, 75); .1 is
+    20 x 10 px.
+    """
     cell = xyxy_to_cxcywh(default_boxes(TWO_MAPS))[4 * (1 * 5 + 2) :][:4]
     root = math.sqrt(2)
     expected = torch.tensor(
@@ -194,7 +196,9 @@ def test_nine_anchors_of_one_area_per_scale():
 
 @pytest.mark.parametrize("size", [(608, 608), (512, 512), (800, 1088), (64, 96)])
 def test_pyramid_equals_torchvisions(size):
-    """Its order, ratios, whole-number sizes, rounding and centres, at the sizes that it pads pictures to."""
+    """Its order, ratios, whole-number sizes, rounding and centres, at the sizes that it pads
+    pictures to.
+    """
     from torchvision.models.detection.retinanet import _default_anchorgen
 
     spec = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)

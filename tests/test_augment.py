@@ -174,7 +174,8 @@ def test_names_and_probabilities():
         Augment(zoom=1.5)
 
 
-# ---- whole batches -------------------------------------------------------------------------------------
+# ---- whole batches
+# -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stored, size", [(SIDE, SIDE), (SIDE, 64), (SIDE, 150)])
@@ -223,7 +224,9 @@ def test_windows_are_cut_as_interpolate_cuts_them():
 
 
 def test_crops_of_a_batch_are_distributed_as_torchvisions():
-    """Area, and share of whole pictures; the tolerances are 3.5 standard errors of 300 and 4000 draws."""
+    """Area, and share of whole pictures; the tolerances are 3.5 standard errors of 300 and 4000
+    draws.
+    """
     boxes, crop = torch.tensor([[10.0, 10, 80, 80], [20, 0, 50, 60]]), v2.RandomIoUCrop()
     image = tv_tensors.Image(torch.zeros(3, SIDE, SIDE, dtype=torch.uint8))
     theirs = []

@@ -37,7 +37,9 @@ def prediction(*found) -> dict:
 
 
 def random_pictures(seed: int, count: int = 12) -> tuple[list[dict], list[dict]]:
-    """Objects of two classes, and detections that are shifted copies of some, of any class, and noise."""
+    """Objects of two classes, and detections that are shifted copies of some, of any class, and
+    noise.
+    """
     rng = np.random.default_rng(seed)
     predictions, targets = [], []
     for _ in range(count):

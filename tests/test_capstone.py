@@ -1,4 +1,6 @@
-"""The capstone's files start empty, and the ladder that they lead to can be climbed with torch alone."""
+"""The capstone's files start empty, and the ladder that they lead to can be climbed with torch
+alone.
+"""
 
 import importlib
 import subprocess

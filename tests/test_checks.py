@@ -1,4 +1,6 @@
-"""Exercise checks: one line, never an exception, the failing case named and the answer never printed."""
+"""Exercise checks: one line, never an exception, the failing case named and the answer never
+printed.
+"""
 
 import math
 import re

@@ -1,4 +1,6 @@
-"""The exercises of lesson 3: a right answer passes, and each wrong idea is told by the name of its case."""
+"""The exercises of lesson 3: a right answer passes, and each wrong idea is told by the name of its
+case.
+"""
 
 import math
 

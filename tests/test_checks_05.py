@@ -1,4 +1,6 @@
-"""Lesson 5's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+"""Lesson 5's exercises: a right answer passes, each likely wrong one fails at the case that names
+its mistake.
+"""
 
 import pytest
 import torch

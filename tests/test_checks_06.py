@@ -1,4 +1,6 @@
-"""Lesson 6's exercises: a right answer passes, each likely wrong one fails at the case that names its mistake."""
+"""Lesson 6's exercises: a right answer passes, each likely wrong one fails at the case that names
+its mistake.
+"""
 
 import numpy as np
 import pytest

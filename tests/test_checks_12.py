@@ -1,4 +1,6 @@
-"""Lesson 12's exercises, and its museum: each exhibit has the bug that its label says, and shows it."""
+"""Lesson 12's exercises, and its museum: each exhibit has the bug that its label says, and shows
+it.
+"""
 
 import math
 import statistics
@@ -124,7 +126,8 @@ def test_the_check_of_the_museum_never_says_the_bug():
         museum.is_right("A", "bad luck")
 
 
-# ---- the exhibits, each by what its one line does; no training but a step ---------------------------------
+# ---- the exhibits, each by what its one line does; no training but a step
+# ---------------------------------
 
 
 def outputs(kind, pictures=2):

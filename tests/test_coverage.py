@@ -42,7 +42,10 @@ def test_best_overlap_count_and_recall_by_hand():
 
 
 def test_pictures_are_stretched_to_the_input_as_ssd_does():
-    """20 x 40 px to 40 x 20: x halves, y doubles. None keeps each picture's size and asks for its anchors."""
+    """20 x 40 px to 40 x 20: x halves, y doubles.
+
+    None keeps each picture's size and asks for its anchors.
+    """
     found = coverage([sample([[0, 0, 20, 5]])], STRIP, (40, 20))
     assert found.boxes.tolist() == [[0, 0, 10, 10]] and found.best.tolist() == [1]
     asked = []
@@ -63,7 +66,9 @@ def test_pictures_are_stretched_to_the_input_as_ssd_does():
 
 
 def test_groups_part_the_objects_at_their_borders():
-    """sqrt(area) of 16 px belongs to the row 16 to 32; a shape of 2 : 1 to the row 2 to 3, lying or standing."""
+    """sqrt(area) of 16 px belongs to the row 16 to 32; a shape of 2 : 1 to the row 2 to 3, lying or
+    standing.
+    """
     boxes = [[0, 0, 16, 16], [0, 0, 15.9, 16], [0, 0, 40, 20], [0, 0, 10, 30], [0, 0, 300, 300]]
     found = coverage([sample(boxes, size=(400, 400))], STRIP, 400)
     rows = {title: mask.nonzero().flatten().tolist() for title, mask in found.groups()}
@@ -131,7 +136,9 @@ def test_files_are_not_decoded(tmp_path):
 
 
 def test_platelets_need_torchvisions_smallest_boxes():
-    """The claim of lesson 2: of the published sets only the one that begins at 21 px meets the platelets."""
+    """The claim of lesson 2: of the published sets only the one that begins at 21 px meets the
+    platelets.
+    """
     smears = Smears("train", 6, cache=False)
     share = {
         name: coverage(smears, default_boxes(spec), 300) for name, spec in SSD300_SCALES.items()

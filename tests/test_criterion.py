@@ -56,7 +56,8 @@ def test_ssd_by_hand():
     out.cls_logits[0] = tensor([[0.0, 0.0, 2.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     out.box_deltas[0] = tensor([[0.5, 0.0, 0.0, 2.0], [9.0, 9.0, 9.0, 9.0], [9.0, 9.0, 9.0, 9.0]])
     losses = ssd_criterion(out, ANCHORS, [OBJECT], ratio=1)
-    # Label 1 is channel 2. One negative for one positive: anchor 2 calls the background less likely.
+    # Label 1 is channel 2. One negative for one positive: anchor 2 calls the background less
+    # likely.
     positive = math.log(2 + math.exp(2)) - 2
     mined = math.log(2 + math.exp(1))
     assert losses["cls"].item() == pytest.approx(positive + mined)

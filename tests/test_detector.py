@@ -145,7 +145,9 @@ def test_shares_without_a_normaliser_are_averaged(own):
 
 @kinds
 def test_the_others_are_told_before_a_process_stops(kind):
-    """NaN in one share: its positives are counted first, or the other processes would wait for ever."""
+    """NaN in one share: its positives are counted first, or the other processes would wait for
+    ever.
+    """
     model, counted = made(kind), []
     broken = outputs(model)
     broken.cls_logits[1, 2, 0] = math.nan
@@ -303,7 +305,9 @@ def test_a_config_refuses_nonsense(kind, change, words):
 
 @kinds
 def test_anchors_are_the_callers_own(kind):
-    """Whoever writes into them spoils nobody else's: not those of the next call, nor another model's."""
+    """Whoever writes into them spoils nobody else's: not those of the next call, nor another
+    model's.
+    """
     first = made(kind).anchors(64)
     kept = first.clone()
     first /= 64

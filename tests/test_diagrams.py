@@ -1,4 +1,7 @@
-"""Drawings of architectures: what stands in them is what the model has. Expected numbers are the papers'."""
+"""Drawings of architectures: what stands in them is what the model has.
+
+Expected numbers are the papers'.
+"""
 
 import matplotlib.pyplot as plt
 import pytest

@@ -24,7 +24,9 @@ FIGURES = ("loss", "cls", "box", "lr", "AP", "AP50", "AR100")
 
 
 def objects(picture, count):
-    """Pictures have unlike numbers of objects, some none: shares of a batch differ in their positives."""
+    """Pictures have unlike numbers of objects, some none: shares of a batch differ in their
+    positives.
+    """
     return [
         {
             "image_id": 10 + picture,
@@ -99,8 +101,8 @@ def test_two_processes_make_the_run_of_one(tmp_path, capsys):
         for name in ("one", "two")
     )
     assert len(one) == len(two) == 4 and "AP" in one[-1] and one[-1]["AR100"] > 0
-    # Gradients are compared while the weights are equal to the last digits: AdamW divides a gradient by its size, and
-    # so turns the rounding of those near 0 into steps of the weights.
+    # Gradients are compared while the weights are equal to the last digits: AdamW divides a
+    # gradient by its size, and so turns the rounding of those near 0 into steps of the weights.
     for a, b in zip(one[:2], two):
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
     for a, b in zip(one, two):

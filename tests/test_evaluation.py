@@ -33,9 +33,11 @@ def truth(boxes, labels=None, **marks):
 
 
 def random_scene(seed, pictures=12, num_classes=4, grid=None, crowd=0.15, area=False, many=False):
-    """Predictions scattered about the objects, with doubles, wrong classes and misses; class 3 never occurs
-    among the objects; some pictures have no object, some no prediction.  grid: coordinates and scores are
-    rounded, so that equal scores, equal overlaps and overlaps exactly at a threshold happen."""
+    """Predictions scattered about the objects, with doubles, wrong classes and misses; class 3
+    never occurs among the objects; some pictures have no object, some no prediction. grid:
+    coordinates and scores are rounded, so that equal scores, equal overlaps and overlaps exactly at
+    a threshold happen.
+    """
     g = np.random.default_rng(seed)
     predictions, targets = [], []
     for number in range(pictures):
@@ -331,7 +333,9 @@ def test_voc_with_nothing():
 
 
 def test_three_averages_of_one_curve_by_hand():
-    """Five objects; the ranked list is true, true, false, true, false, true; one object is never found."""
+    """Five objects; the ranked list is true, true, false, true, false, true; one object is never
+    found.
+    """
     recall, precision = precision_recall([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [1, 1, 0, 1, 0, 1], 5)
     assert recall.tolist() == pytest.approx([0.2, 0.4, 0.4, 0.6, 0.6, 0.8])
     assert precision.tolist() == pytest.approx([1, 1, 2 / 3, 3 / 4, 3 / 5, 2 / 3])

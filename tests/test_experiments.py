@@ -1,4 +1,6 @@
-"""The ablations: settings differ in what they say, a run is recorded whole, the command goes on where it stopped."""
+"""The ablations: settings differ in what they say, a run is recorded whole, the command goes on
+where it stopped.
+"""
 
 import json
 import re
@@ -13,7 +15,8 @@ from lesson_lib.course.experiments import SETTINGS, TABLES, build, main, missing
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion
 
-PRINTED = {  # as in the papers: {(gamma, alpha): AP} of FL table 1a and 1b, {(scales, ratios): AP} of 1c
+# as in the papers: {(gamma, alpha): AP} of FL table 1a and 1b, {(scales, ratios): AP} of 1c
+PRINTED = {
     "loss": {
         (0, 0.10): 0.0,
         (0, 0.50): 30.2,

@@ -12,7 +12,9 @@ from lesson_lib.data.samples import Sample, resize
 
 
 def samples(count: int = 10) -> list[Sample]:
-    """Pictures of unlike sizes, each of one grey; picture k holds k % 3 objects of label k and a crowd."""
+    """Pictures of unlike sizes, each of one grey; picture k holds k % 3 objects of label k and a
+    crowd.
+    """
     made = []
     for k in range(count):
         boxes = torch.tensor([[4.0, 4, 20, 24], [10, 8, 30, 30], [0, 0, 39, 29]])[

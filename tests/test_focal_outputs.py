@@ -44,7 +44,9 @@ def test_the_record_is_of_a_network_that_has_learned(record):
 
 
 def test_logits_are_turned_towards_the_right_answer_and_ignored_anchors_left_out():
-    """A model that is right about everything, by logits of 7 and 3 for yes and -5 for no, on one picture."""
+    """A model that is right about everything, by logits of 7 and 3 for yes and -5 for no, on one
+    picture.
+    """
     box, spec = torch.tensor([[40.0, 40.0, 66.0, 62.0]]), CONFIG.anchors
     sample = Sample(torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), box, torch.tensor([1]))
     anchors = pyramid_anchors((SIZE, SIZE), spec)

@@ -157,8 +157,11 @@ def test_topk_is_counted_by_level_in_retinanet_and_by_class_in_ssd():
     "spread, keep, topk", [(1.0, 5, 400), (0.02, 5, 400), (0.02, 20, 30), (0.2, 10**4, 10**4)]
 )
 def test_the_best_by_the_long_way(detect, background, variances, spread, keep, topk):
-    """All classes and anchors one by one. Little spread puts all boxes on top of each other: of many candidates
-    one survives, and the first few are not enough."""
+    """All classes and anchors one by one.
+
+    Little spread puts all boxes on top of each other: of many candidates one survives, and the
+    first few are not enough.
+    """
     generator = torch.Generator().manual_seed(0)
     out = Outputs(
         torch.randn(2, len(ANCHORS), 3 + background, generator=generator),
@@ -213,8 +216,9 @@ def test_the_best_by_the_long_way(detect, background, variances, spread, keep, t
 
 @both
 def test_the_vote_by_hand(detect, background, variances):
-    """Three boxes of one class: the second overlaps the first by 18 / 22, the third by 10 / 30; one of another
-    class lies where the second does, and has no say."""
+    """Three boxes of one class: the second overlaps the first by 18 / 22, the third by 10 / 30; one
+    of another class lies where the second does, and has no say.
+    """
     boxes = tensor([[10.0, 10, 30, 30], [12.0, 10, 32, 30], [20.0, 10, 40, 30], [12.0, 10, 32, 30]])
     scores, labels = (0.8, 0.4, 0.6, 0.7), (1, 1, 1, 2)
     out, rows = silent(1, background), [40, 50, 60, 70]

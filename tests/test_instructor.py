@@ -1,4 +1,6 @@
-"""The instructor's table is made from the lessons.  `python tests/test_instructor.py` writes it anew."""
+"""The instructor's table is made from the lessons. `python tests/test_instructor.py` writes it
+anew.
+"""
 
 import re
 import sys
@@ -14,7 +16,9 @@ PAGE, MARKS = ROOT / "docs" / "instructor.md", ("<!-- table -->", "<!-- end of t
 
 
 def row(path: Path) -> str:
-    """One lesson: link, minutes and what it needs by its own first cells, exercises with the ids of their solutions."""
+    """One lesson: link, minutes and what it needs by its own first cells, exercises with the ids of
+    their solutions.
+    """
     cells = nbformat.read(path, 4).cells
     first = "\n".join(cell.source for cell in cells[:2] if cell.cell_type == "markdown")
     title = re.search(r"^# (.+)$", first, re.MULTILINE)[1]
@@ -40,7 +44,10 @@ def row(path: Path) -> str:
         f"{path.name}: a solution for each exercise"
     )
     told = ", ".join(f"{name} (`{ids[name]}`)" if name in ids else name for name in exercises)
-    return f"| [{title}](../notebooks/{path.name}) | {minutes} | {'; '.join(dict.fromkeys(after)) or 'none'} | {told} |"
+    return (
+        f"| [{title}](../notebooks/{path.name}) | {minutes} | "
+        f"{'; '.join(dict.fromkeys(after)) or 'none'} | {told} |"
+    )
 
 
 def page(text: str) -> str:

@@ -1,4 +1,6 @@
-"""The ladder: whole detectors climb it, each broken one falls where its bug is, and nothing is raised."""
+"""The ladder: whole detectors climb it, each broken one falls where its bug is, and nothing is
+raised.
+"""
 
 import types
 
@@ -38,7 +40,9 @@ class Retina(RetinaNet):
 
 
 def broken(base=Ssd, **methods):
-    """A detector with other methods; each is given the detector, the method as it was, and the arguments."""
+    """A detector with other methods; each is given the detector, the method as it was, and the
+    arguments.
+    """
 
     def wrap(name, change):
         return lambda self, *args: change(self, getattr(super(kind, self), name), *args)

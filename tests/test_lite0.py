@@ -85,7 +85,9 @@ def class_of(picture: Image.Image, maps_of) -> int:
 @needs_weights
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 def test_it_classifies_a_picture(norm):
-    """Rear Admiral Grace Hopper, whom matplotlib ships, is in military uniform: class 652 of ImageNet."""
+    """Rear Admiral Grace Hopper, whom matplotlib ships, is in military uniform: class 652 of
+    ImageNet.
+    """
     backbone = build_backbone("lite0", norm, pretrained=True).eval()
     with cbook.get_sample_data("grace_hopper.jpg") as file, Image.open(file) as picture:
         assert class_of(picture, backbone) == 652

@@ -1,4 +1,6 @@
-"""The README is always true: its map names what exists and all that exists, its table is that of results/."""
+"""The README is always true: its map names what exists and all that exists, its table is that of
+results/.
+"""
 
 import json
 import re

@@ -131,7 +131,9 @@ def test_a_copy_is_a_detector_too(small):
 
 
 def test_the_losses_of_each_variant():
-    """Two pictures with one positive anchor and with two: the batch's mean is not the pictures' mean."""
+    """Two pictures with one positive anchor and with two: the batch's mean is not the pictures'
+    mean.
+    """
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 99, 99]])
     boxes = torch.tensor([[50.0, 50, 60, 61], [1, 0, 11, 10]])
     targets = [

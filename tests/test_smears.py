@@ -92,7 +92,9 @@ def test_bytes_do_not_depend_on_the_processor():
 
 
 def test_drawing_leaves_no_trace():
-    """A picture depends on its key alone: not on what was drawn before, nor on the global generators."""
+    """A picture depends on its key alone: not on what was drawn before, nor on the global
+    generators.
+    """
     state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     first = draw_smear(2, 9)
     draw_smear(2, 10, size=96)

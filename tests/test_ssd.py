@@ -129,7 +129,9 @@ def test_other_picture_sizes(small, size):
 
 
 def test_a_row_of_the_output_sees_the_cell_of_its_anchor(small):
-    """From the output's row back to the feature map: what it reads is centred on its anchor's centre."""
+    """From the output's row back to the feature map: what it reads is centred on its anchor's
+    centre.
+    """
     maps = [m.detach().requires_grad_() for m in small.eval().features(torch.rand(1, 3, 64, 64))]
     logits, deltas = small.heads(maps)
     rows = torch.arange(len(small.anchors()))
@@ -192,7 +194,9 @@ def test_autocast_gives_every_anchor_its_outputs(small):
 
 
 def test_the_matching_of_each_variant():
-    """Anchor 1 overlaps object 0 by exactly .5; objects 1 and 2 both want anchor 2 most, object 1 more so."""
+    """Anchor 1 overlaps object 0 by exactly .5; objects 1 and 2 both want anchor 2 most, object 1
+    more so.
+    """
     anchors = torch.tensor(
         [[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60], [50, 50, 60, 64], [90, 90, 99, 99]]
     )

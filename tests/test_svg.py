@@ -1,4 +1,6 @@
-"""Drawings as SVG: well-formed, the same bytes twice, numbers at their places, names for who cannot see them."""
+"""Drawings as SVG: well-formed, the same bytes twice, numbers at their places, names for who cannot
+see them.
+"""
 
 import math
 import xml.etree.ElementTree as xml
@@ -104,7 +106,9 @@ def words_at(drawing: str, start: str) -> list[tuple[float, float]]:
 
 
 def test_a_label_keeps_off_a_line_between_its_vertices():
-    """Two curves of two points each; everything above the middle of the plot is crossed by the other one's line."""
+    """Two curves of two points each; everything above the middle of the plot is crossed by the
+    other one's line.
+    """
     c = chart()
     c.curve([0, 10], [0.5, 0.5], label="level")
     for height in (0.55, 0.6, 0.65):

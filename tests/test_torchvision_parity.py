@@ -65,7 +65,9 @@ def real_batch(folder: Path, size: tuple[int, int]) -> tuple[Tensor, list[dict[s
 
 @pytest.fixture(scope="module")
 def retinanets() -> tuple[TheirRetinaNet, RetinaNet]:
-    """torchvision's retinanet_resnet50_fpn as its published weights make it: frozen batch norm with eps 0."""
+    """torchvision's retinanet_resnet50_fpn as its published weights make it: frozen batch norm with
+    eps 0.
+    """
     torch.manual_seed(0)
     body = resnet50(norm_layer=FrozenBatchNorm2d)
     backbone = _resnet_fpn_extractor(
@@ -108,7 +110,10 @@ def ssds() -> tuple[nn.Module, SSD]:
 
 
 def test_parameter_counts(retinanets, ssds):
-    """Published: 34,014,999 and 35,641,826. Parameters alone: a frozen batch norm's four rows are buffers."""
+    """Published: 34,014,999 and 35,641,826.
+
+    Parameters alone: a frozen batch norm's four rows are buffers.
+    """
     for (theirs, ours), count in ((retinanets, 34_014_999), (ssds, 35_641_826)):
         assert parameters(theirs) == parameters(ours) == count
     _, retinanet = retinanets
@@ -146,8 +151,8 @@ def run_theirs(
 def assert_same_detections(ours: dict[str, Tensor], theirs: dict[str, Tensor], keep: int) -> None:
     """The same set, at least 50, in any order: equal scores may change places.
 
-    torchvision also returns boxes that, cut at the picture's edge, have no area; ours does not, so beyond
-    its limit of `keep` it has room for as many more.
+    torchvision also returns boxes that, cut at the picture's edge, have no area; ours does not, so
+    beyond its limit of `keep` it has room for as many more.
     """
     real = (theirs["boxes"][:, 2:] > theirs["boxes"][:, :2]).all(1)
     assert len(ours["boxes"]) == real.sum() if len(real) < keep else len(ours["boxes"]) == keep

@@ -1,4 +1,6 @@
-"""Widgets without a browser: what a control sends, what is answered, and the still that every page shows."""
+"""Widgets without a browser: what a control sends, what is answered, and the still that every page
+shows.
+"""
 
 import xml.etree.ElementTree as xml
 

@@ -1,4 +1,6 @@
-"""Data sets of a few small pictures of noise, written where a test wants them; imports no package of ours."""
+"""Data sets of a few small pictures of noise, written where a test wants them; imports no package
+of ours.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,9 @@ from PIL import Image
 def picture(
     path: Path, width: int = 20, height: int = 10, seed: int = 0, mode: str = "RGB", **save
 ) -> np.ndarray:
-    """Write noise; returns its pixels (height, width, 3) as RGB, as they were before a lossy format."""
+    """Write noise; returns its pixels (height, width, 3) as RGB, as they were before a lossy
+    format.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **save)
@@ -66,7 +70,9 @@ def voc_folder(root: Path) -> Path:
 def coco_file(
     root: Path, split: str = "train", pictures: int = 2, seed: int = 0, folder: str = "", **change
 ) -> Path:
-    """annotations/SPLIT.json, images/SPLIT/*.png; categories 3, 7, 20; only the first picture has objects."""
+    """annotations/SPLIT.json, images/SPLIT/*.png; categories 3, 7, 20; only the first picture has
+    objects.
+    """
     names = [f"{folder}{split}{k}.png" for k in range(pictures)]
     for k, name in enumerate(names):
         picture(root / "images" / split / name, seed=seed + k)

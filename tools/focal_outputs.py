@@ -1,10 +1,10 @@
-"""Make data/focal_outputs.npz, the record that lesson 4 draws FL's figure 4 from: all that a small RetinaNet, trained
-with focal loss (gamma 2, alpha .25), says of pictures that it has never seen.
+"""Make data/focal_outputs.npz, the record that lesson 4 draws FL's figure 4 from: all that a small
+RetinaNet, trained with focal loss (gamma 2, alpha .25), says of pictures that it has never seen.
 
     python tools/focal_outputs.py [FILE]          about 2 minutes on one CPU core
 
-One number for each class of each anchor that is not ignored: z, the logit turned towards the right answer, so that
-p_t = sigmoid(z). Kept is how many entries had which z, in steps of 1 / 64:
+One number for each class of each anchor that is not ignored: z, the logit turned towards the right
+answer, so that p_t = sigmoid(z). Kept is how many entries had which z, in steps of 1 / 64:
 
     steps      (L,) int16: z = steps / 64, rising
     positives  (L,) int32: entries "this anchor, the class of its object";  negatives  (L,) int32: all others
@@ -80,7 +80,8 @@ def main(file: Path) -> None:
         file, steps=steps, pictures=len(pictures), recall=list(recall.values()), **counts
     )
     print(
-        f"\n{len(positive):,} positive, {len(negative):,} negative entries, {file.stat().st_size:,} bytes, {recall}"
+        f"\n{len(positive):,} positive, {len(negative):,} negative entries, "
+        f"{file.stat().st_size:,} bytes, {recall}"
     )
 
 

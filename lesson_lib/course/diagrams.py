@@ -1,7 +1,9 @@
-"""An architecture as a drawing, read from the model itself: what a backbone, SSD or RetinaNet does at one size.
+"""An architecture as a drawing, read from the model itself: what a backbone, SSD or RetinaNet does
+at one size.
 
-Levels stand in rows, the finest map at the bottom; the more positions a map has, the wider its block. Blue is the
-backbone, green what the detector adds to it, orange the heads, white what goes in. M: million parameters.
+Levels stand in rows, the finest map at the bottom; the more positions a map has, the wider its
+block. Blue is the backbone, green what the detector adds to it, orange the heads, white what goes
+in. M: million parameters.
 """
 
 import copy
@@ -23,9 +25,10 @@ Shapes = list[tuple[int, ...]]
 
 
 def read_shapes(model: Model, image_size: Size) -> tuple[Shapes, Shapes, tuple[int, ...]]:
-    """The backbone's maps and those that the heads read, each (channels, rows, columns), finest first; and the
-    class logits' (anchors, classes); for a backbone the same maps twice and (0, 0).  Only shapes, without data, go
-    through a copy of the model (torch's device "meta")."""
+    """The backbone's maps and those that the heads read, each (channels, rows, columns), finest
+    first; and the class logits' (anchors, classes); for a backbone the same maps twice and (0, 0).
+    Only shapes, without data, go through a copy of the model (torch's device "meta").
+    """
     height, width = as_pair(image_size)
     ghost, images = (
         copy.deepcopy(model).to("meta").eval(),
@@ -43,7 +46,9 @@ def read_shapes(model: Model, image_size: Size) -> tuple[Shapes, Shapes, tuple[i
 
 
 def level_names(backbone: Backbone, count: int) -> list[str]:
-    """The papers' names: conv4_3, fc7, conv8_2 ... for VGG16; else C and the stride's power of two, then extras."""
+    """The papers' names: conv4_3, fc7, conv8_2 ... for VGG16; else C and the stride's power of two,
+    then extras.
+    """
     if isinstance(backbone.body, VGG16):
         return ["conv4_3", "fc7", *(f"conv{8 + i}_2" for i in range(count - 2))]
     names = [f"C{int(math.log2(stride))}" for stride in backbone.strides]
@@ -51,7 +56,9 @@ def level_names(backbone: Backbone, count: int) -> list[str]:
 
 
 def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
-    """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone 3.5 wide."""
+    """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone
+    3.5 wide.
+    """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone, fpn, own = getattr(model, "backbone", model), isinstance(model, RetinaNet), len(maps)
     height, width = as_pair(image_size)

@@ -1,11 +1,14 @@
-"""The papers' ablations, each reduced to three or four settings that a laptop can train. One command runs all:
+"""The papers' ablations, each reduced to three or four settings that a laptop can train.
+
+One command runs all:
 
     python -m lesson_lib.course.experiments run --budget laptop      every setting over three seeds
 
-Stop it at any time: each finished run is in results/experiments.json at once, and the same command goes on with
-those that are missing. `--only NAME` takes one table or setting, `--most N` stops after N runs, `--out FILE`
-writes elsewhere. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325 (VOC 2007); here a network of under a million
-parameters learns small synthetic smears: settings may be compared with each other, never with the paper's AP.
+Stop it at any time: each finished run is in results/experiments.json at once, and the same command
+goes on with those that are missing. `--only NAME` takes one table or setting, `--most N` stops
+after N runs, `--out FILE` writes elsewhere. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325
+(VOC 2007); here a network of under a million parameters learns small synthetic smears: settings may
+be compared with each other, never with the paper's AP.
 """
 
 import argparse
@@ -31,7 +34,8 @@ from lesson_lib.files import write_whole
 from lesson_lib.training.loop import Recipe, predict, train
 
 RESULTS = REPOSITORY / "results" / "experiments.json"
-#: Pixels a side, pictures to train RetinaNet on, and SSD, steps of 8 pictures, pictures to judge by.
+#: Pixels a side, pictures to train RetinaNet on, and SSD, steps of 8 pictures, pictures to judge
+#: by.
 SIZES = {
     "ci": (96, 48, 24, 48, 24),
     "laptop": (96, 96, 24, 240, 96),
@@ -45,7 +49,8 @@ class Setting:
 
     model      "retinanet", "ohem" (RetinaNet under OHEM instead of focal loss) or "ssd"
     criterion  options of its loss;  augment: see `data.augment.AUGMENTS`
-    scales, ratios   anchors of a position, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in SSD's table 2
+    scales, ratios   anchors of a position, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in
+                     SSD's table 2
     """
 
     model: str = "retinanet"
@@ -84,7 +89,9 @@ SETTINGS = {
 
 
 class Table(NamedTuple):
-    """One ablation: rows of (label, name of the setting, the paper's AP or None where it prints none)."""
+    """One ablation: rows of (label, name of the setting, the paper's AP or None where it prints
+    none).
+    """
 
     source: str
     question: str
@@ -155,7 +162,9 @@ TABLES = {
 
 
 def build(setting: Setting, side: int) -> nn.Module:
-    """The detector of a setting for pictures of side x side pixels; torch's seed draws its weights."""
+    """The detector of a setting for pictures of side x side pixels;
+    torch's seed draws its weights.
+    """
     if setting.model == "ssd":
         config = SSDConfig(num_classes=len(CELL_CLASSES), backbone="tiny-8", image_size=side)
         spec, allowed = SSD(config).spec, (2, 3)[: setting.ratios // 2]
@@ -175,7 +184,9 @@ def build(setting: Setting, side: int) -> nn.Module:
 
 
 def run(name: str, seed: int, budget: str) -> dict[str, Any]:
-    """Train one setting once -> its record: what was run, where and when, the loss of each epoch, AP on val."""
+    """Train one setting once -> its record: what was run, where and when, the loss of each epoch,
+    AP on val.
+    """
     setting, (side, many, few, steps, judged) = SETTINGS[name], SIZES[budget]
     pictures, val = (
         Smears("train", few if setting.model == "ssd" else many, side),
@@ -221,7 +232,7 @@ def read(file: Path = RESULTS) -> list[dict[str, Any]]:
 
 def append(record: dict[str, Any], file: Path = RESULTS) -> None:
     """Add one run, a line for each; the file is at no time half written."""
-    lines = [json.dumps(run, ensure_ascii=False) for run in [*read(file), record]]
+    lines = [json.dumps(one, ensure_ascii=False) for one in [*read(file), record]]
     write_whole(file, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
 
 
@@ -237,7 +248,9 @@ def aps(runs: Sequence[dict[str, Any]], budget: str, figure: str = "AP") -> dict
 def missing(
     budget: str, only: str = "", seeds: int = 3, file: Path = RESULTS
 ) -> list[tuple[str, int]]:
-    """(setting, seed) that are not recorded yet, seed by seed; `only` names a table or a setting."""
+    """(setting, seed) that are not recorded yet, seed by seed;
+    `only` names a table or a setting.
+    """
     if only and only not in TABLES and only not in SETTINGS:
         raise ValueError(
             f"There is no {only!r}; tables: {', '.join(TABLES)}; settings: {', '.join(SETTINGS)}."
@@ -277,7 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = run(name, seed, options.budget)
         append(record, options.out)
         print(
-            f"{number} of {len(left)}: {name}, seed {seed}: AP {100 * record['AP']:.1f}, {record['seconds']:.0f} s",
+            f"{number} of {len(left)}: {name}, seed {seed}: AP {100 * record['AP']:.1f}, "
+            f"{record['seconds']:.0f} s",
             flush=True,
         )
     return 0

@@ -1,11 +1,14 @@
-"""The learner's own functions: kept when a check has passed, and asked for by later lessons and playgrounds.
+"""The learner's own functions: kept when a check has passed, and asked for by later lessons and
+playgrounds.
 
-    mine("pairwise_iou")                                      the learner's, or this library's where there is none
-    whose("pairwise_iou")                                     "your pairwise_iou" or "lesson_lib's pairwise_iou"
+    mine("pairwise_iou")                                      the learner's, or this library's where
+                                                              there is none
+    whose("pairwise_iou")                                     "your pairwise_iou" or "lesson_lib's
+                                                              pairwise_iou"
 
 `check` keeps a function that passed, by `progress.keep_function`. It is tried on its
-exercise again when it is fetched: one that was broken since is told and left alone. LESSON_PROGRESS=none keeps and
-fetches nothing.
+exercise again when it is fetched: one that was broken since is told and left alone.
+LESSON_PROGRESS=none keeps and fetches nothing.
 """
 
 import importlib
@@ -30,7 +33,10 @@ _FETCHED: dict[str, tuple[str, Callable]] = {}  # name -> source and the functio
 
 
 def mine(name: str) -> Callable:
-    """The learner's `name` if one is kept and works, else this library's. KeyError for another name."""
+    """The learner's `name` if one is kept and works, else this library's.
+
+    KeyError for another name.
+    """
     return _learners(name) or library(name)
 
 
@@ -70,7 +76,9 @@ def _made_of(name: str, source: str) -> Any:
 
 
 def _still_passes(name: str, source: str, function: Any) -> str:
-    """What is wrong with a kept function; "" when it passes the exercise named in its first line."""
+    """What is wrong with a kept function; "" when it passes the exercise named in its
+    first line.
+    """
 
     if isinstance(function, str):
         return function

@@ -1,7 +1,9 @@
-"""The bug museum of lesson 12: two detectors that work, and eight with one bug each. None of the bugs stops a program.
+"""The bug museum of lesson 12: two detectors that work, and eight with one bug each.
 
-for exhibit in exhibits(): ...        each trained, or given the healthy one's weights, in a few seconds
-is_right("A", "ratio flipped")        whether a diagnosis is right; the key stands at the end of this file
+None of the bugs stops a program.
+
+for exhibit in exhibits(): ...     each trained, or given the healthy one's weights, in seconds
+is_right("A", "ratio flipped")     whether a diagnosis is right; the key is at the end of this file
 """
 
 from collections.abc import Iterator
@@ -46,9 +48,11 @@ class Exhibit(NamedTuple):
 
     name         "healthy SSD", "healthy RetinaNet", or a letter
     kind         "SSD" or "RetinaNet"
-    records      of its training, one a step; an exhibit that was broken afterwards has the healthy one's
+    records      of its training, one a step; an exhibit that was broken afterwards has the healthy
+                 one's
     found        detections on `val` from a score of .02 on
-    ignored      anchors of the training pictures that its loss passes over as neither object nor background
+    ignored      anchors of the training pictures that its loss passes over as neither object nor
+                 background
     """
 
     name: str
@@ -59,7 +63,9 @@ class Exhibit(NamedTuple):
 
 
 class RatioFlipped(SSD):
-    """Trained with ratio = w / h, used with anchors of ratio h / w, as after a move to another library."""
+    """Trained with ratio = w / h, used with anchors of ratio h / w, as after a move to another
+    library.
+    """
 
     def detections(self, outputs, anchors, size, **options):
         flipped = cxcywh_to_xyxy(xyxy_to_cxcywh(anchors)[:, [0, 1, 3, 2]])
@@ -102,7 +108,9 @@ class ByAnchors(SSD):
 
 
 class UnclippedLog(SSD):
-    """Learns a box of next to no width that a click or a crop left in one picture: log(w / d) is about -70."""
+    """Learns a box of next to no width that a click or a crop left in one picture: log(w / d) is
+    about -70.
+    """
 
     def criterion(self, outputs, anchors, targets, normaliser=None, **options):
         return super().criterion(
@@ -186,7 +194,10 @@ def _with_sliver(target: dict) -> dict:
 
 
 def is_right(letter: str, bug: str) -> bool:
-    """Whether exhibit `letter` has this bug. ValueError with the names for one that is not in BUGS."""
+    """Whether exhibit `letter` has this bug.
+
+    ValueError with the names for one that is not in BUGS.
+    """
     if bug not in BUGS:
         raise ValueError(f"{bug!r} is not one of the eight: {', '.join(BUGS)}.")
     return _KEY[letter] == bug

@@ -1,4 +1,7 @@
-"""Still figures, in one look: data -> Axes. What a colour means is fixed here for the whole course."""
+"""Still figures, in one look: data -> Axes.
+
+What a colour means is fixed here for the whole course.
+"""
 
 import io
 from collections.abc import Sequence
@@ -53,10 +56,11 @@ def use_style() -> None:
 
 
 def show(figure: Figure, alt: str, caption: str) -> None:
-    """Display a figure with words for those who do not see it, a caption sentence under it, and close it.
+    """Display a figure with words for those who do not see it, a caption sentence under it, and
+    close it.
 
-    `alt` goes into the output's metadata, where nbconvert looks for it; the caption is text on the page.
-    The figure stays white, a card on a dark page.
+    `alt` goes into the output's metadata, where nbconvert looks for it; the caption is text on the
+    page. The figure stays white, a card on a dark page.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -88,8 +92,9 @@ def draw_boxes(
 ) -> Axes:
     """Boxes (G, 4) xyxy pixels of one kind, a key of BOX_STYLES.
 
-    labels (G,) colours them by class of cell and letters them R, W, P; `texts` replaces the letters.
-    Letters stand outside the box, above its top left corner (below it at the picture's upper border).
+    labels (G,) colours them by class of cell and letters them R, W, P; `texts` replaces the
+    letters. Letters stand outside the box, above its top left corner (below it at the picture's
+    upper border).
     """
     halo = [withStroke(linewidth=2.2, foreground="white")]
     names = labels.tolist() if labels is not None else [None] * len(boxes)

@@ -1,11 +1,14 @@
-"""Predictions: a question that is asked before the answer appears, and the answer, which says how far off the guess was.
+"""Predictions: a question that is asked before the answer appears, and the answer, which says how
+far off the guess was.
 
     predict("03.background", "What share of the 8,732 anchors is background?", unit="%")
-    ...                                                            the learner's guess, then the cells that work it out
+    ...                                                            the learner's guess, then the
+                                                                   cells that work it out
     reveal("03.background", 100 * share, "Most people say 90: they count places, not anchors.")
 
-The value that is revealed is computed by the lesson, so no answer is written down anywhere. Without a guess, as in Run All,
-and on a page without a kernel, both are a question and a fold. `score("03")` at the end of a lesson counts the hits.
+The value that is revealed is computed by the lesson, so no answer is written down anywhere. Without
+a guess, as in Run All, and on a page without a kernel, both are a question and a fold.
+`score("03")` at the end of a lesson counts the hits.
 """
 
 import math
@@ -75,9 +78,11 @@ def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = (
 def reveal(name: str, value: Any, remark: str = "", within: float = 0.1, digits: int = 3) -> None:
     """Show the answer, and what it means for the guess, if there was one.
 
-    value   what the lesson worked out: a number, or one of the choices (ValueError for another word)
+    value   what the lesson worked out: a number, or one of the choices
+            (ValueError for another word)
     remark  a sentence on what most people guess wrong, HTML
-    within  a number counts as a hit at this relative distance (at 0 as an absolute one); digits: significant ones shown
+    within  a number counts as a hit at this relative distance (at 0 as an absolute one); digits:
+            significant ones shown
     """
     unit, choices = ASKED.get(name, ("", ()))
     if choices and value not in choices:
@@ -116,7 +121,8 @@ def judged(guess: Any, value: Any, unit: str, within: float, digits: int) -> tup
         ratio = max(guess / value, value / guess)
         return (
             False,
-            f"You said {said}, it is {right}: {ratio:.3g} times too {'large' if guess > value else 'small'}.",
+            f"You said {said}, it is {right}: {ratio:.3g} times too "
+            f"{'large' if guess > value else 'small'}.",
         )
     return False, f"You said {said}, it is {right}: {shown(abs(guess - value), unit, digits)} off."
 
@@ -146,7 +152,8 @@ def score(lesson: str) -> None:
     row = progress.summary().get(lesson, {"guessed": 0, "hits": 0})
     if not row["guessed"]:
         print(
-            "Your predictions: none yet. Go back to a box that says Predict, and guess before you run."
+            "Your predictions: none yet. Go back to a box that says Predict, and guess before you "
+            "run."
         )
         return
     print(f"Your predictions in this lesson: {row['hits']} of {row['guessed']} were hits.")

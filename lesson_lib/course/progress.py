@@ -1,12 +1,14 @@
-"""What a learner has solved and guessed: one local JSON file, which is theirs to read and to delete.
+"""What a learner has solved and guessed: one local JSON file, which is theirs to read and to
+delete.
 
     record_exercise("03.match")            solved, now
     record_guess("03.owners", hit=True)    a prediction that was compared with what came out
-    keep_function("pairwise_iou", "01.pairwise_iou", f)    the source of one that passed, for `course.mine`
+    keep_function("pairwise_iou", "01.pairwise_iou", f)    the source of one that passed, for
+                                                           `course.mine`
     summary()                              for the map in lesson 0 and for `python3 lab.py progress`
 
-The file is my_course/progress.json beside the lessons, or what LESSON_PROGRESS names; "none" keeps nothing, which is how
-lessons are tested. Nothing in it leaves this machine.
+The file is my_course/progress.json beside the lessons, or what LESSON_PROGRESS names; "none" keeps
+nothing, which is how lessons are tested. Nothing in it leaves this machine.
 """
 
 import inspect
@@ -21,8 +23,14 @@ from typing import Any
 from lesson_lib.config import REPOSITORY
 from lesson_lib.files import write_whole
 
-HEAD = "# Your {name}, as it passed {exercise}. Lessons and playgrounds use it; delete this file to use the library's.\n"
-IMPORTS = "import math\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n\n\n"
+HEAD = (
+    "# Your {name}, as it passed {exercise}. Lessons and playgrounds use it; delete this file to "
+    "use the library's.\n"
+)
+IMPORTS = (
+    "import math\n\nimport torch\nimport torch.nn.functional as F\n"
+    "from torch import Tensor, nn\n\n\n"
+)
 EMPTY: dict[str, dict[str, Any]] = {"exercises": {}, "guesses": {}}
 
 
@@ -35,7 +43,9 @@ def progress_file() -> Path | None:
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """{"exercises": {name: {...}}, "guesses": {name: {...}}}; empty where there is no file or it cannot be read."""
+    """{"exercises": {name: {...}}, "guesses": {name: {...}}}; empty where there is no file or it
+    cannot be read.
+    """
     file = progress_file()
     try:
         kept = json.loads(file.read_text(encoding="utf-8")) if file else {}
@@ -61,7 +71,9 @@ def record_guess(name: str, guess: Any, value: Any, hit: bool) -> None:
 
 
 def summary() -> dict[str, dict[str, int]]:
-    """{"03": {"solved": 2, "guessed": 4, "hits": 3}, ...}, for the lessons in which anything was done."""
+    """{"03": {"solved": 2, "guessed": 4, "hits": 3}, ...}, for the lessons in which anything was
+    done.
+    """
     kept, lessons = read(), dict[str, dict[str, int]]()
     for part, key in (("exercises", "solved"), ("guesses", "guessed")):
         for name in kept[part]:
@@ -84,7 +96,8 @@ def _write(kept: dict[str, dict[str, Any]]) -> None:
 
 
 def keep_function(name: str, exercise: str, function: Callable) -> None:
-    """Keep the source of `function`, which passed `exercise`, as functions/NAME.py beside the progress file.
+    """Keep the source of `function`, which passed `exercise`, as functions/NAME.py beside the
+    progress file.
 
     As source, so that it lives longer than its kernel. A function without source is not kept.
     """

@@ -2,8 +2,9 @@
 
     review("07")      two from lesson 6, two from lesson 4, one from lesson 1, drawn anew each time
 
-What was learned a while ago is asked for again when it is nearly forgotten. The questions of lesson NN stand in
-lesson_lib/course/checks/lessonNN.py, in a list REVIEW. Nothing is recorded: a wrong answer is told why, and that is all.
+What was learned a while ago is asked for again when it is nearly forgotten. The questions of lesson
+NN stand in lesson_lib/course/checks/lessonNN.py, in a list REVIEW. Nothing is recorded: a wrong
+answer is told why, and that is all.
 """
 
 import importlib
@@ -21,7 +22,10 @@ COUNT = sum(count for _, count in AGO)
 
 @dataclass(frozen=True)
 class Question:
-    """One question with its right answer first among `choices`; they are shown in another order. `why` follows an answer."""
+    """One question with its right answer first among `choices`; they are shown in another order.
+
+    `why` follows an answer.
+    """
 
     text: str
     choices: tuple[str, ...]
@@ -44,7 +48,9 @@ def questions(lesson: str) -> list[Question]:
 
 
 def drawn(lesson: str, draw: random.Random) -> list[tuple[str, Question]]:
-    """(lesson that it comes from, question), at most COUNT; where a lesson lies too far back, earlier ones fill up."""
+    """(lesson that it comes from, question), at most COUNT; where a lesson lies too far back,
+    earlier ones fill up.
+    """
     number, picked = int(lesson), list[tuple[str, Question]]()
     for ago, count in AGO:
         source = f"{number - ago:02d}"
@@ -95,6 +101,8 @@ def _asked(source: str, question: Question, draw: random.Random) -> ipywidgets.V
 
 
 def review(lesson: str, seed: int | None = None) -> None:
-    """Show the questions that open a lesson. seed: to have the same ones again, as the stored page does."""
+    """Show the questions that open a lesson. seed: to have the same ones again, as the stored page
+    does.
+    """
     draw = random.Random(seed)
     display(Review(drawn(lesson, draw), draw))

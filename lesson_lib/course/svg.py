@@ -1,7 +1,9 @@
-"""Small pictures as SVG strings: charts, and boxes over a photograph. Equal input gives equal bytes.
+"""Small pictures as SVG strings: charts, and boxes over a photograph.
 
-Text and axes are drawn in `currentColor`, so a chart inside a page follows its light or dark theme; `still`
-makes a copy for places without a theme.
+Equal input gives equal bytes.
+
+Text and axes are drawn in `currentColor`, so a chart inside a page follows its light or dark theme;
+`still` makes a copy for places without a theme.
 """
 
 import base64
@@ -24,8 +26,10 @@ DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3", "dashdot": "8 3 2 3"}
 
 
 class Look(NamedTuple):
-    """How one kind of box is drawn: colour, line width in px, name of the dash, opacity of its filling, and
-    the colour of a wider line under it, which makes it visible on light and dark parts of a picture."""
+    """How one kind of box is drawn: colour, line width in px, name of the dash, opacity of its
+    filling, and the colour of a wider line under it, which makes it visible on light and dark parts
+    of a picture.
+    """
 
     colour: str
     width: float
@@ -47,8 +51,8 @@ LOOKS = {
 
 def number(value: float, decimals: int = 1) -> str:
     """A coordinate with few decimals and no minus zero: the same text on every machine."""
-    text = f"{value:.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:.0f}"
-    return "0" if text == "-0" else text
+    digits = f"{value:.{decimals}f}".rstrip("0").rstrip(".") if decimals else f"{value:.0f}"
+    return "0" if digits == "-0" else digits
 
 
 def text(
@@ -86,8 +90,9 @@ def document(body: str, width: float, height: float, alt: str) -> str:
 def shape(kind: str, boxes: Tensor, dots: bool = False, colour: str | None = None) -> dict:
     """Boxes of one kind (a key of LOOKS) as one path: (4,) or (N, 4) xyxy px of the picture.
 
-    Boxes that fall together to half a pixel are drawn once, so that 8732 anchors stay quick; `dots` draws the
-    centres only; `colour` replaces the kind's. Returns what `picture` and the page's playground draw.
+    Boxes that fall together to half a pixel are drawn once, so that 8732 anchors stay quick; `dots`
+    draws the centres only; `colour` replaces the kind's. Returns what `picture` and the page's
+    playground draw.
     """
     look = LOOKS[kind]
     rows = np.asarray(boxes.detach().cpu(), np.float64).reshape(-1, 4)
@@ -127,14 +132,16 @@ def picture(
     caption: str = "",
     width: int = 460,
 ) -> str:
-    """A uint8 picture (3, H, W) `width` px wide, boxes made by `shape` over it, words at (x, y) px of the
-    picture, and a caption under it."""
+    """A uint8 picture (3, H, W) `width` px wide, boxes made by `shape` over it, words at (x, y) px
+    of the picture, and a caption under it.
+    """
     rows, columns = image.shape[1:]
     scale, lines = width / columns, textwrap.wrap(caption, int((width - 16) / 7.2))
     body = f'<image href="{picture_uri(image)}" width="{columns}" height="{rows}"/>'
     body += "".join(map(_path, shapes))
     clipped = (
-        f'<svg width="{number(width)}" height="{number(rows * scale)}" viewBox="0 0 {columns} {rows}">'
+        f'<svg width="{number(width)}" height="{number(rows * scale)}" '
+        f'viewBox="0 0 {columns} {rows}">'
         f"{body}</svg>"
     )
     words = "".join(
@@ -151,7 +158,8 @@ def _path(item: dict) -> str:
     attributes = 'vector-effect="non-scaling-stroke" stroke-linejoin="round"'
     casing = (
         (
-            f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" stroke-width="{item["width"] + 2:g}" '
+            f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" '
+            f'stroke-width="{item["width"] + 2:g}" '
             f'stroke-opacity=".85" {attributes}/>'
         )
         if item["casing"]
@@ -185,8 +193,9 @@ def _together(svgs: Sequence[str], gap: int, across: bool) -> str:
 
 
 def still(svg: str) -> str:
-    """The drawing in dark ink on a white ground, for pages whose theme an SVG cannot know (GitHub, a stored
-    output in JupyterLab)."""
+    """The drawing in dark ink on a white ground, for pages whose theme an SVG cannot know (GitHub,
+    a stored output in JupyterLab).
+    """
     width, height = map(number, _size(svg))
     ground = f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
     start = svg.index("</title>") + len("</title>")
@@ -194,9 +203,13 @@ def still(svg: str) -> str:
 
 
 def live(svg: str) -> str:
-    """The drawing for a page whose theme is known: on JupyterLab's dark one a chart's colours are lightened, since
-    blue and grey letters would be too dim to read there."""
-    style = '<style>[data-jp-theme-light="false"] g :is([fill^="#"],[stroke^="#"]){filter:brightness(1.35)}</style>'
+    """The drawing for a page whose theme is known: on JupyterLab's dark one a chart's colours are
+    lightened, since blue and grey letters would be too dim to read there.
+    """
+    style = (
+        '<style>[data-jp-theme-light="false"] g :is([fill^="#"],[stroke^="#"])'
+        "{filter:brightness(1.35)}</style>"
+    )
     return svg.replace("</title>", "</title>" + style, 1)
 
 
@@ -209,14 +222,17 @@ def _size(svg: str) -> tuple[float, float]:
 
 
 class Chart:
-    """Curves, points, bars and marker lines on linear or logarithmic axes, with labels beside what they name.
+    """Curves, points, bars and marker lines on linear or logarithmic axes, with labels beside what
+    they name.
 
         chart = Chart("Loss", x=(0, 1), y=(0, 5), x_label="p", y_label="loss")
         chart.curve(p, -p.log(), label="CE")
         svg = chart.svg()
 
-    x, y: ranges of the axes; what lies outside is cut off. Labels look for a free place when `svg` is called.
-    key: the curves' labels stand in a list, each behind a piece of its line; for curves that lie close together.
+    x, y: ranges of the axes; what lies outside is cut off. Labels look for a free place when `svg`
+    is called.
+    key: the curves' labels stand in a list, each behind a piece of its line; for curves that lie
+    close together.
     """
 
     def __init__(
@@ -270,7 +286,10 @@ class Chart:
         self.curves = 0
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Values -> px from the plot's top left corner. A value that a log axis cannot show becomes NaN."""
+        """Values -> px from the plot's top left corner.
+
+        A value that a log axis cannot show becomes NaN.
+        """
         at = []
         for value, (low, high), log in (
             (float(x), self.x, self.x_log),
@@ -294,7 +313,9 @@ class Chart:
         colour: str | None = None,
         width: float = 2,
     ) -> None:
-        """A line through the points; it breaks where a value is NaN or, on a log axis, not positive."""
+        """A line through the points; it breaks where a value is NaN or, on a log axis, not
+        positive.
+        """
         colour = colour or CURVE_COLOURS[self.curves % len(CURVE_COLOURS)]
         self.curves += 1
         points = [self.place(a, b) for a, b in zip(x, y, strict=True)]
@@ -378,7 +399,8 @@ class Chart:
             if not math.isfinite(top):
                 continue
             self.marks.append(
-                f'<rect x="{number(a)}" y="{number(top)}" width="{number(max(b - a - 1, 0.5))}" height='
+                f'<rect x="{number(a)}" y="{number(top)}" '
+                f'width="{number(max(b - a - 1, 0.5))}" height='
                 f'"{number(max(self.inner[1] - top, 0))}" fill="{colour}" fill-opacity=".55"/>'
             )
             tops.append(((a + b) / 2, top))
@@ -386,7 +408,9 @@ class Chart:
         self._wish(label, colour, [(a, top - 6) for a, top in sorted(tops, key=lambda at: at[1])])
 
     def svg(self) -> str:
-        """The drawing; its alternative text is `alt`, or the title with the names of what is drawn."""
+        """The drawing; its alternative text is `alt`,
+        or the title with the names of what is drawn.
+        """
         width, height = map(number, self.inner)
         body = "".join(
             text(8, 19 + 22 * i, line, 15, extra=' font-weight="600"')
@@ -414,7 +438,9 @@ class Chart:
         self.names.append(words)
 
     def _occupy(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Tells the labels that a line runs through these px, NaN breaks it; returns what is seen, every 6 px."""
+        """Tells the labels that a line runs through these px, NaN breaks it; returns what is seen,
+        every 6 px.
+        """
         seen = []
         for (a, b), (c, d) in zip(points, points[1:] or points):
             if math.isfinite(a + b + c + d):
@@ -427,8 +453,9 @@ class Chart:
         return seen
 
     def _placed(self) -> list[str]:
-        """Labels, then the key, each at the place that covers least of lines, points and labels before it; a label
-        keeps away from what is not its own, too."""
+        """Labels, then the key, each at the place that covers least of lines, points and labels
+        before it; a label keeps away from what is not its own, too.
+        """
         taken, drawn, (wide, high) = [], [], self.inner
         busy = np.array(self.busy or [(-99.0, -99.0, -1)])
 
@@ -438,9 +465,9 @@ class Chart:
             def cost(rank: int) -> float:
                 left, top = places[rank]
                 across, down = busy[:, 0] - left, busy[:, 1] - top
-                beside = (0 < across) & (across < width)
-                covered = beside & (0 < down) & (down < height)
-                strange = beside & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
+                near = (0 < across) & (across < width)
+                covered = near & (0 < down) & (down < height)
+                strange = near & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
                 clashes = sum(
                     left < x + w + 6 and x < left + width + 6 and top < y + h and y < top + height
                     for x, y, w, h in taken
@@ -497,21 +524,26 @@ class Chart:
         for value, words in self.rungs:
             at = self.place(self.x[0], value)[1]
             body += f'<path d="M0 {number(at)}h-4" stroke="currentColor"/>'
-            body += f'<path d="M0 {number(at)}H{number(w)}" stroke="currentColor" stroke-opacity=".12"/>'
+            body += (
+                f'<path d="M0 {number(at)}H{number(w)}" stroke="currentColor" '
+                'stroke-opacity=".12"/>'
+            )
             body += text(-8, at + 4, words, 12, "end")
         return body
 
 
 def _line(path: str, colour: str, width: float, dash: str) -> str:
     return (
-        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" stroke-linejoin="round" '
+        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width:g}" '
+        'stroke-linejoin="round" '
         f'stroke-dasharray="{DASHES[dash]}"/>'
     )
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[float]:
-    """Round numbers in [low, high], about `most` of them: steps of 1, 2 or 5 times a power of ten, or powers of
-    ten on a logarithmic axis (1, 2 and 5 times these, where it has fewer than three)."""
+    """Round numbers in [low, high], about `most` of them: steps of 1, 2 or 5 times a power of ten,
+    or powers of ten on a logarithmic axis (1, 2 and 5 times these, where it has fewer than three).
+    """
     if log:
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
         if len(powers) < 3:

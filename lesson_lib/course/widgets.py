@@ -1,7 +1,7 @@
 """What moves: sliders bound to a drawing, and boxes that are dragged over a picture.
 
-Both draw SVG made by lesson_lib.course.svg. Both carry a still of themselves, so that a page without a kernel
-(GitHub, a book, a notebook not yet run) shows the picture instead of nothing.
+Both draw SVG made by lesson_lib.course.svg. Both carry a still of themselves, so that a page
+without a kernel (GitHub, a book, a notebook not yet run) shows the picture instead of nothing.
 """
 
 import math
@@ -40,8 +40,10 @@ class Panel(ipywidgets.VBox):
 
 
 def control(name: str, spec: Any) -> ipywidgets.Widget:
-    """A widget for one value: (low, high, step, value) makes a slider, a list a drop-down (its first entry is
-    chosen), True or False a tick box; a widget is taken as it is. `name` is its description, _ a space."""
+    """A widget for one value: (low, high, step, value) makes a slider, a list a drop-down
+    (its first entry is chosen), True or False a tick box; a widget is taken as it is. `name` is its
+    description, _ a space.
+    """
     label = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     if isinstance(spec, ipywidgets.Widget):
         return spec
@@ -94,15 +96,19 @@ class SliderFigure(Panel):
 
 
 def slider_figure(draw: Callable[..., str], **controls: Any) -> SliderFigure:
-    """Sliders over a drawing: `draw(**values)` returns SVG and is called again whenever a control moves.
+    """Sliders over a drawing: `draw(**values)` returns SVG and is called again whenever a control
+    moves.
 
-    controls: see `control`. A keyword is the name of the value and, unless a widget is given, its label.
+    controls: see `control`. A keyword is the name of the value and, unless a widget is given, its
+    label.
     """
     return SliderFigure(draw, {name: control(name, spec) for name, spec in controls.items()})
 
 
 class _Canvas(anywidget.AnyWidget):
-    """The page's side of BoxPlayground: static/playground.js draws, drags and asks; Python answers."""
+    """The page's side of BoxPlayground: static/playground.js draws, drags and asks;
+    Python answers.
+    """
 
     _esm = Path(__file__).parent / "static" / "playground.js"
     image = traitlets.Unicode().tag(sync=True)
@@ -114,11 +120,13 @@ class _Canvas(anywidget.AnyWidget):
 
 
 class BoxPlayground(Panel):
-    """Boxes over a picture, dragged with mouse, finger or arrow keys; Python is asked at every step.
+    """Boxes over a picture, dragged with mouse, finger or arrow keys; Python is asked at every
+    step.
 
     image     (3, H, W) uint8
     boxes     (N, 4) xyxy, pixels of the picture; they stay inside it
-    update    update(boxes (N, 4), **values of the controls) -> (readout sentence, list of `svg.shape`s)
+    update    update(boxes (N, 4), **values of the controls) -> (readout sentence, list of
+              `svg.shape`s)
     labels    a name for each box;  kinds  "truth" (dashed) or "prediction" (solid) for each
     controls  as in `slider_figure`: they call `update` as well
     Only the newest position is asked for while Python is busy, so that nothing queues up.
@@ -191,7 +199,9 @@ class BoxPlayground(Panel):
 
 
 class _LiveChart(ipywidgets.HTML):
-    """The curves while they grow; a page without a kernel shows nothing of it, `live_curves` ends with a still."""
+    """The curves while they grow; a page without a kernel shows nothing of it, `live_curves` ends
+    with a still.
+    """
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -210,7 +220,8 @@ def live_curves(
 
     names   entries to draw over "step"; a record without one is passed over.  log: of the y axis
     every   seconds between two drawings: drawing costs time that training needs
-    The last drawing stays as a still.  What `records` raises goes on to the caller, after that drawing.
+    The last drawing stays as a still.
+    What `records` raises goes on to the caller, after that drawing.
     """
     page, kept, drawn = _LiveChart(), [], 0.0
     display(page)
@@ -232,7 +243,9 @@ def live_curves(
 def training_chart(
     records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True
 ) -> str:
-    """Curves of the records' entries `names` over "step", as SVG; long runs are thinned to 300 points."""
+    """Curves of the records' entries `names` over "step", as SVG; long runs are thinned to 300
+    points.
+    """
     curves = {}
     for name in names:
         points = [

@@ -1,8 +1,9 @@
-"""Augmentation: other pictures of the same objects, made by chance, the boxes moved with the pixels.
+"""Augmentation: other pictures of the same objects, made by chance, the boxes moved with the
+pixels.
 
-SSD's (arXiv:1512.02325, section 2.2 and 3.6), one function a step, each on one `Sample`; the work is done by
-torchvision.transforms.v2. Steps draw from torch's global generator: `seeded` pins it to (seed, epoch,
-picture), so that the same picture comes out in every process and after every restart.
+SSD's (arXiv:1512.02325, section 2.2 and 3.6), one function a step, each on one `Sample`; the work
+is done by torchvision.transforms.v2. Steps draw from torch's global generator: `seeded` pins it to
+(seed, epoch, picture), so that the same picture comes out in every process and after every restart.
 feed.py has a second, faster version for whole batches; both read the same `Augment`.
 """
 
@@ -28,9 +29,9 @@ class Augment:
     colour     brightness, contrast, saturation, hue
     zoom       a canvas of up to 16 times the area around the picture: small objects
     crop       a part of the picture that still shows an object: large objects
-    mirror     left and right; vertical_flip: top and bottom; transpose: rows and columns. All three at .5 give the
-               eight views of a square with equal chance: right for a smear under a microscope, where no
-               direction is special, wrong for street scenes.
+    mirror     left and right; vertical_flip: top and bottom; transpose: rows and columns. All three
+               at .5 give the eight views of a square with equal chance: right for a smear under a
+               microscope, where no direction is special, wrong for street scenes.
     """
 
     colour: float = 0.0
@@ -84,7 +85,9 @@ def seeded(*numbers: int) -> Iterator[None]:
 def augmented(
     sample: Sample, augment: str | Augment, seed: int, epoch: int, picture: int
 ) -> Sample:
-    """The sample after all steps, in SSD's order; the same for the same (seed, epoch, picture) anywhere."""
+    """The sample after all steps, in SSD's order; the same for the same (seed, epoch, picture)
+    anywhere.
+    """
     augment = find_augment(augment)
     steps: dict[str, Callable[[Sample], Sample]] = dict(
         colour=photometric,
@@ -104,9 +107,9 @@ def augmented(
 def photometric(sample: Sample, shuffle: bool = False) -> Sample:
     """Brightness, contrast, saturation and hue, each changed with a chance of .5.
 
-    shuffle: as torchvision's transform does it, the three colours change places in half of the pictures. The
-    authors' release can, too, but never does (random_order_prob 0): where colour tells red cells from white
-    ones it would teach the wrong thing.
+    shuffle: as torchvision's transform does it, the three colours change places in half of the
+    pictures. The authors' release can, too, but never does (random_order_prob 0): where colour
+    tells red cells from white ones it would teach the wrong thing.
     """
     distort = v2.RandomPhotometricDistort()
     image = tv_tensors.Image(sample.image)
@@ -116,16 +119,20 @@ def photometric(sample: Sample, shuffle: bool = False) -> Sample:
 
 
 def zoom_out(sample: Sample, fill: tuple[int, int, int] = MEAN_COLOUR, most: float = 4.0) -> Sample:
-    """The picture somewhere on a canvas 1 to `most` times as wide and high, filled with one colour."""
+    """The picture somewhere on a canvas 1 to `most` times as wide and high,
+    filled with one colour.
+    """
     return _moved(sample, v2.RandomZoomOut(fill, (1.0, most), p=1.0))
 
 
 def iou_crop(sample: Sample) -> Sample:
-    """The whole picture, or a part that has IoU 0, .1, .3, .5, .7 or .9 (by chance) or more with an object.
+    """The whole picture, or a part that has IoU 0, .1, .3, .5, .7 or .9 (by chance) or more with an
+    object.
 
-    Only parts that hold the centre of such an object will do; the objects whose centre is inside stay, cut
-    at the border. Width and height are .3 to 1 of the picture's and at most 2:1.
-    Departs from the paper, as the authors' release and torchvision do: there parts of .1 to 1 of its size.
+    Only parts that hold the centre of such an object will do; the objects whose centre is inside
+    stay, cut at the border. Width and height are .3 to 1 of the picture's and at most 2:1.
+    Departs from the paper, as the authors' release and torchvision do: there parts of .1 to 1 of
+    its size.
     """
     if len(sample.boxes) == 0:
         return sample  # no part could hold an object
@@ -150,8 +157,8 @@ def transpose(sample: Sample) -> Sample:
 def _moved(sample: Sample, transform: v2.Transform) -> Sample:
     """The sample after a transform that moves pixels. Boxes are first cut at the picture's border.
 
-    An object of which less than a pixel is left goes, with its label and marks; an area from a mask shrinks
-    as its box does.
+    An object of which less than a pixel is left goes, with its label and marks; an area from a mask
+    shrinks as its box does.
     """
     old = clip_boxes(sample.boxes, sample.size)
     image, boxes = transform(

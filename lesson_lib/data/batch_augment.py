@@ -1,7 +1,8 @@
 """The fast version of augment.py: pictures of one size, as they lie in memory, become a batch.
 
-What happens to a picture is drawn with numpy and depends on (seed, epoch, picture) alone; the pixels never
-leave their device. Windows are whole pixels, so that boxes and pixels move by exactly the same numbers.
+What happens to a picture is drawn with numpy and depends on (seed, epoch, picture) alone; the
+pixels never leave their device. Windows are whole pixels, so that boxes and pixels move by exactly
+the same numbers.
 """
 
 from typing import NamedTuple
@@ -32,7 +33,9 @@ class Change(NamedTuple):
 
 
 def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -> Change:
-    """The change of the picture side x side, with boxes (G, 4) xyxy, that `numbers` (seed, ...) stand for."""
+    """The change of the picture side x side, with boxes (G, 4) xyxy, that `numbers` (seed, ...)
+    stand for.
+    """
     if augment == Augment():
         return Change((0, 0, side, side), (False, False, False), np.eye(3, 4))
     rng = np.random.default_rng(key(*numbers))
@@ -61,7 +64,8 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
 def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """SSD's crop: a part of the window, as `augment.iou_crop` describes it, or all of it.
 
-    As in torchvision each limit has forty attempts, made at once here, before another limit is drawn.
+    As in torchvision each limit has forty attempts, made at once here, before another limit is
+    drawn.
     """
     side = window[2] - window[0]
     centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1)
@@ -82,10 +86,11 @@ def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator)
 
 
 def colour_matrix(rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast (about mid-grey), saturation, hue as one (3, 4), each with a chance of .5.
+    """Brightness, contrast (about mid-grey), saturation, hue as one (3, 4), each with a chance of
+    .5.
 
-    Departs from `photometric`, which clips after every step, takes contrast about the picture's own mean and
-    turns the hue in HSV; here it is turned about the grey axis, and all is clipped once.
+    Departs from `photometric`, which clips after every step, takes contrast about the picture's own
+    mean and turns the hue in HSV; here it is turned about the grey axis, and all is clipped once.
     """
     bright, contrast, saturation = np.where(
         rng.random(3) < 0.5, rng.uniform((0.875, 0.5, 0.5), (1.125, 1.5, 1.5)), 1
@@ -100,9 +105,11 @@ def colour_matrix(rng: np.random.Generator) -> np.ndarray:
 
 
 def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple[Tensor, Tensor]:
-    """Boxes (G, 4) of the stored picture -> where they are in the new one (size x size), and which are left.
+    """Boxes (G, 4) of the stored picture -> where they are in the new one (size x size), and which
+    are left.
 
-    Left is an object whose centre is in the window and of which a pixel in each direction is to be seen.
+    Left is an object whose centre is in the window and of which a pixel in each direction is to be
+    seen.
     """
     x1, y1, x2, y2 = change.window
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -127,7 +134,9 @@ def change_boxes(boxes: Tensor, change: Change, stored: int, size: int) -> tuple
 def placement(
     window: tuple[int, int, int, int], stored: int, size: int
 ) -> tuple[list[int], list[int]]:
-    """(the part of the stored picture inside the window, where it lies in the new one), both xyxy pixels."""
+    """(the part of the stored picture inside the window, where it lies in the new one), both xyxy
+    pixels.
+    """
     source = [min(max(v, 0), stored) for v in window]
     ratio = size / (window[2] - window[0]), size / (window[3] - window[1])
     target = [round((v - window[i % 2]) * ratio[i % 2]) for i, v in enumerate(source)]
@@ -171,8 +180,9 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
 
 
 def _resized(part: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, h, w) uint8 -> (3, *size): bilinear, with antialiasing; on CUDA, which has no such kernel for uint8,
-    by way of float. A part that has the size stays as it is, bit for bit."""
+    """(3, h, w) uint8 -> (3, *size): bilinear, with antialiasing; on CUDA, which has no such kernel
+    for uint8, by way of float. A part that has the size stays as it is, bit for bit.
+    """
     if part.shape[1:] == size:
         return part
     picture = part[None].float() if part.is_cuda else part[None]

@@ -1,7 +1,9 @@
-"""How well anchors cover the objects of a data set: a report to read before training, and after each change.
+"""How well anchors cover the objects of a data set: a report to read before training, and after
+each change.
 
-An object is covered when an anchor overlaps it by the matching threshold or more. One that is not learns from
-its one forced match at best (`matching.match_ssd`), and without forced matches from nothing.
+An object is covered when an anchor overlaps it by the matching threshold or more. One that is not
+learns from its one forced match at best (`matching.match_ssd`), and without forced matches from
+nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +25,8 @@ SHAPES = (1.5, 2, 3)  # borders of the rows by shape: long side / short side
 class Coverage:
     """What `coverage` found, an entry for each of n objects in the data set's order.
 
-    boxes (n, 4) xyxy px of the network's input, best (n,) highest IoU with an anchor, count (n,) anchors that
-    reach the threshold; pictures by id, classes: the names of labels 0, 1, ...
+    boxes (n, 4) xyxy px of the network's input, best (n,) highest IoU with an anchor, count (n,)
+    anchors that reach the threshold; pictures by id, classes: the names of labels 0, 1, ...
     """
 
     pictures: list[str]
@@ -36,7 +38,9 @@ class Coverage:
     threshold: float
 
     def recall(self, rows: Tensor | slice = slice(None)) -> float:
-        """The share of the objects, or of those that a mask picks, that are covered; NaN of none."""
+        """The share of the objects, or of those that a mask picks, that are covered;
+        NaN of none.
+        """
         return (self.best[rows] >= self.threshold).double().mean().item()
 
     def groups(self) -> Iterator[tuple[str, Tensor]]:
@@ -53,7 +57,9 @@ class Coverage:
                 yield title, (low <= values) & (values < high)
 
     def text(self, worst: int = 5) -> str:
-        """A table with a row for each group that has objects; then the `worst` objects, to be looked at."""
+        """A table with a row for each group that has objects; then the `worst` objects, to be
+        looked at.
+        """
         lines = [f"{'':16}{'objects':>9}{'covered':>9}{'best IoU':>10}{'anchors':>9}"]
         lines += [
             f"{title:16}{int(rows.sum()):>9}{self.recall(rows):>9.1%}{self.best[rows].median():>10.2f}"
@@ -62,13 +68,14 @@ class Coverage:
             if rows.any()
         ]
         lines.append(
-            f"covered: an anchor reaches IoU {self.threshold:g}; the next two: medians; px of the input"
+            f"covered: an anchor reaches IoU {self.threshold:g}; the next two: medians; px of the "
+            "input"
         )
         for row in self.best.argsort(stable=True)[:worst].tolist():
             x1, y1, x2, y2 = self.boxes[row].tolist()
             lines.append(
-                f"  {self.pictures[row]}: {self.classes[self.labels[row]]}, {x2 - x1:.0f} x {y2 - y1:.0f} "
-                f"px, best IoU {self.best[row]:.2f}"
+                f"  {self.pictures[row]}: {self.classes[self.labels[row]]}, {x2 - x1:.0f} x "
+                f"{y2 - y1:.0f} px, best IoU {self.best[row]:.2f}"
             )
         return "\n".join(lines)
 
@@ -81,9 +88,10 @@ def coverage(
 ) -> Coverage:
     """Compare every object of a data set, crowd regions left out, with all anchors.
 
-    anchors  (A, 4) xyxy, or a function of the input's (height, width), such as `anchors.pyramid_anchors`
-    size     (height, width) of the network's input, to which each picture is stretched, or a square's side;
-             None: every picture keeps its own size, and `anchors` must be a function
+    anchors  (A, 4) xyxy, or a function of the input's (height, width), such as
+             `anchors.pyramid_anchors`
+    size     (height, width) of the network's input, to which each picture is stretched, or a
+             square's side; None: every picture keeps its own size, and `anchors` must be a function
     Picture files are not decoded. Without data.classes the labels' numbers are the names.
     """
     if size is None and not callable(anchors):

@@ -1,7 +1,9 @@
-"""The feed: batches for training, from memory or from worker processes, always the same for the same seed.
+"""The feed: batches for training, from memory or from worker processes, always the same for the
+same seed.
 
-Which pictures are in step s of epoch n, and what augmentation does to each, depends on the seed, n, s and the
-picture's number only: not on the number of processes, nor on where a run was stopped and went on.
+Which pictures are in step s of epoch n, and what augmentation does to each, depends on the seed, n,
+s and the picture's number only: not on the number of processes, nor on where a run was stopped and
+went on.
 """
 
 import os
@@ -27,16 +29,16 @@ class Feed:
     augment     "none", "mirror", "flips", "crops", "ssd", "smears", or an `Augment`
     device      where the batches are wanted
     cache       True: all pictures are decoded and resized once and stay on the device as uint8, and
-                augmentation happens there. False: worker processes read, augment by augment.py and resize
-                each time. None: True up to 4 GiB.
-    rank, world  this process, of how many: each gets batch / world pictures of every step, and together they
-                get what one process alone would
+                augmentation happens there. False: worker processes read, augment by augment.py and
+                resize each time. None: True up to 4 GiB.
+    rank, world  this process, of how many: each gets batch / world pictures of every step, and
+                together they get what one process alone would
     workers     processes, without a cache; None: one for each core but one, at most 8
     stored      side of the cached pictures, None: size. Crops show more detail from larger ones.
-    num_classes if given, a label outside 0..num_classes - 1 is a ValueError, told here, on the CPU: on a GPU
-                it would only stop the device
-    len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait for another
-    epoch, whose order is another; a set smaller than one batch is one batch.
+    num_classes if given, a label outside 0..num_classes - 1 is a ValueError, told here, on the CPU:
+                on a GPU it would only stop the device
+    len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait
+    for another epoch, whose order is another; a set smaller than one batch is one batch.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class Feed:
         batch = min(batch, len(samples)) if world == 1 else batch
         if batch < 1 or batch % world or batch > len(samples) or not 0 <= rank < world:
             raise ValueError(
-                f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} processes "
-                f"(this is {rank}): take a multiple of {world}, at most {len(samples)}."
+                f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} "
+                f"processes (this is {rank}): take a multiple of {world}, at most {len(samples)}."
             )
         self.samples, self.size, self.batch, self.seed = samples, size, batch, seed
         self.augment, self.device = find_augment(augment), torch.device(device)
@@ -75,7 +77,9 @@ class Feed:
         return len(self.samples) // self.batch
 
     def order(self, epoch: int) -> list[list[int]]:
-        """The pictures of every step of an epoch, for this rank: len(self) lists of batch / world numbers."""
+        """The pictures of every step of an epoch, for this rank: len(self) lists of batch / world
+        numbers.
+        """
         numbers = (
             np.random.default_rng(key(self.seed, epoch)).permutation(len(self.samples)).tolist()
         )
@@ -85,9 +89,11 @@ class Feed:
         ]
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
-        """The steps of epoch n from `start` on: images float (B, 3, size, size) in 0..1, and B targets.
+        """The steps of epoch n from `start` on: images float (B, 3, size, size) in 0..1, and B
+        targets.
 
-        A target has "boxes" (G, 4) xyxy pixels, "labels" (G,), "difficult" (G,), on the device, and "id".
+        A target has "boxes" (G, 4) xyxy pixels, "labels" (G,), "difficult" (G,), on the device, and
+        "id".
         Crowds are left out: a region of many objects is no object to learn.
         """
         steps = self.order(n)[start:]
@@ -177,8 +183,9 @@ def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
     real = ~sample.crowd
     if num_classes is not None and len(sample.labels) and sample.labels.max() >= num_classes:
         raise ValueError(
-            f"Picture {sample.id or f'number {row}'} has the label {int(sample.labels.max())}; the model "
-            f"has {num_classes} classes, labels 0 to {num_classes - 1} (background is no label)."
+            f"Picture {sample.id or f'number {row}'} has the label {int(sample.labels.max())}; the "
+            f"model has {num_classes} classes, labels 0 to {num_classes - 1} (background is no "
+            "label)."
         )
     return {
         "boxes": sample.boxes[real],

@@ -17,12 +17,15 @@ class Sample:
     boxes      float32 (G, 4), xyxy in pixels, continuous; each of positive area
     labels     int64 (G,), 0..K-1: no number is kept for the background
     difficult  bool (G,), objects that VOC's evaluation passes over; all False when left out
-    crowd      bool (G,), regions of many objects that COCO's evaluation ignores; all False when left out
-    area       float32 (G,) in square pixels where the data set has masks, else None (the box's area counts)
+    crowd      bool (G,), regions of many objects that COCO's evaluation ignores; all False when
+               left out
+    area       float32 (G,) in square pixels where the data set has masks, else None
+               (the box's area counts)
     id         name of the picture in its data set
 
-    Raises ValueError with one sentence for a wrong dtype, shape or length and for a box that is no box.
-    Boxes may reach past the picture's border, as some annotations do; data/inspect.py reports those.
+    Raises ValueError with one sentence for a wrong dtype, shape or length and for a box that is no
+    box. Boxes may reach past the picture's border, as some annotations do; data/inspect.py reports
+    those.
     """
 
     image: Tensor
@@ -79,13 +82,17 @@ class Sample:
         return self.image.shape[1], self.image.shape[2]
 
     def target(self) -> dict[str, Tensor]:
-        """The ground truth as `lesson_lib.evaluation` takes it; "area" only where the data set has one."""
+        """The ground truth as `lesson_lib.evaluation` takes it; "area" only where the data set has
+        one.
+        """
         names = ("boxes", "labels", "difficult", "crowd") + (() if self.area is None else ("area",))
         return {name: getattr(self, name) for name in names}
 
 
 def resize(sample: Sample, size: Size) -> Sample:
-    """The sample at size (height, width), or size x size; bilinear with antialiasing, aspect not kept."""
+    """The sample at size (height, width), or size x size; bilinear with antialiasing, aspect not
+    kept.
+    """
     height, width = as_pair(size)
     y, x = height / sample.size[0], width / sample.size[1]
     image = F.interpolate(sample.image[None], (height, width), mode="bilinear", antialias=True)[0]

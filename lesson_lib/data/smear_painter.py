@@ -1,11 +1,13 @@
 """How a synthetic smear is painted: red cells, white cells, platelets, then light, lens and sensor.
 
-Stained cells in transmitted light: each lets through a share of the light, per channel. Lengths are pixels of
-BCCD's 640 x 480 pictures times `scale`; the numbers were measured on BCCD's training split (205 pictures).
+Stained cells in transmitted light: each lets through a share of the light, per channel. Lengths are
+pixels of BCCD's 640 x 480 pictures times `scale`; the numbers were measured on BCCD's training
+split (205 pictures).
 
-The same bytes on every machine: floats meet + - * / sqrt, comparisons and table look-ups only, which IEEE 754
-rounds in one way. numpy's exp, sin, powers, sums and interpolation of floats may differ in the last bit from
-processor to processor, as sum() of Python's floats does from 3.11 to 3.12; random numbers come from `_Dice`.
+The same bytes on every machine: floats meet + - * / sqrt, comparisons and table look-ups only,
+which IEEE 754 rounds in one way. numpy's exp, sin, powers, sums and interpolation of floats may
+differ in the last bit from processor to processor, as sum() of Python's floats does from 3.11 to
+3.12; random numbers come from `_Dice`.
 """
 
 import hashlib
@@ -21,22 +23,25 @@ WHITES, PLATELETS = (
     (*[0] * 43, *[1] * 26, *[2] * 22, *[3] * 5, 4, 4, 5, 6),
 )
 KINDS = (*["neutrophil"] * 8, *["eosinophil"] * 4, *["lymphocyte"] * 3, "monocyte")
-# Radius and its sd, lobes of the nucleus, step from lobe to lobe in 1/1024 of a turn, distance of the lobes
-# from the cell's centre and radius of the lobes, both in radii of the cell.
+# Radius and its sd, lobes of the nucleus, step from lobe to lobe in 1/1024 of a turn, distance of
+# the lobes from the cell's centre and radius of the lobes, both in radii of the cell.
 WHITE_CELLS = {
     "neutrophil": (101, 15, (3, 5), (130, 215), (0.38, 0.5), (0.25, 0.33)),
     "eosinophil": (102, 13, (2, 3), (330, 340), (0.38, 0.48), (0.36, 0.44)),
     "lymphocyte": (64, 8, (1, 1), (0, 0), (0.0, 0.06), (0.84, 0.95)),
     "monocyte": (104, 11, (3, 3), (180, 190), (0.28, 0.32), (0.42, 0.5)),
 }
-# BCCD's annotators pass over slivers at the border and cells deep in a clump: an object gets a box if this
-# share of it is inside the picture (RBC, WBC, platelet) and, of a red cell, this share of that not covered.
+# BCCD's annotators pass over slivers at the border and cells deep in a clump: an object gets a box
+# if this share of it is inside the picture (RBC, WBC, platelet) and, of a red cell, this share of
+# that not covered.
 INSIDE, FREE = (0.6, 0.5, 0.5), 0.7
 COSINE = [round(math.cos(2 * math.pi * i / 1024), 7) for i in range(1024)]
 
 
 class _Dice:
-    """Random numbers that belong to a key of strings and integers (PCG64, seeded by the key's SHA-256)."""
+    """Random numbers that belong to a key of strings and integers (PCG64, seeded by the key's
+    SHA-256).
+    """
 
     def __init__(self, *key):
         digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
@@ -78,13 +83,17 @@ def _rgb(*values: float) -> np.ndarray:
 
 
 def _smooth(t: np.ndarray, start: float, end: float) -> np.ndarray:
-    """0 at `start`, 1 at `end` (which may be the smaller one), a cubic between them, flat outside."""
+    """0 at `start`, 1 at `end` (which may be the smaller one), a cubic between them,
+    flat outside.
+    """
     t = np.minimum(np.maximum((t - start) * (1 / (end - start)), 0), 1)
     return t * t * (3 - 2 * t)
 
 
 def _soften(a: np.ndarray) -> np.ndarray:
-    """Blur by [1 2 1]/4 along the last two axes, as heat flows; adds 1/2 px^2 to the variance of the blur."""
+    """Blur by [1 2 1]/4 along the last two axes, as heat flows; adds 1/2 px^2 to the variance of
+    the blur.
+    """
     a = a.copy()
     for left, right in ((np.s_[..., :-1], np.s_[..., 1:]), (np.s_[..., :-1, :], np.s_[..., 1:, :])):
         flow = (a[right] - a[left]) * 0.25
@@ -103,9 +112,11 @@ def _grain() -> np.ndarray:
 
 
 def _polar(x, y, rx: float, ry: float, angle: float, dice: _Dice, bumps: float) -> tuple:
-    """(distance, u, v): distance from the centre in radii, 1 on the outline of an ellipse with corners.
+    """(distance, u, v): distance from the centre in radii, 1 on the outline of an ellipse with
+    corners.
 
-    `bumps` is the sd of the shares of cos 3t, sin 3t and cos 4t in the radius; (u, v) = r (cos t, sin t).
+    `bumps` is the sd of the shares of cos 3t, sin 3t and cos 4t in the radius; (u, v) = r
+    (cos t, sin t).
     """
     c, s = _turn(angle)
     u, v = (x * c + y * s) * (1 / rx), (y * c - x * s) * (1 / ry)
@@ -166,7 +177,9 @@ def _stain(dice: _Dice) -> SimpleNamespace:
 
 
 class _Slide:
-    """A picture while it is painted: the light that gets through (3, H, W), each pixel's top object."""
+    """A picture while it is painted: the light that gets through (3, H, W), each pixel's top
+    object.
+    """
 
     def __init__(self, height: int, width: int, scale: float, dice: _Dice):
         self.height, self.width, self.scale, self.dice, self.stain = (
@@ -181,7 +194,9 @@ class _Slide:
         self.objects = []  # (label, window, mask, area of the whole in pixels)
 
     def window(self, cx: float, cy: float, reach: float) -> tuple:
-        """(slices, x, y): the pixels within `reach` of a centre and the offsets of their centres from it."""
+        """(slices, x, y): the pixels within `reach` of a centre and the offsets of their centres
+        from it.
+        """
         x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))
         x1, y1 = (
             max(x0, min(self.width, int(cx + reach) + 2)),
@@ -279,7 +294,9 @@ class _Slide:
     def nucleus(
         self, x, y, r: float, lobes: tuple, step: tuple, far: tuple, size: tuple
     ) -> np.ndarray:
-        """Depth below the nucleus' surface in pixels, negative outside: lobes on an arc, melted together."""
+        """Depth below the nucleus' surface in pixels, negative outside: lobes on an arc, melted
+        together.
+        """
         dice, depth = self.dice, None
         angle, step = dice.flat(0, 1024), dice.flat(*step)
         far, size = dice.flat(*far) * r, dice.flat(*size) * r
@@ -314,7 +331,9 @@ class _Slide:
         self.keep(2, at, d < 1, 3.14159 * r * r)
 
     def speck(self, cx: float, cy: float, r: float, kind: str) -> None:
-        """What a detector must learn to pass over: dust, rings on the sensor, bubbles on red cells."""
+        """What a detector must learn to pass over:
+        dust, rings on the sensor, bubbles on red cells.
+        """
         dice, longer = self.dice, self.dice.flat(1, 1.4)
         at, x, y = self.window(cx, cy, 1.8 * r)
         d, _, _ = _polar(x, y, r * longer, r / longer, dice.flat(0, 1024), dice, 0.045)
@@ -363,7 +382,9 @@ class _Slide:
         return np.minimum(np.maximum(image + 0.5, 0), 255).astype(np.uint8)
 
     def annotations(self) -> list[tuple[int, tuple[int, int, int, int]]]:
-        """(label, box) of each object that shows enough of itself; the box is tight around what is inside."""
+        """(label, box) of each object that shows enough of itself; the box is tight around what is
+        inside.
+        """
         found = []
         for number, (label, (_, rows, columns), mask, area) in enumerate(self.objects, 1):
             inside = int(np.count_nonzero(mask))
@@ -384,7 +405,9 @@ class _Slide:
         return found
 
     def scatter(self, count: int, radius: float, taken: list[tuple]) -> list[tuple]:
-        """(x, y, r, angle, squeeze) of red cells: singles that touch at most, and chains that overlap."""
+        """(x, y, r, angle, squeeze) of red cells: singles that touch at most, and chains that
+        overlap.
+        """
         dice, cells, angle, margin = self.dice, [], 0, 0.9 * radius
         for _ in range(14 * count):
             r, gap, squeeze = radius * dice.bell(1, 0.065), 0.94, 0.0

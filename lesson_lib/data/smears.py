@@ -1,8 +1,9 @@
-"""Synthetic blood smears: pictures like BCCD's, painted from a seed; the default, with nothing to download.
+"""Synthetic blood smears: pictures like BCCD's, painted from a seed; the default, with nothing to
+download.
 
-Cells are painted at `scale` = sqrt(height * width / (640 * 480)), so that at any size and aspect a box covers
-the share of the picture that it covers in BCCD; but never below MIN_SCALE: less than 139 x 139 pixels show a
-smaller field with fewer cells, not cells too small to learn from.
+Cells are painted at `scale` = sqrt(height * width / (640 * 480)), so that at any size and aspect a
+box covers the share of the picture that it covers in BCCD; but never below MIN_SCALE: less than
+139 x 139 pixels show a smaller field with fewer cells, not cells too small to learn from.
 """
 
 import io
@@ -26,10 +27,12 @@ MIN_SCALE, MIN_SIDE = 0.25, 32
 
 
 def draw_smear(seed: int, index: int, split: str = "train", size: Size = 256) -> Sample:
-    """The smear of (seed, split, index), size x size or (height, width) pixels; the same bytes everywhere.
+    """The smear of (seed, split, index), size x size or (height, width) pixels; the same bytes
+    everywhere.
 
-    Boxes are tight around what is inside the picture. As in BCCD some objects have none: red cells with less
-    than .6 inside or more than .3 of that under others, white cells and platelets less than half inside.
+    Boxes are tight around what is inside the picture. As in BCCD some objects have none: red cells
+    with less than .6 inside or more than .3 of that under others, white cells and platelets less
+    than half inside.
     Raises ValueError for an unknown split and for a side of less than 32 pixels.
     """
     height, width = _checked(split, size)
@@ -61,8 +64,9 @@ def _name(seed: int, split: str, index: int) -> str:
 class Smears(Sequence):
     """`count` smears of one split as a sequence of samples; an index always gives the same picture.
 
-    cache   keep each picture, once painted, in a file below config.cache_dir() (200 kB at 256 x 256). A
-            damaged or foreign file is painted anew; where nothing can be written, one warning, and no cache.
+    cache   keep each picture, once painted, in a file below config.cache_dir()
+            (200 kB at 256 x 256). A damaged or foreign file is painted anew; where nothing can be
+            written, one warning, and no cache.
     Raises ValueError for an unknown split, a negative count, a side of less than 32 pixels.
     """
 
@@ -121,7 +125,7 @@ class Smears(Sequence):
         except OSError as error:
             self.cache = False
             warnings.warn(
-                f"Smears are painted anew each time, as {file.parent} cannot be written ({error.__cause__}); "
-                "free some space or set LESSON_CACHE to another folder.",
+                f"Smears are painted anew each time, as {file.parent} cannot be written "
+                f"({error.__cause__}); free some space or set LESSON_CACHE to another folder.",
                 stacklevel=3,
             )

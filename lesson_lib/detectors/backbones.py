@@ -1,7 +1,9 @@
-"""Backbones: classification networks that hand out feature maps of several resolutions, finest first.
+"""Backbones: classification networks that hand out feature maps of several resolutions, finest
+first.
 
-`build_backbone` makes one by name: "vgg16" as SSD changed it, "lite0", a ResNet, or any classification
-network of torchvision with the nodes to tap. What they have in common is in `Backbone`.
+`build_backbone` makes one by name: "vgg16" as SSD changed it, "lite0", a ResNet, or any
+classification network of torchvision with the nodes to tap. What they have in common is in
+`Backbone`.
 """
 
 from collections.abc import Sequence
@@ -23,13 +25,15 @@ RESNET_NODES = ("layer2", "layer3", "layer4")
 
 
 class Backbone(nn.Module):
-    """Pictures (B, 3, H, W), float in 0..1 -> feature maps, one for each of `channels`, finest first.
+    """Pictures (B, 3, H, W), float in 0..1 -> feature maps, one for each of `channels`, finest
+    first.
 
     body       the network; takes normalised pictures, returns a list or a dict of maps
     channels   of each map
     strides    pixels between positions: map l has ceil(H / stride) x ceil(W / stride)
-    trainable  False refuses to train until weights have been loaded: without pretrained weights the papers'
-               networks (VGG16 without norm layers, ResNet with frozen ones) stay where they begin
+    trainable  False refuses to train until weights have been loaded: without pretrained weights the
+               papers' networks (VGG16 without norm layers, ResNet with frozen ones) stay where they
+               begin
     """
 
     def __init__(
@@ -73,15 +77,16 @@ def _weights_arrived(backbone: Backbone, incompatible) -> None:
 
 
 class VGG16(nn.Module):
-    """VGG16 as SSD changed it (arXiv:1512.02325, section 3): conv4_3 and fc7, 512 and 1024 channels.
+    """VGG16 as SSD changed it (arXiv:1512.02325, section 3): conv4_3 and fc7, 512 and 1024
+    channels.
 
-    From the classifier (arXiv:1409.1556): pooling rounds up, so that 300 px give 38 rows (from 75, in pool3;
-    at 300 and 512 px nothing else is odd); pool5 is 3 x 3 with stride 1; fc6 and fc7 are convolutions, fc6
-    with holes (dilation 6), which keeps its view about as wide although pool5 no longer halves; fc8 and
-    dropout are gone. Strides 8 and 16.
-    With `norm`, a norm layer follows each convolution; the paper has none.
-    Departs from the paper: fc6 and fc7 start at random (Xavier), as in torchvision, and not from a sample of
-    the classifier's rows.
+    From the classifier (arXiv:1409.1556): pooling rounds up, so that 300 px give 38 rows (from 75,
+    in pool3; at 300 and 512 px nothing else is odd); pool5 is 3 x 3 with stride 1; fc6 and fc7 are
+    convolutions, fc6 with holes (dilation 6), which keeps its view about as wide although pool5 no
+    longer halves; fc8 and dropout are gone. Strides 8 and 16. With `norm`, a norm layer follows
+    each convolution; the paper has none.
+    Departs from the paper: fc6 and fc7 start at random (Xavier), as in torchvision, and not from a
+    sample of the classifier's rows.
     """
 
     STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions
@@ -117,9 +122,11 @@ class VGG16(nn.Module):
 
     @classmethod
     def torchvision_names(cls) -> dict[str, str]:
-        """{place in torchvision's vgg16: ours}: {"features.0": "conv1.0.0", ..., "features.28": "conv5.2.0"}.
+        """{place in torchvision's vgg16: ours}: {"features.0": "conv1.0.0", ..., "features.28":
+        "conv5.2.0"}.
 
-        torchvision counts every layer: a convolution and its ReLU are two steps, a pooling layer is one.
+        torchvision counts every layer: a convolution and its ReLU are two steps, a pooling layer is
+        one.
         """
         names, step = {}, 0
         for number, (_, count) in enumerate(cls.STAGES, start=1):
@@ -139,13 +146,18 @@ def build_backbone(
 ) -> Backbone:
     """A backbone by its name.
 
-    name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.SIZES` (three maps), or a network of
-                torchvision.models that classifies ("resnet50", "mobilenet_v3_large", ...)
-    norm        "frozen", "batch", "group"; None leaves torchvision's networks as they are, VGG16 without
-    pretrained  True or "DEFAULT": ImageNet weights, for lite0 from its pip package, otherwise downloaded
-    nodes       of torchvision's networks: where to tap them, finest map first; get_graph_node_names of
-                torchvision.models.feature_extraction lists them. Not needed for ResNets: C3, C4, C5
-    freeze      parts whose parameters stay as they are, by the beginnings of their names: ("conv1", "layer1")
+    name        "vgg16" (as in SSD: two maps), "lite0" or one of `tiny.SIZES` (three maps), or a
+                network of torchvision.models that classifies ("resnet50", "mobilenet_v3_large",
+                ...)
+    norm        "frozen", "batch", "group"; None leaves torchvision's networks as they are, VGG16
+                without
+    pretrained  True or "DEFAULT": ImageNet weights, for lite0 from its pip package, otherwise
+                downloaded
+    nodes       of torchvision's networks: where to tap them, finest map first; get_graph_node_names
+                of torchvision.models.feature_extraction lists them. Not needed for ResNets: C3, C4,
+                C5
+    freeze      parts whose parameters stay as they are, by the beginnings of their names:
+                ("conv1", "layer1")
     ValueError for what does not go together, RuntimeError where the weights cannot be had.
     """
     if pretrained and (

@@ -1,11 +1,13 @@
-"""Criterion: from raw outputs and ground truth to the two losses. Only glue between the core's modules:
+"""Criterion: from raw outputs and ground truth to the two losses.
+
+Only glue between the core's modules:
 
     pad the objects -> match them with the anchors -> each anchor's class and offsets -> (mine)
                     -> joint loss
 
-Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k is channel k + 1; this
-shift is made here and undone in inference.py, nowhere else. RetinaNet's have K and no background.
-Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
+Labels are 0..K-1. SSD's outputs have K + 1 channels: 0 is background, label k is channel k + 1;
+this shift is made here and undone in inference.py, nowhere else. RetinaNet's have K and no
+background. Anchors, matching and losses are float32 even where autocast makes the outputs bfloat16.
 On a GPU nothing here waits for the device: values are looked at where they are on the CPU, shapes
 everywhere.
 """
@@ -31,12 +33,15 @@ from lesson_lib.matching import (
 )
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
 
-#: One dict a picture: "boxes" (G, 4) xyxy pixels, "labels" (G,) int64, both on the outputs' device; "id" if known.
+#: One dict a picture: "boxes" (G, 4) xyxy pixels, "labels" (G,) int64, both on the outputs' device;
+#: "id" if known.
 Targets = Sequence[dict[str, Any]]
 
 
 class Outputs(NamedTuple):
-    """What a network says of every anchor: cls_logits (B, A, C), C = K or K + 1; box_deltas (B, A, 4)."""
+    """What a network says of every anchor: cls_logits (B, A, C), C = K or K + 1; box_deltas
+    (B, A, 4).
+    """
 
     cls_logits: Tensor
     box_deltas: Tensor
@@ -61,16 +66,18 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     loc_weight: float = 1.0,
     normaliser: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the positives.
+    """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the
+    positives.
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
     threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`;
     mining: "sort" or "rank", which find the same; loc_weight: the paper's alpha.
-    A picture without objects has no positive, so no negative is mined from it and it teaches nothing,
-    unless min_negatives says otherwise; where the whole batch has no object both losses are 0.
-    normaliser: where several processes share a batch, from this one's positives to those of all: what
-    both losses are divided by. Summed over the processes they are then those of the whole batch. It
-    is called before anything that may fail in one process alone.
+    A picture without objects has no positive, so no negative is mined from it and it teaches
+    nothing, unless min_negatives says otherwise; where the whole batch has no object both losses
+    are 0.
+    normaliser: where several processes share a batch, from this one's positives to those of all:
+    what both losses are divided by. Summed over the processes they are then those of the whole
+    batch. It is called before anything that may fail in one process alone.
     ValueError for outputs that are not finite (with the picture's name), for unknown labels, for
     shapes that do not fit. Values are looked at where they are on the CPU, and nowhere else.
     """
@@ -149,7 +156,9 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
 def anchor_targets(
     match: Match, gt: Tensor, targets: Targets, anchors: Tensor, variances: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0 elsewhere."""
+    """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0
+    elsewhere.
+    """
     labels = pad_sequence([target["labels"] for target in targets], batch_first=True)  # (B, G)
     boxes = take_matched(gt, match.gt_index, default=anchors)  # (B, A, 4)
     offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
@@ -159,7 +168,8 @@ def anchor_targets(
 def _background_loss(logits: Tensor) -> Tensor:
     """-log softmax(logits)[0] = log sum exp(x - x_0): (B, A, C) -> (B, A).
 
-    On a CPU picture by picture, which stays in the cache, and as the formula says, unless that overflows.
+    On a CPU picture by picture, which stays in the cache, and as the formula says, unless that
+    overflows.
     """
     if logits.is_cpu:
         loss = torch.cat([(x - x[..., :1]).exp_().sum(-1).log_() for x in logits.split(1)])
@@ -178,8 +188,8 @@ def _check_fit(outputs: Outputs, anchors: Tensor) -> None:
     cls, box = outputs.cls_logits.shape, outputs.box_deltas.shape
     if len(cls) != 3 or box != (*cls[:2], 4) or anchors.shape != (cls[1], 4):
         raise ValueError(
-            f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} do "
-            "not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size."
+            f"cls_logits {tuple(cls)}, box_deltas {tuple(box)} and anchors {tuple(anchors.shape)} "
+            "do not fit: make them (B, A, C), (B, A, 4), (A, 4), the anchors for this picture size."
         )
 
 

@@ -1,7 +1,8 @@
-"""What a detector is: the contract between a model and all that trains, judges, draws or exports it.
+"""What a detector is: the contract between a model and all that trains, judges, draws or exports
+it.
 
-`Detector` is a protocol: whatever has these methods is one, the learner's own among them. `OneStage`
-is what the library's two models have in common.
+`Detector` is a protocol: whatever has these methods is one, the learner's own among them.
+`OneStage` is what the library's two models have in common.
 """
 
 import inspect

@@ -4,8 +4,9 @@
     outputs = run_onnx("cells.onnx", images)                    # by ONNX Runtime: as model(images)
     found = model.detections(outputs, model.anchors(300), (300, 300))
 
-The file holds everything but the last step: `boxes` and `scores` need only a score threshold and NMS by class,
-which every runtime has in its own way; `cls_logits` and `box_deltas` lead to this package's own inference.
+The file holds everything but the last step: `boxes` and `scores` need only a score threshold and
+NMS by class, which every runtime has in its own way; `cls_logits` and `box_deltas` lead to this
+package's own inference.
 """
 
 from pathlib import Path
@@ -26,8 +27,8 @@ OUTPUTS = ("cls_logits", "box_deltas", "boxes", "scores")
 class Exported(nn.Module):
     """Pictures (B, 3, H, W), float in 0..1 -> OUTPUTS of every anchor.
 
-    boxes (B, A, 4) xyxy pixels inside the picture; scores (B, A, K), without background, and 0 where a box
-    lies wholly outside.
+    boxes (B, A, 4) xyxy pixels inside the picture; scores (B, A, K), without background, and 0
+    where a box lies wholly outside.
     """
 
     def __init__(self, model: SSD | RetinaNet, size: tuple[int, int]):
@@ -78,7 +79,9 @@ def export_onnx(model: SSD | RetinaNet, file: str | Path, size: Size) -> Path:
 
 
 def run_onnx(file: str | Path, images: Tensor) -> Outputs:
-    """What the exported model says of images (B, 3, H, W), float in 0..1, by ONNX Runtime on the CPU."""
+    """What the exported model says of images (B, 3, H, W), float in 0..1, by ONNX Runtime on the
+    CPU.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

@@ -7,18 +7,22 @@ from lesson_lib.detectors.norms import Norm, conv_block
 
 
 class FPN(nn.Module):
-    """Maps [C3, C4, C5] of a backbone -> [P3 .. P7], strides 8 to 128 (FL, arXiv:1708.02002, section 4).
+    """Maps [C3, C4, C5] of a backbone -> [P3 .. P7], strides 8 to 128 (FL, arXiv:1708.02002,
+    section 4).
 
-    The deep maps know what, the fine ones know where. From the top down, each map is brought to `channels` by
-    a 1 x 1 convolution (lateral), the map above is enlarged and added, and a 3 x 3 convolution smooths:
+    The deep maps know what, the fine ones know where. From the top down, each map is brought to
+    `channels` by a 1 x 1 convolution (lateral), the map above is enlarged and added, and a 3 x 3
+    convolution smooths:
 
         m_5 = lateral(C5)      m_l = lateral(C_l) + nearest(m_l+1)      P_l = output(m_l)
         P6 = conv(C5)          P7 = conv(relu(P6))                      both 3 x 3, stride 2
 
     channels  256 in both papers
-    p6_from   "C5", the backbone's last map, as in the paper; "P5", its pyramid level, as torchvision has it
+    p6_from   "C5", the backbone's last map, as in the paper; "P5", its pyramid level, as
+              torchvision has it
     norm      after lateral and output convolutions; the papers have none
-    Any number of maps >= 1 will do. Weights start uniform (Xavier, as in the authors' release), biases at 0.
+    Any number of maps >= 1 will do. Weights start uniform (Xavier, as in the authors' release),
+    biases at 0.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class FPN(nn.Module):
 
 
 def enlarge(coarse: Tensor, like: Tensor) -> Tensor:
-    """coarse (B, C, h, w) at the height and width of `like`: each value is copied, none is averaged.
+    """coarse (B, C, h, w) at the height and width of `like`: each value is copied, none is
+    averaged.
 
-    The size is given and not a factor of 2: a picture of 600 px has 19 rows at stride 32, 38 at 16, 75 at 8.
+    The size is given and not a factor of 2: a picture of 600 px has 19 rows at stride 32, 38 at 16,
+    75 at 8.
     """
     return F.interpolate(coarse, size=like.shape[-2:], mode="nearest")

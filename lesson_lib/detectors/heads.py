@@ -10,10 +10,12 @@ from lesson_lib.losses import prior_bias
 
 
 def flatten_predictions(prediction: Tensor, values: int) -> Tensor:
-    """(B, k * values, H, W) -> (B, H * W * k, values): one row for each anchor, in the anchors' order.
+    """(B, k * values, H, W) -> (B, H * W * k, values): one row for each anchor, in the anchors'
+    order.
 
-    Channel a * values + v holds value v of anchor a of a position. Row ((y * W) + x) * k + a of the result is the
-    position in row y, column x. For a channels_last tensor this is a view, otherwise a copy.
+    Channel a * values + v holds value v of anchor a of a position. Row ((y * W) + x) * k + a of the
+    result is the position in row y, column x. For a channels_last tensor this is a view, otherwise
+    a copy.
     """
     return prediction.permute(0, 2, 3, 1).reshape(
         prediction.shape[0], -1, values
@@ -26,7 +28,8 @@ def join_levels(predictions: Sequence[Tensor], values: int) -> Tensor:
 
 
 class SSDHeads(nn.Module):
-    """One 3 x 3 convolution for classes and one for boxes on each map, nothing shared (SSD section 2.1).
+    """One 3 x 3 convolution for classes and one for boxes on each map, nothing shared
+    (SSD section 2.1).
 
         outputs of an m x n map with k default boxes a position and C classes:  (C + 4) k m n
 
@@ -59,14 +62,16 @@ class SSDHeads(nn.Module):
 class RetinaNetHeads(nn.Module):
     """Two towers of four 3 x 3 convolutions: classes and boxes (FL, arXiv:1708.02002, section 4).
 
-    The same weights read every pyramid level; the towers share none with each other. A sigmoid for each
-    class and anchor, K * k in all, no background; 4 k offsets, whatever the class.
+    The same weights read every pyramid level; the towers share none with each other. A sigmoid for
+    each class and anchor, K * k in all, no background; 4 k offsets, whatever the class.
 
     channels     of every level
     per_position     k, 9 in the paper
     num_classes  K
-    prior        what an untrained anchor predicts for each class: the bias of the last classification layer
-    norm         None as in the paper, or "group". "batch" is refused: its statistics would mix the levels.
+    prior        what an untrained anchor predicts for each class: the bias of the last
+                 classification layer
+    norm         None as in the paper, or "group". "batch" is refused: its statistics would mix the
+                 levels.
     All weights are drawn with sigma .01, all other biases are 0 (FL section 4.1).
     """
 

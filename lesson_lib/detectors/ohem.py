@@ -11,7 +11,9 @@ from lesson_lib.mining import ohem_mask
 
 
 class OHEMRetinaNet(RetinaNet):
-    """RetinaNet as in FL's table 1d: cross entropy of the anchors of highest loss instead of focal loss of all."""
+    """RetinaNet as in FL's table 1d: cross entropy of the anchors of highest loss instead of focal
+    loss of all.
+    """
 
     def criterion(
         self,

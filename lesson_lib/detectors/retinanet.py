@@ -1,11 +1,14 @@
-"""RetinaNet (FL, arXiv:1708.02002): ResNet, feature pyramid, two heads shared by all levels, focal loss.
+"""RetinaNet (FL, arXiv:1708.02002): ResNet, feature pyramid, two heads shared by all levels, focal
+loss.
 
     RetinaNet(RETINANET_CONFIGS["paper"])                             R50-FPN, 80 classes
-    RetinaNet(replace(RETINANET_CONFIGS["paper"], pretrained=True))   with the backbone's ImageNet weights
-    RetinaNet(RetinaNetConfig(num_classes=3, backbone="resnet18"))    to train from scratch: group norm
+    RetinaNet(replace(RETINANET_CONFIGS["paper"], pretrained=True))   with the backbone's ImageNet
+                                                                      weights
+    RetinaNet(RetinaNetConfig(num_classes=3, backbone="resnet18"))    to train from scratch: group
+                                                                      norm
 
-The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
-the options of its config.
+The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and
+inference.py with the options of its config.
 """
 
 from dataclasses import dataclass
@@ -29,7 +32,8 @@ from lesson_lib.detectors.inference import (
 from lesson_lib.detectors.norms import FrozenBatchNorm, Norm
 from lesson_lib.losses import BETA
 
-#: torchvision's anchors: whole numbers, on the positions' corners; its ratios are h / w and run the other way.
+#: torchvision's anchors: whole numbers, on the positions' corners; its ratios are h / w and run the
+#: other way.
 TORCHVISION_ANCHORS = PyramidAnchors(aspect_ratios=(2, 1, 0.5), centre="corner", rounded=True)
 
 
@@ -38,19 +42,24 @@ class RetinaNetConfig:
     """What makes one RetinaNet; "paper" and "torchvision" in RETINANET_CONFIGS are made of it.
 
     num_classes         K; there is no background class
-    backbone, nodes, norm, pretrained, freeze   see `build_backbone`: three maps at strides 8, 16 and 32
-    channels            of the pyramid and the heads; with a norm that learns they have group norm, too
+    backbone, nodes, norm, pretrained, freeze   see `build_backbone`: three maps at strides 8, 16
+                                                and 32
+    channels            of the pyramid and the heads; with a norm that learns they have group norm,
+                        too
     p6_from             "C5" (paper) or "P5" (torchvision)
     anchors             their strides, sizes and shapes
     image_size          pixels of the pictures that it is made for; any other size works, too
     prior               probability of each class that an untrained anchor predicts
     Of the losses, for `criterion`:
-    beta                of the smooth L1 loss; .11 as in the authors' release, 0 for torchvision's L1
-    per_image           divide by each picture's positives, then average (torchvision), or by the batch's
+    beta                of the smooth L1 loss; .11 as in the authors' release, 0 for torchvision's
+                        L1
+    per_image           divide by each picture's positives, then average (torchvision), or by the
+                        batch's
     variances           offsets are divided by them in training, multiplied in inference and export
     Of inference, what is meant where nothing else is asked for; see `retinanet_detections`:
     score_threshold, nms_threshold, max_detections, topk, vote
-    norm_eps            of frozen norms; None keeps the classifier's, torchvision's published detectors have 0
+    norm_eps            of frozen norms; None keeps the classifier's, torchvision's published
+                        detectors have 0
     """
 
     num_classes: int = 80
@@ -80,7 +89,8 @@ class RetinaNetConfig:
 
 RETINANET_CONFIGS = {
     "paper": RetinaNetConfig(norm="frozen"),
-    # retinanet_resnet50_fpn; its 91 classes are COCO's numbers 0 .. 90, and nothing is ever called 0.
+    # retinanet_resnet50_fpn; its 91 classes are COCO's numbers 0 .. 90, and nothing is ever called
+    # 0.
     "torchvision": RetinaNetConfig(
         num_classes=91,
         norm="frozen",

@@ -1,11 +1,14 @@
-"""SSD (arXiv:1512.02325): default boxes on several feature maps, one convolution each for classes and boxes.
+"""SSD (arXiv:1512.02325): default boxes on several feature maps, one convolution each for classes
+and boxes.
 
-    SSD(SSD_CONFIGS["paper-300"])                                          as published, VGG16, 20 classes
-    SSD(replace(SSD_CONFIGS["paper-300"], num_classes=3, norm="group"))    the same, to train from scratch
+    SSD(SSD_CONFIGS["paper-300"])                                          as published, VGG16, 20
+                                                                           classes
+    SSD(replace(SSD_CONFIGS["paper-300"], num_classes=3, norm="group"))    the same, to train from
+                                                                           scratch
     SSD(SSDConfig(num_classes=3, backbone="resnet34", norm="group"))       on another backbone
 
-The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and inference.py with
-the options of its config.
+The model gives raw outputs; its `criterion` and `detections` are those of criterion.py and
+inference.py with the options of its config.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +32,9 @@ from lesson_lib.detectors.norms import L2Norm, Norm, conv_block
 
 
 class Extra(NamedTuple):
-    """One more feature map: a 1 x 1 convolution to `middle` channels, then the one that makes it smaller."""
+    """One more feature map: a 1 x 1 convolution to `middle` channels, then the one that makes it
+    smaller.
+    """
 
     middle: int
     channels: int
@@ -42,7 +47,8 @@ class Extra(NamedTuple):
         return (n + 2 * self.padding - self.kernel) // self.stride + 1
 
 
-#: conv8_2 .. conv11_2: 10, 5, 3, 1 positions a side.  SSD512's end at conv12_2: 16, 8, 4, 2, 1 (the release's kernels).
+#: conv8_2 .. conv11_2: 10, 5, 3, 1 positions a side. SSD512's end at conv12_2: 16, 8, 4, 2, 1
+#: (the release's kernels).
 SSD300_EXTRAS = (
     Extra(256, 512),
     Extra(128, 256),
@@ -63,15 +69,19 @@ class SSDConfig:
     """What makes one SSD; "paper-300" and the others in SSD_CONFIGS are made of it.
 
     num_classes         K, without the background: the model has K + 1 outputs for classes
-    backbone, nodes, norm, pretrained, freeze   see `build_backbone`; a norm that learns is in the extras too
+    backbone, nodes, norm, pretrained, freeze   see `build_backbone`; a norm that learns is in the
+                                                extras too
     image_size          pixels, (height, width) or one number; the default boxes are laid out for it
-    l2norm              each of the backbone's maps is scaled by an L2Norm, as VGG16's conv4_3 is in the paper: for
-                        pretrained networks whose maps differ in scale
-    extras              maps after the backbone's; None: as many of stride 2 as it takes to end at one position
-    anchors             default boxes; None: scales of equation 4 from s_min to s_max, ratios as in SSD300
+    l2norm              each of the backbone's maps is scaled by an L2Norm, as VGG16's conv4_3 is in
+                        the paper: for pretrained networks whose maps differ in scale
+    extras              maps after the backbone's; None: as many of stride 2 as it takes to end at
+                        one position
+    anchors             default boxes; None: scales of equation 4 from s_min to s_max, ratios as in
+                        SSD300
     variances           offsets are divided by them in training, multiplied in inference and export
     Of the matching, for `criterion`; see `match_ssd`:
-    inclusive           an IoU of exactly .5 matches (the release, torchvision), or not (paper: "higher than")
+    inclusive           an IoU of exactly .5 matches (the release, torchvision), or not
+                        (paper: "higher than")
     best                how an object gets its best box
     Of inference, what is meant where nothing else is asked for; see `ssd_detections`:
     score_threshold, nms_threshold, max_detections, topk, vote
@@ -106,12 +116,14 @@ _PAPER_300 = SSDConfig(
     norm=None, extras=SSD300_EXTRAS, anchors=SSD300_SCALES["paper-conv4_3"], inclusive=False
 )
 SSD_CONFIGS = {
-    # As printed: conv4_3 .1, the others by equation 4; positions share the picture evenly; IoU over .5.
+    # As printed: conv4_3 .1, the others by equation 4; positions share the picture evenly; IoU over
+    # .5.
     "paper-300": _PAPER_300,
     "paper-512": replace(_PAPER_300, image_size=512, extras=SSD512_EXTRAS, anchors=SSD512),
     # The authors' Caffe code for VOC: sizes in whole percents, strides in whole pixels, ">=".
     "caffe-300": replace(_PAPER_300, anchors=SSD300_SCALES["caffe-voc"], inclusive=True),
-    # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim wins.
+    # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim
+    # wins.
     "torchvision-300": replace(
         _PAPER_300,
         num_classes=90,
@@ -123,11 +135,12 @@ SSD_CONFIGS = {
 
 
 class SSD(OneStage):
-    """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K + 1), box_deltas (B, A, 4).
+    """Pictures (B, 3, H, W), float in 0..1 -> Outputs: cls_logits (B, A, K + 1), box_deltas
+    (B, A, 4).
 
-    Channel 0 of the logits is the background, k + 1 the class k. The rows stand in the order of `anchors`.
-    Other picture sizes than config.image_size work: grids grow, default boxes keep their fraction of it.
-    Those with strides in pixels are for one size alone.
+    Channel 0 of the logits is the background, k + 1 the class k. The rows stand in the order of
+    `anchors`. Other picture sizes than config.image_size work: grids grow, default boxes keep their
+    fraction of it. Those with strides in pixels are for one size alone.
     ValueError where a paper's network without weights is to be trained (see `Backbone`).
     """
 
@@ -175,8 +188,8 @@ class SSD(OneStage):
         if self.spec.grids_for() != own:
             raise ValueError(
                 f"The default boxes are laid out for {len(self.spec.grids)} maps of "
-                f"{self.spec.grids_for()}; at {self.spec.image_size} px the network has {len(own)} of "
-                f"{own}: change anchors or extras."
+                f"{self.spec.grids_for()}; at {self.spec.image_size} px the network has {len(own)} "
+                f"of {own}: change anchors or extras."
             )
         self.heads = SSDHeads(
             [*self.backbone.channels, *(extra.channels for extra in self.layout)],
@@ -233,7 +246,9 @@ class SSD(OneStage):
     def detections(
         self, outputs: Outputs, anchors: Tensor, size: tuple[int, int], **options: Any
     ) -> Detections:
-        """`ssd_detections` with the config's variances and options; those given go before the latter."""
+        """`ssd_detections` with the config's variances and options; those given go before the
+        latter.
+        """
         options = inference_options(self.config) | options
         return ssd_detections(outputs, anchors, size, variances=self.config.variances, **options)
 
@@ -243,8 +258,8 @@ def laid_out(
 ) -> DefaultBoxes:
     """The same default boxes on other grids, for pictures of another size: scales stay fractions.
 
-    ValueError for strides in pixels, which were published for one size and put centres outside others,
-    and for a picture so small that a map has no position.
+    ValueError for strides in pixels, which were published for one size and put centres outside
+    others, and for a picture so small that a map has no position.
     """
     if spec.strides:
         raise ValueError(
@@ -254,7 +269,8 @@ def laid_out(
         )
     if not all(rows > 0 and columns > 0 for rows, columns in grids):
         raise ValueError(
-            f"Pictures of {image_size} are too small for this network: its maps have {grids} positions."
+            f"Pictures of {image_size} are too small for this network: its maps have {grids} "
+            "positions."
         )
     return replace(spec, image_size=image_size, grids=grids)
 
@@ -283,8 +299,9 @@ def _down_to_one_position(grid: tuple[int, int], channels: int) -> tuple[Extra, 
 
 
 def _fitted_boxes(config: SSDConfig, grids: tuple[tuple[int, int], ...]) -> DefaultBoxes:
-    """Equation 4 for as many maps as there are; as in SSD300 four boxes a position on the first and the last two
-    maps, six on those between."""
+    """Equation 4 for as many maps as there are; as in SSD300 four boxes a position on the first and
+    the last two maps, six on those between.
+    """
     last = len(grids) - 1
     ratios = tuple((2,) if level in (0, last - 1, last) else (2, 3) for level in range(last + 1))
     return DefaultBoxes(

@@ -1,7 +1,9 @@
-"""The small backbone of the lessons: a network that learns from scratch in minutes on two CPU cores.
+"""The small backbone of the lessons: a network that learns from scratch in minutes on two CPU
+cores.
 
-Made of what SSD and ResNet taught: 3 x 3 convolutions, halved five times, with a shortcut around every
-further one from stride 8 on. Most of the work lies at strides 4 and 8, so these have few channels.
+Made of what SSD and ResNet taught: 3 x 3 convolutions, halved five times, with a shortcut around
+every further one from stride 8 on. Most of the work lies at strides 4 and 8, so these have few
+channels.
 """
 
 from torch import Tensor, nn
@@ -18,7 +20,9 @@ STRIDES = (8, 16, 32)
 
 
 class Residual(nn.Module):
-    """x + relu(norm(conv(x))): the block adds to what is there already (ResNet, arXiv:1512.03385)."""
+    """x + relu(norm(conv(x))): the block adds to what is there already
+    (ResNet, arXiv:1512.03385).
+    """
 
     def __init__(self, channels: int, norm: Norm):
         super().__init__()
@@ -29,7 +33,8 @@ class Residual(nn.Module):
 
 
 class Tiny(nn.Module):
-    """(B, 3, H, W) normalised -> three maps at strides 8, 16 and 32, of the last three widths of its size.
+    """(B, 3, H, W) normalised -> three maps at strides 8, 16 and 32, of the last three widths of
+    its size.
 
     norm  "batch" or "group"; without a norm layer it would not learn from scratch: ValueError
     """

@@ -1,11 +1,13 @@
 """torchvision's weights for our models, in one call: `load_torchvision`.
 
     model = RetinaNet(RETINANET_CONFIGS["torchvision"])
-    load_torchvision(model, "retinanet_resnet50_fpn_coco-eeacb38b.pth")        the published file, or
+    load_torchvision(model, "retinanet_resnet50_fpn_coco-eeacb38b.pth")        the published file,
+                                                                               or
     load_torchvision(model, torchvision.models.detection.retinanet_resnet50_fpn(weights="DEFAULT"))
 
-Known are the names of ssd300_vgg16 and of RetinaNets on a ResNet (version 1, without norm layers in the
-heads). With the "torchvision" configs features, outputs, losses and detections are then torchvision's.
+Known are the names of ssd300_vgg16 and of RetinaNets on a ResNet (version 1, without norm layers in
+the heads). With the "torchvision" configs features, outputs, losses and detections are then
+torchvision's.
 """
 
 import re
@@ -20,8 +22,9 @@ from lesson_lib.detectors.norms import FrozenBatchNorm
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 
-#: (their name, ours). The body of a ResNet keeps its names. Checkpoints of 2020, the published one for one,
-#: number a tower's convolutions 0, 2, 4, 6 (they count the ReLUs) and end in .weight at once.
+#: (their name, ours). The body of a ResNet keeps its names. Checkpoints of 2020, the published one
+#: for one, number a tower's convolutions 0, 2, 4, 6 (they count the ReLUs) and end in .weight at
+#: once.
 RETINANET_NAMES = (
     (r"backbone\.fpn\.inner_blocks\.(\d)(\.0)?\.(\w+)$", r"fpn.lateral.\1.0.\3"),
     (r"backbone\.fpn\.layer_blocks\.(\d)(\.0)?\.(\w+)$", r"fpn.output.\1.0.\3"),
@@ -65,8 +68,10 @@ def load_torchvision(
 
     source  one of torchvision's detectors, its state dict, or the file it was saved to
     heads   False leaves our heads as they are: to start from COCO's weights with other classes
-    COCO's numbers: SSD's label k is COCO's k + 1 (our labels skip the background), RetinaNet's k is COCO's k.
-    ValueError where names or shapes do not fit, or a module's frozen norms have another eps than ours.
+    COCO's numbers: SSD's label k is COCO's k + 1 (our labels skip the background), RetinaNet's k is
+    COCO's k.
+    ValueError where names or shapes do not fit, or a module's frozen norms have another eps than
+    ours.
     """
     if isinstance(source, nn.Module):
         _check_eps(model, source)

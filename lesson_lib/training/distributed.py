@@ -1,9 +1,11 @@
-"""Several processes, on one machine or many, that train one model: started by torchrun, joined here.
+"""Several processes, on one machine or many, that train one model: started by torchrun, joined
+here.
 
     torchrun --nproc-per-node 4 -m lesson_lib train --data bccd --out RUN
 
-Each takes its share of every batch; gradients are averaged by torch's DistributedDataParallel. Without
-torchrun all functions here do what is right for one process, so that the loop needs no second path.
+Each takes its share of every batch; gradients are averaged by torch's DistributedDataParallel.
+Without torchrun all functions here do what is right for one process, so that the loop needs no
+second path.
 """
 
 import os
@@ -42,8 +44,8 @@ def rank_and_world() -> tuple[int, int]:
 def wrap_ddp(model: nn.Module) -> nn.Module:
     """The model, or, with several processes, one that averages the gradients over them.
 
-    All begin with the first one's weights. Batch norm: on GPUs over the whole batch; on the CPU each process
-    sees only its share, so that "frozen" or "group" is the norm to choose there.
+    All begin with the first one's weights. Batch norm: on GPUs over the whole batch; on the CPU
+    each process sees only its share, so that "frozen" or "group" is the norm to choose there.
     """
     if rank_and_world()[1] == 1:
         return model
@@ -69,7 +71,9 @@ def broadcast(value: Any) -> Any:
 
 
 def all_gather(mine: Sequence[Any]) -> list[Any]:
-    """Lists of items rank, rank + world, rank + 2 world, ... -> all items in order, in every process."""
+    """Lists of items rank, rank + world, rank + 2 world, ... -> all items in order, in every
+    process.
+    """
     world = rank_and_world()[1]
     if world == 1:
         return list(mine)

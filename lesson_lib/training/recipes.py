@@ -1,4 +1,5 @@
-"""Recipes: all that decides a training beside model and data, those of the papers and ours, by name.
+"""Recipes: all that decides a training beside model and data, those of the papers and ours, by
+name.
 
 model, recipe = NAMED["retinanet-r50-coco-1x"]
 config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "criterion.gamma=1.5"])
@@ -39,8 +40,8 @@ class Recipe:
     momentum      SGD's; weight_decay: of weights, not of biases and norms
     clip          longest gradient: a longer one is shortened to it; 0: never
     augment       see `data.augment.AUGMENTS`
-    precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in float32 all the
-                  same; "auto": where the machine calculates in it
+    precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in
+                  float32 all the same; "auto": where the machine calculates in it
     evaluate      epochs between two evaluations, where there are pictures for it
     seed          of the pictures' order and augmentation; the same seed gives the same run
     criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections
@@ -82,7 +83,8 @@ class Recipe:
         find_augment(self.augment)
 
 
-#: Five maps at strides 8 to 128, scales .07, .185, .3, .415 and .53: chosen by `data.coverage` on BCCD and aquarium.
+#: Five maps at strides 8 to 128, scales .07, .185, .3, .415 and .53: chosen by `data.coverage` on
+#: BCCD and aquarium.
 _SMALL: dict[str, Any] = dict(norm="batch", extras=(Extra(64, 128),) * 2, s_min=0.07, s_max=0.53)
 MODELS: dict[str, Config] = {
     "ssd300-vgg16": SSD_CONFIGS["paper-300"],
@@ -137,11 +139,12 @@ _OURS = Recipe(
     evaluate=10,
     inference={"nms_threshold": 0.5},
 )
-#: From single runs of seed 0 on BCCD's train -> val, most at 256 px for 36 epochs: batches of 8 instead of 16 gave
-#: AP .555 for .543, lr 8e-3 instead of 4e-3 .558, views without transposition .532 (at 16); weight decay .1, averaged
-#: weights and batches of 4 no more. 288 px for 28 epochs: .551, and .584 with NMS at .55 and the vote. On the 292
-#: pictures of trainval these took 188 s on two cores, so that they became 25, for three minutes. loc_weight 2 gave more
-#: at 256 px (.568), and less at 288 (.577 with the vote).
+#: From single runs of seed 0 on BCCD's train -> val, most at 256 px for 36 epochs: batches of 8
+#: instead of 16 gave AP .555 for .543, lr 8e-3 instead of 4e-3 .558, views without transposition
+#: .532 (at 16); weight decay .1, averaged weights and batches of 4 no more. 288 px for 28 epochs:
+#: .551, and .584 with NMS at .55 and the vote. On the 292 pictures of trainval these took 188 s on
+#: two cores, so that they became 25, for three minutes. loc_weight 2 gave more at 256 px (.568),
+#: and less at 288 (.577 with the vote).
 _CELLS = replace(
     _OURS,
     epochs=25,
@@ -152,19 +155,22 @@ _CELLS = replace(
     inference={"nms_threshold": 0.55, "vote": 0.65},
 )
 _SMEARS = replace(_OURS, epochs=28, size=288, weight_decay=0.05)
-#: Ten minutes on two cores are too few for strong augmentation: 24 epochs of "mirror" on aquarium's train came to loss
-#: 3.9 (val: AP .044, AP50 .127, still rising), 46 of "photos" at twice the rate on trainval to 4.8.
+#: Ten minutes on two cores are too few for strong augmentation: 24 epochs of "mirror" on aquarium's
+#: train came to loss 3.9 (val: AP .044, AP50 .127, still rising), 46 of "photos" at twice the rate
+#: on trainval to 4.8.
 _UPRIGHT = replace(_CELLS, epochs=36, size=320, lr=4e-3, augment="mirror")
 _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
 _GPU = replace(
     _OURS, epochs=150, size=512, lr=1e-3, augment="photos"
 )  # norm=group or pretrained=True; not tried yet
 NAMED = {
-    # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP on VOC07 test.
+    # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP
+    # on VOC07 test.
     "ssd300-voc": Named("ssd300-vgg16", _SSD),
     # Section 3.4: 160k + 40k + 40k, twice as many again: 25.1 AP.
     "ssd300-coco": Named("ssd300-vgg16", replace(_SSD, steps=480_000)),
-    # FL section 4.1. Departs from it: pictures become squares instead of 600 px on the shorter side.
+    # FL section 4.1. Departs from it: pictures become squares instead of 600 px on the shorter
+    # side.
     "retinanet-r50-coco-1x": Named(
         "retinanet-r50",
         Recipe(
@@ -187,10 +193,12 @@ NAMED = {
     "bccd-laptop": Named("ssd-tiny", _CELLS),
     "aquarium-laptop": Named("ssd-tiny", _UPRIGHT),
     "any-laptop": Named("ssd-tiny", _UPRIGHT),
-    # On BCCD's val, 12 epochs at 256 px: lr 2e-3 gave AP .476, 5e-3 .517, 8e-3 with all up to stride 4 frozen .498.
+    # On BCCD's val, 12 epochs at 256 px: lr 2e-3 gave AP .476, 5e-3 .517, 8e-3 with all up to
+    # stride 4 frozen .498.
     "bccd-laptop-ssd-lite0": Named("ssd-lite0", replace(_CELLS, epochs=9, size=256, lr=5e-3)),
     "any-laptop-ssd-lite0": Named("ssd-lite0", replace(_UPRIGHT, epochs=9, lr=5e-3)),
-    # On BCCD's val, 10 epochs at 288 px, batch norm, seed 0: lr 8e-3 gave AP .453 (AP50 .837), 4e-3 .484 (.863).
+    # On BCCD's val, 10 epochs at 288 px, batch norm, seed 0: lr 8e-3 gave AP .453 (AP50 .837), 4e-3
+    # .484 (.863).
     "bccd-laptop-retinanet-tiny": Named("retinanet-tiny", replace(_CELLS, epochs=12, lr=4e-3)),
     "smears-laptop-retinanet-tiny": Named("retinanet-tiny", replace(_CELLS, epochs=12, lr=4e-3)),
     "smears-gpu": Named("ssd-tiny", replace(_OURS, epochs=100)),
@@ -201,17 +209,19 @@ NAMED = {
 
 
 def find_recipe(data: str, budget: str, model: str | None = None) -> str:
-    """The name of our recipe for a data set at a budget, for this model if it has one of its own; "any-..." where
-    the data set has none."""
+    """The name of our recipe for a data set at a budget, for this model if it has one of its own;
+    "any-..." where the data set has none.
+    """
     names = [f"{where}-{budget}{which}" for which in (f"-{model}", "") for where in (data, "any")]
     return next(name for name in names if name in NAMED)
 
 
 def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:
-    """Config and recipe after "field=value", ..., fields of either; "criterion.gamma=0" sets one option.
+    """Config and recipe after "field=value", ..., fields of either; "criterion.gamma=0" sets one
+    option.
 
-    Values are written as in Python, words need no quotes. ValueError with the nearest name for an unknown one.
-    Default boxes made for one size bring the recipe to it, unless the size is set.
+    Values are written as in Python, words need no quotes. ValueError with the nearest name for an
+    unknown one. Default boxes made for one size bring the recipe to it, unless the size is set.
     """
     rules = (
         (ssd_criterion, ssd_detections)
@@ -275,7 +285,9 @@ def _value(text: str) -> Any:
 
 
 def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
-    """The detector for `num_classes` classes; default boxes that fit no size yet are laid out for `size`."""
+    """The detector for `num_classes` classes; default boxes that fit no size yet are laid out for
+    `size`.
+    """
     try:
         if isinstance(config, RetinaNetConfig):
             return RetinaNet(replace(config, num_classes=num_classes, image_size=size))

@@ -1,7 +1,7 @@
 """How the learning rate runs over a training, and the optimizers.
 
-The rate is a plain function of the step, so that nothing of it needs to be saved: a run that goes on after a
-stop asks for the step it is at.
+The rate is a plain function of the step, so that nothing of it needs to be saved: a run that goes
+on after a stop asks for the step it is at.
 """
 
 import math
@@ -17,8 +17,9 @@ START, END = 1 / 25, 1 / 250_000  # one-cycle begins and ends at these parts of 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     """The rate of step 0..steps - 1; `recipe.lr` is the highest.
 
-    one-cycle  half a cosine up from lr / 25 over the share `warmup` of the steps, then half a cosine down to
-               lr / 250,000 (arXiv:1708.07120, as torch's OneCycleLR, the momentum left alone)
+    one-cycle  half a cosine up from lr / 25 over the share `warmup` of the steps, then half a
+               cosine down to lr / 250,000 (arXiv:1708.07120, as torch's OneCycleLR, the momentum
+               left alone)
     cosine     lr (1 + cos(pi x)) / 2, x from 0 to 1 after the warm-up (arXiv:1608.03983)
     step       lr, a tenth of it after each share in `milestones`; constant   lr
     The warm-up of the last three rises linearly to lr over the share `warmup` of the steps.
@@ -43,8 +44,11 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW, fused into one operation a step. Biases and norm layers, whose parameters
-    have one dimension, do not decay, as in the authors' releases."""
+    """SGD with momentum or AdamW, fused into one operation a step.
+
+    Biases and norm layers, whose parameters have one dimension, do not decay, as in the authors'
+    releases.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},

@@ -1,9 +1,13 @@
-"""Your RetinaNet, from an empty file. Climb the ladder with it, one rung at a time, from this folder:
+"""Your RetinaNet, from an empty file.
 
-    python -c "import my_retinanet as r; from lesson_lib.course.checks.ladder import ladder; ladder(r, kind='retinanet')"
+Climb the ladder with it, one rung at a time, from this folder:
 
-Rules of the game: torch, torchvision.ops and what you have written in the lessons; lesson_lib.detectors and
-torchvision.models stay closed until you are through. The papers and your notebooks are open.
+    python -c "import my_retinanet as r; from lesson_lib.course.checks.ladder import ladder;
+    ladder(r, kind='retinanet')"
+
+Rules of the game: torch, torchvision.ops and what you have written in the lessons;
+lesson_lib.detectors and torchvision.models stay closed until you are through. The papers and your
+notebooks are open.
 """
 
 from torch import Tensor, nn
@@ -12,9 +16,9 @@ from torch import Tensor, nn
 class Detector(nn.Module):
     """RetinaNet (arXiv:1708.02002) for `num_classes` classes; there is no background class.
 
-    A network of your own that halves the picture to strides 8, 16 and 32 is backbone enough; 32 or 64 channels
-    are enough for the pyramid and the heads, and a norm layer in them helps from scratch. Red cells are about
-    25 px here: begin the anchors' sizes at 16 px, not at 32.
+    A network of your own that halves the picture to strides 8, 16 and 32 is backbone enough; 32 or
+    64 channels are enough for the pyramid and the heads, and a norm layer in them helps from
+    scratch. Red cells are about 25 px here: begin the anchors' sizes at 16 px, not at 32.
     """
 
     def __init__(self, num_classes: int, image_size: int):
@@ -33,17 +37,19 @@ class Detector(nn.Module):
         """{"cls", "box"}: sums over the batch, divided by max(1, its positives).
 
         outputs (cls_logits, box_deltas); a target is {"boxes" (G, 4) xyxy, "labels" (G,) 0..K-1}.
-        IoU >= .5 positive, < .4 background, between ignored; an object's best anchors are positive at any IoU
-        over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma 2; smooth L1, beta .11, of
-        offsets that no variance divides.
+        IoU >= .5 positive, < .4 background, between ignored; an object's best anchors are positive
+        at any IoU over 0, each for the object that it overlaps most. Focal loss, alpha .25, gamma
+        2; smooth L1, beta .11, of offsets that no variance divides.
         """
         raise NotImplementedError  # rung 2
 
     def detections(
         self, outputs, anchors: Tensor, size: tuple[int, int]
     ) -> list[dict[str, Tensor]]:
-        """One {"boxes" (N, 4) xyxy, "scores", "labels"} a picture, best first; size is (height, width).
+        """One {"boxes" (N, 4) xyxy, "scores", "labels"} a picture, best first; size is
+        (height, width).
 
-        Score over .05, the best 1000, boxes cut at the border, NMS at .5 class by class, at most 100.
+        Score over .05, the best 1000, boxes cut at the border, NMS at .5 class by class, at most
+        100.
         """
         raise NotImplementedError  # rung 3

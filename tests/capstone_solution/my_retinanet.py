@@ -1,4 +1,6 @@
-"""A solution of the capstone: RetinaNet with torch and torchvision.ops alone, on the other solution's backbone."""
+"""A solution of the capstone: RetinaNet with torch and torchvision.ops alone, on the other
+solution's backbone.
+"""
 
 import math
 

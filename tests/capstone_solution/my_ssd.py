@@ -1,4 +1,7 @@
-"""A solution of the capstone: SSD with torch and torchvision.ops alone. It proves that the ladder can be climbed."""
+"""A solution of the capstone: SSD with torch and torchvision.ops alone.
+
+It proves that the ladder can be climbed.
+"""
 
 import math
 

@@ -1,10 +1,13 @@
-"""Exercises that check themselves: `check("01.decode", my_decode)` prints one line and never raises.
+"""Exercises that check themselves: `check("01.decode", my_decode)` prints one line and never
+raises.
 
     ○ not attempted yet       the stub is still a stub
     ✓ ...                     every case agrees
-    ✗ case, expected, got     the first case that does not; `hint("01.decode")` then gives the next of three hints
+    ✗ case, expected, got     the first case that does not; `hint("01.decode")` then gives the next
+                              of three hints
 
-The cases of lesson NN stand in lesson_lib/course/checks/lessonNN.py, in a dict EXERCISES: name -> Exercise.
+The cases of lesson NN stand in lesson_lib/course/checks/lessonNN.py, in a dict EXERCISES: name ->
+Exercise.
 """
 
 import copy
@@ -29,7 +32,9 @@ TODO, DONE, WRONG = "○", "✓", "✗"
 
 @dataclass(frozen=True)
 class Case:
-    """One call: `args` for the learner's function, what it must return, and a name that says what is tried."""
+    """One call: `args` for the learner's function, what it must return, and a name that says what
+    is tried.
+    """
 
     why: str
     args: tuple
@@ -40,13 +45,17 @@ class Case:
 class Exercise:
     """What is right for one exercise.
 
-    cases      tried in this order, the plainest first; for an answer that is a value, one case without args
+    cases      tried in this order, the plainest first; for an answer that is a value, one case
+               without args
     praise     the sentence after ✓: what has now been shown
     tolerance  absolute and relative, for numbers and tensors
-    fresh      draws one more case at each attempt, so that no answer can be written for the fixed ones alone
-    refused    functions of this library and of torchvision that would be the answer, by name: a call is told
+    fresh      draws one more case at each attempt, so that no answer can be written for the fixed
+               ones alone
+    refused    functions of this library and of torchvision that would be the answer, by name: a
+               call is told
     hints      three steps, from "where to look" to "what to do", none of which is the line itself
-    serves     the name under which a function that passed is kept and drives later lessons, see `course.mine`
+    serves     the name under which a function that passed is kept and drives later lessons, see
+               `course.mine`
     """
 
     cases: Sequence[Case]
@@ -63,9 +72,11 @@ _GIVEN: dict[str, int] = {}
 
 
 def check(name: str, answer: Any) -> None:
-    """Try a learner's function (or value) on every case of exercise `name`; print the verdict in one line.
+    """Try a learner's function (or value) on every case of exercise `name`; print the verdict in
+    one line.
 
-    What passes counts as solved (`course.progress`), and a function that later lessons use is kept (`course.mine`).
+    What passes counts as solved (`course.progress`), and a function that later lessons use is kept
+    (`course.mine`).
     """
     line = verdict(name, answer)
     print(line)
@@ -107,8 +118,8 @@ def verdict(name: str, answer: Any) -> str:
             got = _call(answer, case)
         if borrowed:
             return (
-                f"{WRONG} {name}: your function calls {borrowed[0]}, which is the answer itself. Write it out; from the "
-                "next lesson on you may call it."
+                f"{WRONG} {name}: your function calls {borrowed[0]}, which is the answer itself. "
+                "Write it out; from the next lesson on you may call it."
             )
         if _untouched(got):
             return f"{TODO} not attempted yet: {name}"
@@ -122,7 +133,9 @@ def verdict(name: str, answer: Any) -> str:
 
 @contextmanager
 def _watched(refused: Sequence[str]) -> Iterator[list[str]]:
-    """Collects calls of functions with these names that are defined in this library or in torchvision."""
+    """Collects calls of functions with these names that are defined in this library or in
+    torchvision.
+    """
     found: list[str] = []
     if not refused:
         yield found
@@ -222,7 +235,10 @@ def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
     if got.shape != expected.shape:
         return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
     if expected.dtype == torch.bool and got.dtype != torch.bool:
-        return f"expected True or False in each place (dtype bool), got dtype {str(got.dtype).removeprefix('torch.')}"
+        return (
+            "expected True or False in each place (dtype bool), got dtype "
+            f"{str(got.dtype).removeprefix('torch.')}"
+        )
     wrong = ~torch.isclose(
         got.detach().double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True
     )

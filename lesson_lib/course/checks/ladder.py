@@ -1,14 +1,19 @@
-"""The ladder: five checks that a detector of one's own climbs, each dearer and more telling than the one before.
+"""The ladder: five checks that a detector of one's own climbs, each dearer and more telling than
+the one before.
 
-    ladder(MySSD, "ssd")                a class, called as MySSD(3, 128): number of classes, size of the picture
+    ladder(MySSD, "ssd")                a class, called as MySSD(3, 128): number of classes, size of
+                                        the picture
     ladder(my_ssd, "ssd")               a module, my_ssd.py, that holds such a class called Detector
     ladder(model, "retinanet")          a model; it is copied, and stays as it is
 
 Such a detector is an nn.Module and has, as the library's SSD and RetinaNet have,
-    model(images)                       (B, 3, H, W), float in 0..1 -> cls_logits (B, A, C), box_deltas (B, A, 4)
+    model(images)                       (B, 3, H, W), float in 0..1 -> cls_logits (B, A, C),
+                                        box_deltas (B, A, 4)
     model.anchors(image_size, device)   (A, 4) xyxy pixels, in the order of the rows
-    model.criterion(outputs, anchors, targets)   {"cls", "box"}, two scalars; a target is {"boxes", "labels"}
-    model.detections(outputs, anchors, size)     one dict {"boxes", "scores", "labels"} for each picture
+    model.criterion(outputs, anchors, targets)   {"cls", "box"}, two scalars; a target is {"boxes",
+                                                 "labels"}
+    model.detections(outputs, anchors, size)     one dict {"boxes", "scores", "labels"} for each
+                                                 picture
 C is K + 1 for "ssd", the background first, and K for "retinanet".
 """
 
@@ -55,8 +60,8 @@ def shapes(model: nn.Module, kind: str) -> str:
             )
     if not (anchors[:, 2:] > anchors[:, :2]).all() or anchors.max() < SIZE / 2:
         raise Fall(
-            f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values from "
-            f"{anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}."
+            f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values "
+            f"from {anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}."
         )
     middle, sides = (
         (anchors[:, :2] + anchors[:, 2:]) / 2,
@@ -74,14 +79,18 @@ def shapes(model: nn.Module, kind: str) -> str:
         )
         if (seen - spot).norm() > SIZE / 4:
             raise Fall(
-                f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture around "
-                f"{seen.long().tolist()}: the rows must stand in the anchors' order."
+                f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture "
+                f"around {seen.long().tolist()}: the rows must stand in the anchors' order."
             )
     if kind == "retinanet" and not 0.003 < cls.sigmoid().mean() < 0.03:
         raise Fall(
-            f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks the prior."
+            f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks "
+            "the prior."
         )
-    return f"{count:,} anchors, {outputs} + 4 numbers each; every row reads the picture where its anchor stands"
+    return (
+        f"{count:,} anchors, {outputs} + 4 numbers each; every row reads the picture where its "
+        "anchor stands"
+    )
 
 
 def known_batch(model: nn.Module, kind: str) -> str:
@@ -135,7 +144,8 @@ def fit(model: nn.Module, pictures: Smears | list, recipe: Recipe, share: float)
     words = f"loss {losses[0]:.2f} to {sum(tenth) / len(tenth):.2f} in {len(losses)} steps"
     if not sum(tenth) / len(tenth) < share * losses[0]:
         raise Fall(
-            f"{words}; does the gradient reach every part, and does every row learn what its anchor must?"
+            f"{words}; does the gradient reach every part, and does every row learn what its "
+            "anchor must?"
         )
     return words
 
@@ -150,7 +160,8 @@ def gate(
     ]
     if found < least:
         raise Fall(
-            f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's channel, NMS."
+            f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's "
+            "channel, NMS."
         )
     return f"AP50 {found:.2f}, {least:.2f} asked"
 
@@ -163,7 +174,9 @@ def given(value: Any) -> Any:
 
 
 def place(error: Exception) -> str:
-    """The innermost line of the learner's own code, or nothing: where torch or this package gave up helps nobody."""
+    """The innermost line of the learner's own code, or nothing: where torch or this package gave up
+    helps nobody.
+    """
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -183,7 +196,9 @@ RUNGS = {
 
 
 def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
-    """Climb as far as the detector gets, at most to the rung `until`: prints a line for each, and never raises."""
+    """Climb as far as the detector gets, at most to the rung `until`: prints a line for each, and
+    never raises.
+    """
     if kind not in ORACLES or until not in RUNGS:
         print(f"{WRONG} choose kind from {', '.join(ORACLES)}; until from {', '.join(RUNGS)}.")
         return

@@ -1,5 +1,8 @@
-"""Self-test of lesson 0. A wrong answer is told what to look at and never the right value: there is nothing but the
-value to find."""
+"""Self-test of lesson 0.
+
+A wrong answer is told what to look at and never the right value: there is nothing but the value to
+find.
+"""
 
 from typing import Any
 
@@ -8,7 +11,8 @@ from lesson_lib.course.review import Question
 
 
 class Secret:
-    """Equal to the right values, letters in either case, numbers within `tolerance`; as words, what to look at.
+    """Equal to the right values, letters in either case, numbers within `tolerance`; as words, what
+    to look at.
 
     form    what an answer looks like, said when it does not
     parts   (value, advice) for each place of the answer; one pair for an answer that is one value

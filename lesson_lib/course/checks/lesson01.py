@@ -1,5 +1,8 @@
-"""Cases for lesson 1: formats, overlap, slips, offsets. The expected values are worked out here by hand or in
-plain Python numbers, never by the function that the learner writes."""
+"""Cases for lesson 1: formats, overlap, slips, offsets.
+
+The expected values are worked out here by hand or in plain Python numbers, never by the function
+that the learner writes.
+"""
 
 import math
 import random

@@ -1,5 +1,8 @@
-"""Cases for lesson 2: how many boxes, how large, of what shape, where. Published numbers are typed in from the
-papers and the released code, the rest is worked out in plain Python, never by a function asked for."""
+"""Cases for lesson 2: how many boxes, how large, of what shape, where.
+
+Published numbers are typed in from the papers and the released code, the rest is worked out in
+plain Python, never by a function asked for.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -18,13 +21,17 @@ ZOOM, WANTED = 0.7, 0.9
 
 @cache
 def _held_out() -> list:
-    """Smears that the lesson does not show, of 300 px, with every box ZOOM times as large about its corner."""
+    """Smears that the lesson does not show, of 300 px, with every box ZOOM times as large about its
+    corner.
+    """
     smears = list(Smears("val", count=24, size=300))
     return [replace(smear, boxes=smear.boxes * ZOOM) for smear in smears]
 
 
 class Covering:
-    """Equal to seven scales whose 8732 boxes cover WANTED of the cells of every class in smears of ZOOM."""
+    """Equal to seven scales whose 8732 boxes cover WANTED of the cells of every class in smears of
+    ZOOM.
+    """
 
     def __init__(self) -> None:
         self.found = "seven numbers between 0 and 2, each larger than the one before"
@@ -61,7 +68,9 @@ def _map(
     following: float,
     ratios: tuple[float, ...],
 ) -> Case:
-    """One map's boxes by loops: row, column, then square, extra square, each ratio and its inverse."""
+    """One map's boxes by loops: row, column, then square, extra square,
+    each ratio and its inverse.
+    """
     (rows, columns), (height, width) = grid, picture
     extra = (scale * following) ** 0.5
     shapes = [(scale, scale), (extra, extra)]

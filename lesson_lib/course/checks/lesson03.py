@@ -1,5 +1,8 @@
-"""Cases for lesson 3: labels by threshold, the smallest object, best pairs first, SSD's whole rule. Small enough
-to work out by hand; what is expected was written down from the overlaps, not by any matching code."""
+"""Cases for lesson 3: labels by threshold, the smallest object, best pairs first, SSD's whole rule.
+
+Small enough to work out by hand; what is expected was written down from the overlaps, not by any
+matching code.
+"""
 
 import torch
 
@@ -121,7 +124,8 @@ EXERCISES = {
                 0.5,
                 [0, 0, 1, -1],
             ),
-            # With anchor 0 the first has 8/10, the second 2/10.2; the second's next is anchor 1: .4/12
+            # With anchor 0 the first has 8/10, the second 2/10.2; the second's next is anchor 1:
+            # .4/12
             _matched(
                 "two objects want anchor 0: the weaker one takes its next",
                 [[0, 0, 10, 8], [0, 0, 12, 2]],
@@ -134,7 +138,8 @@ EXERCISES = {
                 0.5,
                 [1, 0, -1, -1],
             ),
-            # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are their best ones
+            # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are
+            # their best ones
             _matched(
                 (
                     "an anchor over the threshold for two objects goes to the one that overlaps "
@@ -144,7 +149,8 @@ EXERCISES = {
                 0.3,
                 [0, 0, 1, -1],
             ),
-            # Anchor 1 has 80/200 with the first object, over the threshold, and 20/100 with the second, whose best it is
+            # Anchor 1 has 80/200 with the first object, over the threshold, and 20/100 with the
+            # second, whose best it is
             _matched(
                 (
                     "an anchor that is one object's best and over the threshold for another stays"

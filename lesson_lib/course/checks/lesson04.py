@@ -1,5 +1,8 @@
-"""Cases for lesson 4: weights, slopes, gamma, the first loss, a whole classification loss. The expected values
-are plain Python numbers; slopes are finite differences, gamma is found by halving an interval."""
+"""Cases for lesson 4: weights, slopes, gamma, the first loss, a whole classification loss.
+
+The expected values are plain Python numbers; slopes are finite differences, gamma is found by
+halving an interval.
+"""
 
 import math
 import random
@@ -13,7 +16,9 @@ from lesson_lib.course.review import Question
 
 
 def slope_of(loss: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
-    """The function that gives the gradient of loss(logits, ...), a scalar, with respect to the logits."""
+    """The function that gives the gradient of loss(logits, ...), a scalar, with respect to the
+    logits.
+    """
 
     def slope(logits: Tensor, *rest):
         logits = logits.clone().requires_grad_()

@@ -1,5 +1,7 @@
-"""Cases for lesson 5: the loss of background, ranks, the ratio that a loss implies, mining. The expected values are
-worked out with plain Python's sorting and numbers."""
+"""Cases for lesson 5: the loss of background, ranks, the ratio that a loss implies, mining.
+
+The expected values are worked out with plain Python's sorting and numbers.
+"""
 
 import math
 import random

@@ -1,5 +1,8 @@
-"""Cases for lesson 6: suppression, true or false, counting, average precision. The expected values are lists of
-plain Python numbers, worked out here without the package's functions or by hand."""
+"""Cases for lesson 6: suppression, true or false, counting, average precision.
+
+The expected values are lists of plain Python numbers, worked out here without the package's
+functions or by hand.
+"""
 
 import random
 
@@ -79,7 +82,9 @@ def _judged(
 
 
 def _ap(scores: list[float], true: list[bool], objects: int) -> float:
-    """For each object found, in order: the best precision at that recall or beyond; their sum over the objects."""
+    """For each object found, in order: the best precision at that recall or beyond; their sum over
+    the objects.
+    """
     ranked = [hit for _, hit in sorted(zip(scores, true), key=lambda pair: -pair[0])]
     precision = [sum(ranked[:n]) / n for n in range(1, len(ranked) + 1)]
     return sum(max(precision[i:]) for i, hit in enumerate(ranked) if hit) / objects

@@ -1,5 +1,8 @@
-"""Cases for lesson 7: receptive fields, L2Norm, the top-down path. The expected values are counted or added up
-here in plain Python, with pixels as sets and maps as lists."""
+"""Cases for lesson 7: receptive fields, L2Norm, the top-down path.
+
+The expected values are counted or added up here in plain Python, with pixels as sets and maps as
+lists.
+"""
 
 import math
 import random
@@ -13,7 +16,9 @@ Map = list[list[list[float]]]  # [channel][row][column]
 
 
 def _seen(layers: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """(field, stride) by following one cell, and its neighbour, back to all the pixels that reach them."""
+    """(field, stride) by following one cell, and its neighbour, back to all the pixels that reach
+    them.
+    """
     ends = []
     for cell in (0, 1):
         reached = {cell}
@@ -79,7 +84,9 @@ def _random_map(channels: int, rows: int, columns: int, seed: int) -> Map:
 
 
 def _merged(maps: list[Map], weights: list[list[list[float]]]) -> list[Map]:
-    """From the coarsest map down: weights[l][d][c] mixes channels, the map above is copied into the cells it covers."""
+    """From the coarsest map down: weights[l][d][c] mixes channels, the map above is copied into the
+    cells it covers.
+    """
     above, result = None, []
     for x, mix in zip(reversed(maps), reversed(weights)):
         rows, columns = len(x[0]), len(x[0][0])

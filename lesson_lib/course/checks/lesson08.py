@@ -1,5 +1,7 @@
-"""Cases for lesson 8: a row's place, flattening a head, scores without the background, SSD's loss. The expected
-values come from plain Python numbers and loops, never from the library."""
+"""Cases for lesson 8: a row's place, flattening a head, scores without the background, SSD's loss.
+
+The expected values come from plain Python numbers and loops, never from the library.
+"""
 
 import math
 import random
@@ -64,7 +66,9 @@ def _probabilities(why: str, *boxes: list[float], shift: float = 0.0) -> Case:
 def ssd_loss_by_loops(
     logits: list, deltas: list, labels: list, targets: list, positive: list
 ) -> tuple[float, float]:
-    """SSD's two losses, one default box after the other; nested lists [picture][box] of plain numbers."""
+    """SSD's two losses, one default box after the other; nested lists [picture][box] of plain
+    numbers.
+    """
     cls = box = matched = 0.0
     for z, d, k, t, is_positive in zip(logits, deltas, labels, targets, positive):
         background = []
@@ -84,7 +88,9 @@ def ssd_loss_by_loops(
 def _batch(
     why: str, positive: list[list[bool]], seed: int = 0, spread: float = 1.0, unmatched: float = 0.0
 ) -> Case:
-    """A random batch with K = 3; `unmatched` stands in the box targets of boxes without an object."""
+    """A random batch with K = 3; `unmatched` stands in the box targets of boxes without an
+    object.
+    """
     rng = random.Random(seed)
     shape = [(found, rng.randrange(3)) for row in positive for found in row]
     size = len(positive[0])

@@ -1,5 +1,7 @@
-"""Cases for lesson 9: the first loss, parameters of the shared heads, RetinaNet's loss. The expected values come from
-plain Python numbers and loops, never from the library."""
+"""Cases for lesson 9: the first loss, parameters of the shared heads, RetinaNet's loss.
+
+The expected values come from plain Python numbers and loops, never from the library.
+"""
 
 import math
 import random
@@ -28,7 +30,9 @@ NO_AT_1_PERCENT, NO_AT_10_PERCENT = 0.01005033585, 0.10536051566  # -log(.99), -
 def retinanet_loss_by_loops(
     logits: list, deltas: list, labels: list, targets: list, state: list
 ) -> tuple[float, float]:
-    """RetinaNet's two losses, one anchor and class after the other; nested lists [picture][anchor]."""
+    """RetinaNet's two losses, one anchor and class after the other;
+    nested lists [picture][anchor].
+    """
     cls = box = matched = 0.0
     for z, d, k, t, states in zip(logits, deltas, labels, targets, state):
         for i, anchor in enumerate(states):

@@ -1,6 +1,8 @@
-"""Cases for lesson 11: the first loss, another batch, a loss shared by processes, predictions gathered in order.
+"""Cases for lesson 11: the first loss, another batch, a loss shared by processes, predictions
+gathered in order.
 
-Expected values are worked out here in plain Python numbers."""
+Expected values are worked out here in plain Python numbers.
+"""
 
 import math
 

@@ -1,6 +1,8 @@
-"""Cases for lesson 12: what a difference between runs is worth, orders that agree, the museum, boxes that follow.
+"""Cases for lesson 12: what a difference between runs is worth, orders that agree, the museum,
+boxes that follow.
 
-Expected values are worked out in plain Python; the diagnoses are checked by `museum.is_right`."""
+Expected values are worked out in plain Python; the diagnoses are checked by `museum.is_right`.
+"""
 
 import math
 import statistics
@@ -24,7 +26,8 @@ def _agreement(why: str, paper: list[float], here: list[float]) -> Case:
     return Case(why, (paper, here), len([1 for a, b in ordered if a[1] < b[1]]) / len(ordered))
 
 
-# ---- augmentations, right and wrong: image (3, H, W) uint8, boxes (N, 4) xyxy -> both, changed -----------
+# ---- augmentations, right and wrong: image (3, H, W) uint8, boxes (N, 4) xyxy -> both, changed
+# -----------
 
 
 def _nothing(image: Tensor, boxes: Tensor) -> Pair:
