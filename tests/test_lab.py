@@ -355,7 +355,8 @@ def test_the_makefile_and_ci_call_the_same_commands():
     root = Path(lab.__file__).parent
     assert "python3 lab.py $(ARGS)" in (root / "Makefile").read_text()
     assert "python3 lab.py test" in (root / "Makefile").read_text()
-    assert (root / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
+    script = (root / ".ci" / "run").read_text()
+    assert "\nmake test\n" in script and 'make test ARGS="--machine default --lessons"\n' in script
     assert os.access(root / ".ci" / "run", os.X_OK) and shutil.which("bash")
 
 

@@ -3,8 +3,8 @@ them to authors.
 
     (no tag)   exact: numbers to one unit of their last printed digit, SVG coordinates to 0.6
                unit, pictures by their share of differing pixels, everything else to the letter
-    trained    depends on a training: the same kinds of outputs in the same number; values are
-               never compared
+    trained    depends on a training: the same kinds of outputs in the same number, and the same
+               check marks; values are never compared
     varies     depends on the time or the machine: the same as trained
 
 A number is what a reader takes for one: digits with or without a sign, thousands separators, a
@@ -92,7 +92,9 @@ def differences(
             f"stored: {', '.join(old_kinds) or 'nothing'}; now: {', '.join(new_kinds) or 'nothing'}"
         ]
     if not values:
-        return []
+        old_marks, new_marks = (check_marks(texts) for texts in (old_texts, new_texts))
+        told = f"stored check marks: {old_marks}; now: {new_marks}"
+        return [told] if old_marks != new_marks else []
     found = [
         markup_difference(old, new)
         if kind in ("image/svg+xml", "text/html")
@@ -129,6 +131,11 @@ def split(outputs: list[NotebookNode]) -> tuple[list[tuple[str, str]], list[str]
                 pictures += EMBEDDED.findall(str(value))
                 texts.append((kind, sanitise(str(value))))
     return texts, pictures
+
+
+def check_marks(texts: list[tuple[str, str]]) -> str:
+    """What a cell's checks say, passed, failed or not attempted: no training may change that."""
+    return "".join(re.findall("[\u2713\u2717\u25cb]", "".join(text for _, text in texts)))
 
 
 def text_difference(old: str, new: str) -> str:
