@@ -1,4 +1,4 @@
-"""From each form of annotations into each other: what both can hold comes back, the rest is counted."""
+"""From each form of annotations into each other: what both hold comes back, the rest is counted."""
 
 import json
 import os
@@ -47,13 +47,13 @@ def voc(tmp_path) -> str:
     root = voc_folder(tmp_path / "voc")
     voc_picture(
         root,
-        "d.e-1",
+        "d e.1",
         "".join(voc_object("ant", box) for box in [(1.25, 1, 2000.5, 3), (7.75, 2.5, 9, 11)]),
         2001,
         11,
         ending=".jpg",
     )
-    voc_split(root, "train", "a", "d.e-1")
+    voc_split(root, "train", "a", "d e.1")
     return f"voc:{root}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_data import picture
 
+from lesson_lib.data.annotated import require_objects
 from lesson_lib.data.catalog import open_dataset
 from lesson_lib.data.inspect import inspect_dataset
 from lesson_lib.data.yolo import YoloFolder, read_labels, yolo_splits, yolo_to_coco
@@ -42,7 +43,6 @@ def told(data: YoloFolder) -> list[tuple[str, str]]:
         (b"\xef\xbb\xbf" + LINE.encode(), [[8, 3, 12, 7]]),
         (LINE.encode("utf-16"), [[8, 3, 12, 7]]),
         ("", []),
-        (None, []),
     ],
 )
 def test_lines_that_are_read(tmp_path, text, boxes):
@@ -112,6 +112,24 @@ def test_label_files_that_are_missing_are_counted_and_files_that_are_no_text_tol
     assert len(report.remarks["picture without a label file"]) == 2
     assert report.counts == {"all": {"dog": 1}}
     assert report.problems.keys() == {"annotation unreadable", "labels of no picture"}
+
+
+def test_a_set_without_any_label_file_is_told_where_they_should_be(tmp_path):
+    data = one(tmp_path, None)
+    assert told(data) == [
+        (
+            "no label files",
+            "labels/a.txt: is missing, and no other picture of all has a label file; put them there.",
+        )
+    ]
+    with pytest.raises(ValueError, match="has no objects, .* labels/a.txt: is missing"):
+        require_objects(data, "yolo:x all")
+
+
+def test_names_in_another_encoding(tmp_path):
+    one(tmp_path, LINE)
+    (tmp_path / "data.yaml").write_bytes("names: [\u732b, \u72d7]".encode("gb18030"))
+    assert YoloFolder(tmp_path).classes == ("\u732b", "\u72d7")
 
 
 def test_key_points_follow_their_box(tmp_path):

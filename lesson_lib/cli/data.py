@@ -99,7 +99,7 @@ def convert_data(options: argparse.Namespace) -> int:
         if count:
             print(f"not carried over: {count} {sentence}")
     kinds = Counter(problem.kind for data in splits.values() for problem in data.problems)
-    kinds += Counter(note.kind for data in splits.values() for note in getattr(data, "remarks", ()))
+    kinds += Counter(note.kind for data in splits.values() for note in data.remarks)
     if kinds:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         print(f"seen while reading: {counts}; `data check {options.what}` names them")

@@ -199,7 +199,8 @@ def require_objects(samples: Sequence[Sample], what: str) -> None:
     if isinstance(samples, Annotated) and not any(
         (~target["crowd"]).any() for target in samples.targets()
     ):
-        found = next((f": {p}" for p in samples.problems if p.objects), ".")
+        costly = [problem for problem in samples.problems if problem.objects] or samples.problems
+        found = f": {costly[0]}" if costly else "."
         raise ValueError(f"{what} has no objects, nothing to learn or to measure{found}")
 
 

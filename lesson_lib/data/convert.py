@@ -15,9 +15,10 @@ import yaml
 
 from lesson_lib.data.annotated import Annotated, Entry
 from lesson_lib.data.pictures import picture_size
+from lesson_lib.data.splits import OTHER_NAMES
 from lesson_lib.files import write_whole
 
-SPLITS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+SPLITS = {other: split for split, others in OTHER_NAMES.items() for other in others}
 THINNEST = 1.0  # px: VOC counts whole pixels, and a box of one has equal corners, which is no box
 
 

@@ -1,5 +1,6 @@
 """Reader for YOLO's text form: a label file for each picture, a line for each object."""
 
+import codecs
 import json
 import os
 import re
@@ -11,16 +12,16 @@ from pathlib import Path
 from PIL import Image
 
 from lesson_lib.data.annotated import Annotated, Problem, Thing
-from lesson_lib.data.pictures import picture_size
+from lesson_lib.data.pictures import is_picture, picture_size
 from lesson_lib.data.splits import NoSplit
+from lesson_lib.data.text import decode
 from lesson_lib.data.yolo_layout import (
     YoloLayout,
     find_layout,
-    is_picture,
     label_file,
-    read_text,
 )
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 MANY = 10_000  # classes, where nothing says how many there are
 FARTHEST = 2.0  # a share of the picture's side beyond this is taken for pixels
 Row = tuple[int, tuple[float, float, float, float]]  # class number; x1, y1, x2, y2 as shares
@@ -52,6 +53,11 @@ class YoloFolder(Annotated):
         super().__init__(names, classes)
         for name, file in pictures:
             self._add_picture(name, file, names)
+        if len(self.remarks) == len(pictures) > 0:
+            what = f"and no other picture of {split} has a label file; put them there."
+            self.problems.append(
+                Problem(self.remarks[0].file, "no label files", f"is missing, {what}")
+            )
         self._look_for_strays(pictures)
         self.require_pictures(f"{place}, split {split!r},")
 
@@ -104,7 +110,7 @@ class YoloFolder(Annotated):
         """Label files below labels/ whose picture is nowhere beside the others."""
         for folder in sorted({file.parent for _, file in pictures}):
             labels = label_file(folder / "x.jpg").parent
-            if labels == folder or not labels.is_dir():
+            if labels == folder or not (os.path.isdir(labels) and os.path.isdir(folder)):
                 continue
             stems = {file.stem for file in folder.iterdir()}
             for file in sorted(labels.glob("*.txt")):
@@ -128,7 +134,7 @@ def read_labels(
     """
     rows: list[Row] = []
     faults: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(file).splitlines(), 1):
+    for number, line in enumerate(_text(file).splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -137,6 +143,12 @@ def read_labels(
         except LabelError as error:
             faults.append((error.kind, f"line {number} {error}"))
     return rows, faults
+
+
+def _text(file: Path) -> str:
+    """UTF-8, or what a byte order mark says; ValueError for what is no text: it is not guessed at."""
+    data = file.read_bytes()
+    return decode(data) if data.startswith(UTF_16) else data.decode("utf-8-sig")
 
 
 class LabelError(ValueError):

@@ -16,16 +16,13 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from lesson_lib.data.pictures import ENDINGS
+from lesson_lib.data.pictures import is_picture
+from lesson_lib.data.splits import OTHER_NAMES
+from lesson_lib.data.text import read_text
 
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+SPLITS = {split: (split, *OTHER_NAMES[split]) for split in ("train", "val", "test")}
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "names.txt")
 PICTURE_FOLDERS = ("images", "jpegimages")  # their sibling `labels` holds the labels
-IMAGE_ENDINGS = frozenset(ending.lower() for ending in ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -91,16 +88,6 @@ def label_file(picture: Path) -> Path:
     return next((file for file in places if os.path.isfile(file)), places[0])
 
 
-def read_text(file: Path) -> str:
-    """A text in UTF-8, or in UTF-16 with its mark; raises ValueError, a sentence, for any other."""
-    data = file.read_bytes()
-    marked = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return data.decode("utf-16" if marked else "utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{file} is no text in UTF-8; save it as UTF-8.") from error
-
-
 def locate(text: str, bases: Iterable[Path]) -> Path | None:
     """A path that somebody wrote on another machine, found on this one; None: it is not here.
 
@@ -119,11 +106,6 @@ def locate(text: str, bases: Iterable[Path]) -> Path | None:
         if k == 0 or tail.name.lower() not in PICTURE_FOLDERS or len(tail.parts) > 1:
             places += [base / tail for base in bases]
     return next((place for place in places if os.path.exists(place)), None)
-
-
-def is_picture(file: Path) -> bool:
-    """By its name: a picture's ending in any case, and no file `._x` that macOS leaves."""
-    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
 
 
 def _find_config(folder: Path) -> Path | None:
