@@ -116,12 +116,8 @@ def test_label_files_that_are_missing_are_counted_and_files_that_are_no_text_tol
 
 def test_a_set_without_any_label_file_is_told_where_they_should_be(tmp_path):
     data = one(tmp_path, None)
-    assert told(data) == [
-        (
-            "no label files",
-            "labels/a.txt: is missing, and no other picture of all has a label file; put them there.",
-        )
-    ]
+    words = "is missing, and no other picture of all has a label file; put them there."
+    assert told(data) == [("no label files", f"labels/a.txt: {words}")]
     with pytest.raises(ValueError, match="has no objects, .* labels/a.txt: is missing"):
         require_objects(data, "yolo:x all")
 

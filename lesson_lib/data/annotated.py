@@ -55,7 +55,8 @@ class Problem:
     objects: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.detail}"
+        file = self.file if len(self.file) <= 200 else f"{self.file[:197]}..."
+        return f"{file}: {self.detail}"
 
 
 class Thing(NamedTuple):

@@ -146,7 +146,7 @@ def read_labels(
 
 
 def _text(file: Path) -> str:
-    """UTF-8, or what a byte order mark says; ValueError for what is no text: it is not guessed at."""
+    """UTF-8, or what a byte order mark says; ValueError for what is no text: no guessing."""
     data = file.read_bytes()
     return decode(data) if data.startswith(UTF_16) else data.decode("utf-8-sig")
 
