@@ -1,69 +1,139 @@
-"""`evaluate`: AP and the rest of a run, and what went wrong."""
+"""`evaluate`: AP and the rest of a run, what went wrong, and the score threshold to predict with."""
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from lesson_lib.breakdown import class_table, counting_table, error_costs, error_counts, judge
+import numpy as np
+
+from lesson_lib.breakdown import (
+    best_threshold,
+    class_table,
+    confusion_matrix,
+    counting_table,
+    error_costs,
+    error_counts,
+    judge,
+)
+from lesson_lib.cli.confusion import confusion_svg, confusion_text
 from lesson_lib.data import catalog
 from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.files import write_whole
 from lesson_lib.training import runs
 from lesson_lib.training.distributed import processes, rank_and_world
 from lesson_lib.training.loop import ground_truth, predict
 
+IOU = 0.5  # of counting and confusing
+
 
 def add_evaluate(commands) -> None:
-    """evaluate RUN|NAME --data DATA [--split test] [--json]"""
+    """evaluate RUN|NAME --data DATA [--split test] [--json] [--confusion FILE] [--choose-threshold]"""
     command = commands.add_parser("evaluate", help="AP and the rest of a run, and what went wrong")
     command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument("--data", help="default: what it was trained on")
-    command.add_argument("--split", default="test")
+    command.add_argument("--split", help="default: test; with --choose-threshold val")
     command.add_argument("--json", action="store_true", help="one line with everything")
+    command.add_argument("--checkpoint", choices=("best", "last"), help="default: best, if any")
+    command.add_argument(
+        "--score",
+        type=float,
+        help="of what is counted, not of AP; default: what was chosen on val, else .5",
+    )
+    command.add_argument(
+        "--confusion", type=Path, metavar="FILE.svg", help="write the confusion matrix as a picture"
+    )
+    command.add_argument(
+        "--choose-threshold",
+        action="store_true",
+        help="keep the score of highest F1 with the run, for predict; never on the test split",
+    )
     command.set_defaults(run=run_evaluation)
 
 
 def run_evaluation(options: argparse.Namespace) -> int:
-    with processes() as device:
-        model, recipe, about = runs.load(options.folder, device)
-        data, classes = options.data or about["data"], about["classes"]
-        samples = catalog.open_dataset(data, options.split)
-        if list(samples.classes) != classes:
-            raise ValueError(
-                f"The run knows classes {', '.join(classes)}, {data} has {', '.join(samples.classes)}: "
-                "evaluate it on pictures with its own classes."
-            )
-        predictions, targets = (
-            predict(model, samples, recipe.size, **recipe.inference),
-            ground_truth(samples),
+    split = options.split or ("val" if options.choose_threshold else "test")
+    if options.choose_threshold and split == "test":
+        raise ValueError(
+            "--choose-threshold is for --split val: on the test split it would flatter the run."
         )
+    with processes() as device:
+        model, recipe, about = runs.load(options.folder, device, options.checkpoint)
+        data, classes = options.data or about["data"], about["classes"]
+        samples = catalog.open_for_classes(data, split, classes)
+        predictions = predict(model, samples, recipe.size, **recipe.inference)
+        targets = ground_truth(samples)
         if rank_and_world()[0] > 0:
             return 0
-    figures, judged = coco_evaluate(predictions, targets, len(classes)), judge(predictions, targets)
-    means = {key: value for key, value in figures.items() if isinstance(value, float)}
-    rows, counts = class_table(figures, classes), counting_table(predictions, targets, classes)
-    cost = error_costs(judged, len(classes))
+    figures = coco_evaluate(predictions, targets, len(classes))
+    if options.choose_threshold:
+        return _choose(options.folder, about, best_threshold(figures, targets), split)
+    score = about.get("threshold", 0.5) if options.score is None else options.score
+    report = describe(figures, predictions, targets, classes, score)
+    if options.confusion:
+        title = f"{data} {split}, scores over {score:.2f}, IoU {IOU} or more"
+        picture = confusion_svg(np.array(report["confusion"]["matrix"]), classes, title)
+        write_whole(options.confusion, picture.encode())
     if options.json:
-        report = means | {
-            "classes": rows,
-            "counting": counts,
-            "errors": error_counts(judged, classes),
-            "cost": cost,
-            "data": data,
-            "split": options.split,
-            "pictures": len(samples),
-            "step": about["step"],
-        }
-        print(
-            json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None))
-        )  # JSON knows no NaN
-        return 0
-    print("  ".join(f"{key} {value:.3f}" for key, value in means.items()))
-    for row, count in zip(rows, counts):
-        print(
-            f"{row['class']:14} AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  F1 {row['F1']:.3f} at {row['score']:.2f};"
-            f" at .5 {count['predicted']} counted of {count['annotated']}, off by {count['MAE']:.2f} a picture"
-        )
+        report |= {"data": data, "split": split, "pictures": len(samples), "step": about["step"]}
+        report |= {"checkpoint": about.get("checkpoint")}
+        print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))  # no NaN
+    else:
+        print(as_text(report, classes))
+    return 0
+
+
+def _choose(run: str, about: Mapping, found: dict[str, float], split: str) -> int:
+    name = about.get("checkpoint", "last")
+    runs.keep_thresholds(run, {name: found})
     print(
-        "AP50 would gain without these errors:  "
-        + "  ".join(f"{k} {v:.3f}" for k, v in cost.items() if k != "AP")
+        f"{name}.pt: F1 on {split} is highest, {found['F1']:.3f}, with detections that score over "
+        f"{found['threshold']:.3f}; predict takes these where it gets no --score."
     )
     return 0
+
+
+def describe(
+    figures: Mapping,
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    score: float,
+) -> dict[str, Any]:
+    """Everything that `evaluate` says, as JSON holds it; score: of what is counted as found."""
+    judged = judge(predictions, targets, IOU)
+    matrix = confusion_matrix(predictions, targets, len(classes), score, IOU)
+    means = {key: value for key, value in figures.items() if isinstance(value, float)}
+    return means | {
+        "classes": class_table(figures, classes),
+        "counting": counting_table(predictions, targets, classes, score),
+        "errors": error_counts(judged, classes, score),
+        "cost": error_costs(judged, len(classes)),
+        "score": score,
+        "confusion": {
+            "rows": [*classes, "background"],
+            "columns": [*classes, "missed"],
+            "matrix": matrix.tolist(),
+            "score": score,
+            "iou": IOU,
+        },
+    }
+
+
+def as_text(report: Mapping, classes: Sequence[str]) -> str:
+    """The report in lines."""
+    means = {key: value for key, value in report.items() if isinstance(value, float)}
+    score = means.pop("score")
+    lines = ["  ".join(f"{key} {value:.3f}" for key, value in means.items())]
+    for row, count in zip(report["classes"], report["counting"], strict=True):
+        lines.append(
+            f"{row['class']:14} AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  F1 {row['F1']:.3f} at "
+            f"{row['score']:.2f}; at {score:.2f} {count['predicted']} counted of "
+            f"{count['annotated']}, off by {count['MAE']:.2f} a picture"
+        )
+    cost = "  ".join(f"{k} {v:.3f}" for k, v in report["cost"].items() if k != "AP")
+    lines.append(f"AP50 would gain without these errors:  {cost}")
+    table = confusion_text(np.array(report["confusion"]["matrix"]), classes)
+    lines.append(f"Rows the truth, columns predicted, scores over {score:.2f}:\n{table}")
+    return "\n".join(lines)

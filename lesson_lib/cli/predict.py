@@ -51,20 +51,23 @@ def add_predict(commands) -> None:
     )
     command.add_argument("--out", required=True, type=Path, metavar="DIR")
     command.add_argument(
-        "--score", type=float, help=f"lowest score of a box, below 1; default {SCORE}"
+        "--score",
+        type=float,
+        help=f"lowest score of a box, below 1; default: what was chosen on val, else {SCORE}",
     )
+    command.add_argument("--checkpoint", choices=("best", "last"), help="default: best, if any")
     command.add_argument("--no-drawings", action="store_true", help="only predictions.json")
     command.set_defaults(run=run_prediction)
 
 
 def run_prediction(options: argparse.Namespace) -> int:
-    score = SCORE if options.score is None else options.score
-    if not 0 <= score < 1:
+    if options.score is not None and not 0 <= options.score < 1:
         raise ValueError(
-            f"--score is {score:g}; give a number from 0 up, below 1: what scores more is found."
+            f"--score is {options.score:g}; give a number from 0 up, below 1: what scores more is found."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, recipe, about = runs.load(options.folder, device)
+    model, recipe, about = runs.load(options.folder, device, options.checkpoint)
+    score = about.get("threshold", SCORE) if options.score is None else options.score
     _make_folder(options.out)
     found = find_pictures(options.pictures, options.out)
     if not found.files:

@@ -13,10 +13,19 @@ from tqdm import tqdm
 from lesson_lib.config import BUDGETS, budget
 from lesson_lib.data import catalog
 from lesson_lib.data.samples import Sample
-from lesson_lib.training import runs
+from lesson_lib.training import checkpoints, runs
 from lesson_lib.training.distributed import processes, rank_and_world
 from lesson_lib.training.loop import train
-from lesson_lib.training.recipes import MODELS, NAMED, build_model, find_recipe, overridden
+from lesson_lib.training.recipes import (
+    MODELS,
+    NAMED,
+    Config,
+    Recipe,
+    build_model,
+    find_recipe,
+    overridden,
+)
+from lesson_lib.training.tensorboard import to_tensorboard
 
 
 def add_train(commands) -> None:
@@ -51,16 +60,33 @@ def add_train(commands) -> None:
         dest="settings",
         help="any field of the recipe or the model, as often as needed",
     )
+    _add_keeping(command)
     command.set_defaults(run=run_training)
 
 
+def _add_keeping(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--save-every", type=_count, default=0, metavar="N", help="steps; default: each epoch"
+    )
+    command.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N evaluations without a better AP; short for --set patience=N",
+    )
+    command.add_argument(
+        "--tensorboard", action="store_true", help="curves for it too, in RUN/tensorboard"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps; give 1 or more")
+    return int(text)
+
+
 def run_training(options: argparse.Namespace) -> int:
-    name, recipe = NAMED[
-        options.recipe or find_recipe(options.data, options.budget or budget(), options.model)
-    ]
-    name = options.model or name
-    settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
-    config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+    name, config, recipe = chosen(options)
     samples, split = open_for_training(options.data, options.train_split)
     val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
     val = catalog.open_dataset(options.data, val_split) if val_split else None
@@ -69,16 +95,44 @@ def run_training(options: argparse.Namespace) -> int:
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
         model = build_model(config, len(samples.classes), recipe.size).to(device)
-        records = train(model, samples, recipe, val, options.out / runs.LAST)
+        last = options.out / checkpoints.LAST
+        records = train(model, samples, recipe, val, last, options.save_every)
         if rank_and_world()[0] > 0:
             deque(records, maxlen=0)  # the first process speaks for all
             return 0
         print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
-        trained = deque(shown(runs.logged(records, options.out, about)), maxlen=1)
-    print(
-        f"{'Trained' if trained else 'Was trained before'}: python -m lesson_lib evaluate {options.out}"
-    )
+        records = runs.logged(records, options.out, about)
+        if options.tensorboard:
+            records = to_tensorboard(records, options.out)
+        trained = deque(shown(records), maxlen=1)
+    _finish(options.out, trained[0] if trained else None)
     return 0
+
+
+def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe]:
+    """Name and config of the model, and the recipe, as the options have it."""
+    name, recipe = NAMED[
+        options.recipe or find_recipe(options.data, options.budget or budget(), options.model)
+    ]
+    name = options.model or name
+    settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
+    settings += [] if options.patience is None else [f"patience={options.patience}"]
+    return name, *overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+
+
+def _finish(folder: Path, last: dict | None) -> None:
+    """Keeps the thresholds that were chosen on val, and says what there is now."""
+    thresholds = runs.thresholds_of_log(folder)
+    runs.keep_thresholds(folder, thresholds)
+    if last and last["step"] < last["steps"]:
+        print(f"Stopped after step {last['step']} of {last['steps']}: AP on val rose no more.")
+    for name, found in thresholds.items():
+        print(
+            f"{name}.pt: F1 on val is highest, {found['F1']:.3f}, with detections that score over "
+            f"{found['threshold']:.3f}; predict takes these where it gets no --score."
+        )
+    done = "Trained" if last else "Was trained before"
+    print(f"{done}: python -m lesson_lib evaluate {folder}")
 
 
 def open_for_training(data: str, split: str | None) -> tuple[Sequence[Sample], str]:
@@ -103,7 +157,7 @@ def shown(records: Iterable[dict]) -> Iterator[dict]:
         if "AP" in record or (bar.disable and step * 10 // steps > before * 10 // steps):
             figures = ", ".join(
                 f"{key} {record[key]:.3f}"
-                for key in ("loss", "AP", "AP50", "AP75")
+                for key in ("loss", "val_loss", "AP", "AP50", "AP75")
                 if key in record
             )
             bar.write(f"step {step}/{steps}, {record['seconds']:.0f} s: {figures}", file=sys.stdout)

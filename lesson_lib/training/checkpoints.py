@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +11,47 @@ import torch
 from torch import nn
 
 from lesson_lib.files import write_whole
-from lesson_lib.training.distributed import broadcast, rank_and_world
+from lesson_lib.training.distributed import broadcast_tensors, rank_and_world
 from lesson_lib.training.fields import differences, read_recipe, recipe_fields
 from lesson_lib.training.recipes import Recipe
 
 FORMAT = "lesson_lib checkpoint 1"
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass
+class Progress:
+    """Where a training stands: steps done, the best AP on val so far, evaluations since then."""
+
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+
+    def judged(self, ap: float) -> bool:
+        """Counts one more evaluation; True where it is the best so far."""
+        better = ap > self.best
+        self.best, self.stale = (ap, 0) if better else (self.best, self.stale + 1)
+        return better
+
+    def ended(self, recipe: Recipe) -> bool:
+        """Whether the recipe's patience is at its end."""
+        return 0 < recipe.patience <= self.stale
 
 
 def save(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+    file: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    progress: Progress,
 ) -> None:
-    """The state after `step` steps."""
+    """The state where `progress` says."""
     buffer = io.BytesIO()
     torch.save(
         {
             "format": FORMAT,
             "recipe": json.dumps(recipe_fields(recipe)),
-            "step": step,
+            **asdict(progress),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
         },
@@ -35,8 +61,9 @@ def save(
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What `save` wrote: "recipe", "step", "model", "optimizer", on the CPU. No code of the file is run.
+    """What `save` wrote, on the CPU: "recipe", "step", "model", "optimizer", and what `Progress` holds.
 
+    No code of the file is run.
     FileNotFoundError or ValueError with one sentence for a file that is missing, cut short or another's.
     """
     if not file.is_file():
@@ -58,27 +85,36 @@ def read(file: Path) -> dict[str, Any]:
     return state
 
 
-def resume(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> int:
-    """Brings model and optimizer to where `file` left them and returns the steps done; 0 without a file.
+def resume(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> Progress:
+    """Brings model and optimizer to where `file` left them; says where that is: 0 without a file.
 
-    Of several processes only the first needs the file; it tells the others.
+    Of several processes only the first needs the file. The others get all but the weights from it,
+    without pickling; those come when the model is wrapped (`wrap_ddp`).
     ValueError where it belongs to another recipe or another model.
     """
-    state = broadcast(read(file) if rank_and_world()[0] == 0 and file.is_file() else None)
+    state = None
+    if rank_and_world()[0] == 0 and file.is_file():
+        state = read(file)
+        _require_same(recipe, state, file)
+        load_weights(model, state.pop("model"), file)
+    state = broadcast_tensors(state, next(model.parameters()).device)
     if state is None:
-        return 0
-    other = [
-        f"{name}={then!r} (now {now!r})"
-        for name, then, now in differences(read_recipe(json.loads(state["recipe"]), file), recipe)
-    ]
+        return Progress()
+    optimizer.load_state_dict(state["optimizer"])
+    new = Progress()
+    return Progress(state["step"], state.get("best", new.best), state.get("stale", new.stale))
+
+
+def _require_same(recipe: Recipe, state: dict[str, Any], file: Path) -> None:
+    then = read_recipe(json.loads(state["recipe"]), file)
+    other = [f"{name}={old!r} (now {new!r})" for name, old, new in differences(then, recipe)]
     if other:
         raise ValueError(
             f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, or "
             "another folder."
         )
-    load_weights(model, state["model"], file)
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:

@@ -11,7 +11,7 @@ second path.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -80,3 +80,43 @@ def all_gather(mine: Sequence[Any]) -> list[Any]:
     parts: list[Any] = [None] * world
     dist.all_gather_object(parts, list(mine))
     return [parts[i % world][i // world] for i in range(sum(map(len, parts)))]
+
+
+class _Outline(NamedTuple):
+    """What stands for a tensor until its numbers come."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def broadcast_tensors(value: Any, device: torch.device) -> Any:
+    """The first process's nested dicts and lists, in all of them; tensors travel one at a time.
+
+    No tensor is pickled, which would copy it several times: an optimizer is larger than its model.
+    """
+    if rank_and_world()[1] == 1:
+        return value
+    return _received(broadcast(_outline(value)), value, device)
+
+
+def _outline(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _Outline(tuple(value.shape), value.dtype)
+    if isinstance(value, dict):
+        return {name: _outline(part) for name, part in value.items()}
+    return [_outline(part) for part in value] if isinstance(value, list) else value
+
+
+def _received(outline: Any, mine: Any, device: torch.device) -> Any:
+    """outline with its tensors; `mine` is what the first process has, and is not looked at in others."""
+    first = rank_and_world()[0] == 0
+    if isinstance(outline, _Outline):
+        tensor = mine.to(device) if first else torch.empty(outline.shape, dtype=outline.dtype)
+        tensor = tensor.to(device).contiguous()
+        dist.broadcast(tensor, 0)
+        return tensor
+    if isinstance(outline, dict):
+        return {k: _received(v, mine[k] if first else None, device) for k, v in outline.items()}
+    if isinstance(outline, list):
+        return [_received(v, mine[i] if first else None, device) for i, v in enumerate(outline)]
+    return outline

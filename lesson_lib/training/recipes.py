@@ -43,6 +43,7 @@ class Recipe:
     precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in
                   float32 all the same; "auto": where the machine calculates in it
     evaluate      epochs between two evaluations, where there are pictures for it
+    patience      evaluations without a better AP after which training stops; 0: it never does
     seed          of the pictures' order and augmentation; the same seed gives the same run
     criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections
     """
@@ -62,6 +63,7 @@ class Recipe:
     augment: str = "mirror"
     precision: str = "fp32"
     evaluate: int = 1
+    patience: int = 0
     seed: int = 0
     criterion: dict[str, Any] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)

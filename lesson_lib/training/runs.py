@@ -17,6 +17,7 @@ from lesson_lib.config import describe_machine
 from lesson_lib.data.samples import Sample
 from lesson_lib.files import write_whole
 from lesson_lib.training import checkpoints
+from lesson_lib.training.checkpoints import BEST, LAST
 from lesson_lib.training.fields import (
     config_fields,
     differences,
@@ -28,7 +29,7 @@ from lesson_lib.training.recipes import Config, Recipe, build_model
 
 #: What `load` takes, as the command line tells it.
 HELP = f"folder of a run, or {', '.join(weights.names())}"
-ABOUT, LOG, LAST = "run.json", "log.jsonl", "last.pt"
+ABOUT, LOG = "run.json", "log.jsonl"
 #: Of run.json. 1 held repr(config) and nothing about the pictures; both are read.
 VERSION = 2
 NEEDED = {"data", "split", "model", "classes", "recipe", "config"}
@@ -142,25 +143,63 @@ def _write_about(folder: Path, about: dict[str, Any], anew: bool) -> None:
 
 
 def load(
-    run: str | Path, device: torch.device | str = "cpu"
+    run: str | Path, device: torch.device | str = "cpu", checkpoint: str | None = None
 ) -> tuple[nn.Module, Recipe, dict[str, Any]]:
-    """A trained model, ready to predict, its recipe, and what is known of it with the "step" reached.
+    """A trained model, ready to predict, its recipe, and what is known of it.
 
-    run: the folder that `train --out` was given, or the name of a detector that comes with the package.
-    ValueError with one sentence where it is neither, or of a version that cannot be read.
+    run         the folder that `train --out` was given, or the name of a detector that comes with the
+                package
+    checkpoint  of a folder: "best", of highest AP on val, or "last"; None: the best if there is one
+    What is known is run.json with the "step" reached, the "checkpoint" taken, and its "threshold", if
+    one was chosen for it. ValueError with one sentence where there is no such run or checkpoint, or of a
+    version that cannot be read.
     """
     if not Path(run).exists() and str(run) in weights.names():
         file = weights.file(str(run))
         about, state = weights.read(file)
     else:
-        file = Path(run) / LAST
-        about = _read_about(Path(run))
-        checkpoint = checkpoints.read(file)
-        state, about = checkpoint["model"], about | {"step": checkpoint["step"]}
+        about, file = _read_about(Path(run)), _checkpoint_file(Path(run), checkpoint)
+        saved = checkpoints.read(file)
+        state, about = saved["model"], about | {"step": saved["step"], "checkpoint": file.stem}
+        about |= about.get("thresholds", {}).get(file.stem, {})
     config, recipe = read_config(about["config"], file), read_recipe(about["recipe"], file)
     model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)
     checkpoints.load_weights(model, state, file)
     return model.to(device).eval(), recipe, about
+
+
+def _checkpoint_file(folder: Path, checkpoint: str | None) -> Path:
+    if checkpoint is None:
+        return folder / (BEST if (folder / BEST).is_file() else LAST)
+    file = folder / f"{checkpoint}.pt"
+    if checkpoint == "best" and not file.is_file():
+        raise ValueError(
+            f"{folder} has no {BEST}, it was trained without pictures to choose one on (--val-split): take "
+            "--checkpoint last."
+        )
+    return file
+
+
+def thresholds_of_log(folder: Path) -> dict[str, dict[str, float]]:
+    """{"last", "best": {"threshold", "F1"}}: the score of highest F1 on val, of the checkpoints that were
+    evaluated while training; those that were not are left out."""
+    lines = (folder / LOG).read_text().splitlines() if (folder / LOG).is_file() else []
+    rows = [json.loads(line) for line in lines]
+    judged = [row for row in rows if "threshold" in row]
+    chosen = {"best": max(judged, key=lambda row: row["AP"])} if judged else {}
+    if judged and judged[-1] is rows[-1]:
+        chosen["last"] = rows[-1]
+    return {name: {key: row[key] for key in ("threshold", "F1")} for name, row in chosen.items()}
+
+
+def keep_thresholds(run: str | Path, found: dict[str, dict[str, float]]) -> None:
+    """Writes score thresholds, by checkpoint as `thresholds_of_log` gives them, into run.json."""
+    folder = Path(run)
+    if not folder.exists() and str(run) in weights.names():
+        raise ValueError(f"{run} comes with the package: choose thresholds for runs of your own.")
+    about = _read_about(folder)
+    about["thresholds"] = about.get("thresholds", {}) | found
+    write_whole(folder / ABOUT, json.dumps(about, indent=1).encode())
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

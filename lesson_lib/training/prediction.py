@@ -1,0 +1,179 @@
+"""Prediction, and evaluation while training: detections, AP, and the loss of pictures not learned from.
+
+predictions = predict(model, samples, size=128)
+figures = evaluate(model, val, recipe)
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lesson_lib.anchors import Size, as_pair
+from lesson_lib.breakdown import best_threshold
+from lesson_lib.data.samples import Sample, resize
+from lesson_lib.detectors.detector import own_size
+from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.training.distributed import all_gather, all_reduce, broadcast, rank_and_world
+from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.step import forward
+
+BATCH = 8  # pictures at a time where no gradient is wanted
+KEPT_BYTES = 2 * 2**30
+THREADS = min(4, os.cpu_count() or 1)  # that decode and shrink pictures
+
+
+class Resized(Sequence):
+    """Samples at size x size pixels, each with its (height, width) before.
+
+    What was asked for is kept, up to KEPT_BYTES in all: the next evaluation decodes nothing.
+    """
+
+    def __init__(self, samples: Sequence[Sample], size: int):
+        self.samples, self.size = samples, size
+        self.keeps = len(samples) * 3 * size**2 <= KEPT_BYTES
+        self._kept = dict[int, tuple[Sample, tuple[int, int]]]()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Sample, tuple[int, int]]:
+        if index in self._kept:
+            return self._kept[index]
+        sample = self.samples[index]
+        pair = resize(sample, self.size), sample.size
+        if self.keeps:
+            self._kept[index] = pair
+        return pair
+
+    def batches(self, batch: int) -> Iterator[list[tuple[Sample, tuple[int, int]]]]:
+        """This process's share: every world-th batch. The next one is read while one is worked on."""
+        rank, world = rank_and_world()
+        rows = range(len(self))
+        with ThreadPoolExecutor(THREADS) as pool:
+            ahead = deque()
+            for start in range(rank * batch, len(self), world * batch):
+                ahead.append(pool.map(self.__getitem__, rows[start : start + batch]))
+                if len(ahead) > 1:
+                    yield list(ahead.popleft())
+            for rest in ahead:
+                yield list(rest)
+
+
+def predict(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    size: int | None = None,
+    batch: int = BATCH,
+    **options: Any,
+) -> list[dict[str, Tensor]]:
+    """Detections of every picture, on the CPU: {"boxes" (N, 4) xyxy in its own pixels, "scores", "labels"}.
+
+    size: pictures are brought to size x size; None: the size that the model is made for.
+    options go to model.detections. The model is left in the mode it was in. Of several processes each
+    does a share of the pictures, each picture once, and all get all.
+    """
+    size = _square(own_size(model)) if size is None else size
+    recipe, training = Recipe(size=size), model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return _gathered(
+                _detected(model, part, outputs_of(model, part, recipe), size, options)
+                for part in Resized(samples, size).batches(batch)
+            )
+    finally:
+        model.train(training)
+
+
+def evaluate(
+    model: nn.Module, samples: Sequence[Sample] | Resized, recipe: Recipe
+) -> dict[str, float]:
+    """What a detector does on pictures that it does not learn from, with the recipe's size and options.
+
+    AP, AP50, AP75, ...    coco_evaluate's figures
+    F1, threshold          the best F1 of all classes together, and the score that gives it
+    val_loss = val_cls + val_box   the criterion's, of the network as it predicts: the mean over the
+                           pictures of the loss of their batch of 8
+    """
+    resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.size)
+    anchors = model.anchors(recipe.size, next(model.parameters()).device)
+    found, sums, training = [], torch.zeros(3, dtype=torch.float64), model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for part in resized.batches(BATCH):
+                outputs = outputs_of(model, part, recipe)
+                found.append(_detected(model, part, outputs, recipe.size, recipe.inference))
+                targets = [_learnable(sample, anchors.device) for sample, _ in part]
+                losses = model.criterion(outputs, anchors, targets, **recipe.criterion)
+                each = losses["cls"], losses["box"], torch.ones(())
+                sums += torch.stack([x.double().cpu() for x in each]) * len(part)
+    finally:
+        model.train(training)
+    cls, box, pictures = all_reduce(sums).tolist()
+    predictions = _gathered(found)
+    figures = None
+    if rank_and_world()[0] == 0:  # the matching is done once, whatever the number of processes
+        truth = ground_truth(resized.samples)
+        figures = _figures(predictions, truth, model.config.num_classes)
+    losses = {"val_loss": cls + box, "val_cls": cls, "val_box": box}
+    return broadcast(figures) | {name: value / pictures for name, value in losses.items()}
+
+
+def outputs_of(model: nn.Module, part: Sequence[tuple], recipe: Recipe) -> Any:
+    """Raw outputs for a batch of `Resized`, on the model's device, in the recipe's precision."""
+    device = next(model.parameters()).device
+    pictures = torch.stack([sample.image for sample, _ in part]).to(device) / 255
+    return forward(model, pictures, recipe)
+
+
+def _detected(
+    model: nn.Module, part: Sequence[tuple], outputs: Any, size: int, options: dict[str, Any]
+) -> list[dict[str, Tensor]]:
+    """The detections of a batch, boxes in the pictures' own pixels."""
+    anchors, found = model.anchors(size, next(model.parameters()).device), []
+    detections = model.detections(outputs, anchors, (size, size), **options)
+    for (_, (height, width)), p in zip(part, detections, strict=True):
+        boxes = p["boxes"].cpu() * (torch.tensor([width, height, width, height]) / size)
+        found.append({"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()})
+    return found
+
+
+def _gathered(mine: Any) -> list[dict[str, Tensor]]:
+    """Each process's lists of detections by batch -> those of all pictures, in their order."""
+    return [detections for part in all_gather(list(mine)) for detections in part]
+
+
+def _learnable(sample: Sample, device: torch.device) -> dict[str, Any]:
+    """The target as the criterion takes it, without crowds, which are no objects to learn."""
+    real = ~sample.crowd
+    boxes, labels = sample.boxes[real].to(device), sample.labels[real].to(device)
+    return {"boxes": boxes, "labels": labels, "id": sample.id}
+
+
+def _figures(predictions: list, truth: list, num_classes: int) -> dict[str, float]:
+    figures = coco_evaluate(predictions, truth, num_classes)
+    means = {name: value for name, value in figures.items() if isinstance(value, float)}
+    return means | best_threshold(figures, truth)
+
+
+def ground_truth(samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+    """The targets of all pictures, none of which is decoded for it where that can be avoided."""
+    if hasattr(samples, "targets"):
+        return samples.targets()
+    return [sample.target() for sample in samples]
+
+
+def _square(size: Size) -> int:
+    height, width = as_pair(size)
+    if height != width:
+        raise ValueError(
+            f"The model is made for pictures of {height} x {width} pixels; these are made square: give "
+            "a size."
+        )
+    return height

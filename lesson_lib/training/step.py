@@ -1,0 +1,130 @@
+"""One step of training, and what is said where it does not come to finite numbers."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.detectors.detector import batch_loss
+from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world
+from lesson_lib.training.recipes import Recipe
+
+PARTS = ("cls", "box", "grad_norm")
+ONE_VALUE = "Expected more than 1 value per channel"  # torch's batch norm, of one picture and cell
+
+
+class Diverged(ValueError):
+    """Training came to numbers that are not finite; the message names pictures and likely cause."""
+
+
+def one_step(
+    network: nn.Module,
+    model: nn.Module,
+    images: Tensor,
+    targets: list[dict],
+    anchors: Tensor,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+) -> Tensor:
+    """Forward, loss, backward, update -> (3,): PARTS, each this process's summand of the batch's.
+
+    network is `model`, or what shares it with other processes.
+    """
+    model.train()
+    outputs = forward(network, images, recipe)
+    losses = _losses(model, outputs, anchors, targets, dict(recipe.criterion))
+    optimizer.zero_grad()
+    world = rank_and_world()[1]
+    (world * (losses["cls"] + losses["box"])).backward()  # DDP averages over the processes
+    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
+    optimizer.step()
+    return torch.stack((losses["cls"].detach(), losses["box"].detach(), norm / world)).float()
+
+
+def forward(network: nn.Module, images: Tensor, recipe: Recipe) -> Outputs:
+    """Raw outputs of images (B, 3, H, W), the network in the recipe's precision.
+
+    ValueError with one sentence where a batch norm in training is left with a single number.
+    """
+    bfloat16 = in_bfloat16(recipe.precision, images.device)
+    try:
+        with torch.autocast(images.device.type, torch.bfloat16, bfloat16):
+            return Outputs(*network(images.to(memory_format=torch.channels_last)))
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise ValueError(
+            f"A batch of {len(images)} pictures leaves batch norm one number a channel where a "
+            "feature map is of one cell, and so no variance: set batch=2 or more (a process), or "
+            "norm=group."
+        ) from error
+
+
+def _losses(
+    model: nn.Module, outputs: Outputs, anchors: Tensor, targets: list[dict], options: dict
+) -> dict[str, Tensor]:
+    """The criterion's losses; where an output is not finite, sums that are not finite either.
+
+    All processes decide alike, so that none waits for one that has stopped: on a CPU they count the
+    outputs that are not finite together, before the criterion looks. A GPU would have to be waited
+    for, so there the criterion does not look, and check_finite does later.
+    """
+    if outputs.cls_logits.is_cpu:
+        finite = all(bool(x.isfinite().all()) for x in outputs)
+        if all_reduce(torch.tensor(float(not finite))) > 0:
+            return {"cls": outputs.cls_logits.sum(), "box": outputs.box_deltas.sum()}
+    world = rank_and_world()[1]
+    return batch_loss(model, outputs, anchors, targets, all_reduce, world, **options)
+
+
+def check_finite(
+    values: list[list[float]], ids: list[list[str]], step: int, last: dict[str, float] | None
+) -> None:
+    """Raises Diverged for the first step that holds NaN or infinity, in all processes alike.
+
+    values: PARTS, summed over the processes, of the steps that end with `step`; ids: the pictures of
+    this process in each of them; last: the good record before.
+    """
+    for number, row, mine in zip(
+        itertools.count(step - len(values) + 1), values, ids, strict=False
+    ):
+        if all(map(math.isfinite, row)):
+            continue
+        world = rank_and_world()[1]
+        names = mine if world == 1 else sum(all_gather([mine]), [])
+        numbers = ", ".join(f"{value:.3g}" for value in row)
+        raise Diverged(
+            f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its pictures: "
+            f"{', '.join(names)}. Likely cause: {_cause(row, last)}."
+        )
+
+
+def _cause(row: Sequence[float], last: dict[str, Any] | None) -> str:
+    if last is None:
+        return "the weights that it began with, or a box of these pictures, are no finite numbers"
+    if math.isfinite(row[0] + row[1]):
+        return (
+            "the loss is finite, its gradient is not: a gamma below 1, or a weight of the loss too "
+            "high"
+        )
+    return (
+        f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was {last['loss']:.3g} "
+        f"and its gradient {last['grad_norm']:.3g} long): halve it, or clip the gradient shorter"
+    )
+
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether the network is to run in bfloat16: if asked for, or "auto" and faster here.
+
+    CPUs are where they have AMX; with AVX512_BF16 alone convolutions took 1.8 times as long as in
+    float32. GPUs before Ampere only emulate bfloat16, slower than float32.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
