@@ -8,7 +8,9 @@ import torch
 
 from lesson_lib.breakdown import (
     KINDS,
+    best_threshold,
     class_table,
+    confusion_matrix,
     counting_table,
     error_costs,
     error_counts,
@@ -266,3 +268,104 @@ def test_objects_are_numbered_through_all_pictures():
     judged = judge(found, targets)
     assert judged.objects.tolist() == [0, 2, 1] and judged.truth.tolist() == [0, 1, 0]
     assert judged.kinds.tolist() == ["correct", "correct", "localisation"]
+
+
+# ---- who is taken for whom, and from which score on ----
+def shot(*rows):
+    """Detections as (box, score, label)."""
+    boxes, scores, labels = zip(*rows) if rows else ((), (), ())
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+
+
+def truth(*rows, **flags):
+    """Objects as (box, label)."""
+    boxes, labels = zip(*rows) if rows else ((), ())
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    } | {name: torch.tensor(value) for name, value in flags.items()}
+
+
+A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
+HALF = (0, 0, 10, 5)  # IoU with A: exactly .5
+
+
+@pytest.mark.parametrize(
+    "found, objects, expected",
+    [
+        (shot(), truth(), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        (shot(), truth((A, 0), (B, 1)), [[0, 0, 1], [0, 0, 1], [0, 0, 0]]),
+        (shot((A, 0.9, 1), (C, 0.9, 0)), truth(), [[0, 0, 0], [0, 0, 0], [1, 1, 0]]),
+        (shot((A, 0.9, 0), (B, 0.9, 0)), truth((A, 0), (B, 1)), [[1, 0, 0], [1, 0, 0], [0, 0, 0]]),
+        (shot((A, 0.9, 0), (A, 0.8, 0)), truth((A, 0)), [[1, 0, 0], [0, 0, 0], [1, 0, 0]]),
+        (shot((A, 0.9, 1), (A, 0.8, 0)), truth((A, 0)), [[1, 0, 0], [0, 0, 0], [0, 1, 0]]),
+        (shot((HALF, 0.9, 0)), truth((A, 0)), [[1, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        (shot((A, 0.5, 0)), truth((A, 0)), [[0, 0, 1], [0, 0, 0], [0, 0, 0]]),  # not over .5
+        (shot((HALF, 0.9, 0), (A, 0.6, 1)), truth((A, 0)), [[0, 1, 0], [0, 0, 0], [1, 0, 0]]),
+        (shot((A, 0.9, 0)), truth((A, 0), difficult=[True]), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        (shot((HALF, 0.9, 0)), truth((A, 0), crowd=[True]), [[0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        (shot((A, 0.9, 1)), truth((A, 0), difficult=[True]), [[0, 0, 0], [0, 0, 0], [0, 1, 0]]),
+    ],
+)
+def test_confusion_by_hand(found, objects, expected):
+    assert confusion_matrix([found], [objects], 2).tolist() == expected
+
+
+def test_confusion_counts_every_object_and_detection_once():
+    generator = torch.Generator().manual_seed(0)
+    predictions, targets = [], []
+    for _ in range(20):
+        sides = [torch.rand(n, 2, generator=generator) * 60 for n in (12, 6)]
+        boxes = [torch.cat((xy, xy + 30), 1).tolist() for xy in sides]
+        predictions.append(shot(*((box, 0.6, i % 3) for i, box in enumerate(boxes[0]))))
+        targets.append(truth(*((box, i % 3) for i, box in enumerate(boxes[1]))))
+    matrix = confusion_matrix(predictions, targets, 3)
+    assert matrix[:3].sum(1).tolist() == [40, 40, 40] and matrix[:, :3].sum(0).tolist() == [80] * 3
+    assert matrix[:3, :3].sum() > 20 and matrix[3, 3] == 0
+    swapped = [target | {"labels": (target["labels"] + 1) % 3} for target in targets]
+    assert confusion_matrix(predictions, swapped, 3)[:3].sum(1).tolist() == [40, 40, 40]
+
+
+def brute_f1(predictions, targets, threshold):
+    """F1 at a threshold, counted by the matrix with one class at a time."""
+    true = detections = objects = 0
+    for label in (0, 1):
+        one = [{k: v[p["labels"] == label] for k, v in p.items()} for p in predictions]
+        mine = [{k: v[t["labels"] == label] for k, v in t.items()} for t in targets]
+        for part in (*one, *mine):
+            part["labels"] = torch.zeros_like(part["labels"])
+        matrix = confusion_matrix(one, mine, 1, threshold)
+        true, detections = true + matrix[0, 0], detections + matrix[:, 0].sum()
+        objects += matrix[0].sum()
+    return 2 * true / (detections + objects)
+
+
+def test_the_threshold_of_highest_f1():
+    generator = torch.Generator().manual_seed(1)
+    predictions, targets = [], []
+    for _ in range(12):
+        corners = torch.arange(5).float()[:, None] * torch.tensor([40.0, 0.0])
+        boxes = torch.cat((corners, corners + 20), 1).tolist()
+        scores = torch.rand(5, generator=generator)
+        hit = torch.rand(5, generator=generator) < scores  # the surer, the more often right
+        rows = [(b, float(s), i % 2) for i, (b, s) in enumerate(zip(boxes, scores))]
+        predictions.append(shot(*rows))
+        targets.append(truth(*((b, i % 2) for i, b in enumerate(boxes) if hit[i])))
+    found = best_threshold(coco_evaluate(predictions, targets, 2), targets)
+    grid = [brute_f1(predictions, targets, t) for t in torch.linspace(0, 1, 401).tolist()]
+    assert found["F1"] == pytest.approx(max(grid)) and 0.05 < found["threshold"] < 0.95
+    assert brute_f1(predictions, targets, found["threshold"]) == pytest.approx(found["F1"])
+
+
+def test_thresholds_where_scores_are_equal_or_nothing_is_found():
+    boxes = [shot((A, 0.7, 0), (B, 0.7, 0), (C, 0.7, 0))]
+    found = best_threshold(coco_evaluate(boxes, [truth((A, 0))], 1), [truth((A, 0))])
+    assert found == {"F1": pytest.approx(0.5), "threshold": pytest.approx(0.35)}
+    for predictions, target in (([shot()], truth((A, 0))), ([shot((B, 0.9, 0))], truth((A, 0)))):
+        figures = coco_evaluate(predictions, [target], 1)
+        assert best_threshold(figures, [target]) == {"F1": 0.0, "threshold": 0.5}
+    assert best_threshold(coco_evaluate([shot()], [truth()], 1), [truth()])["F1"] == 0

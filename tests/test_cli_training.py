@@ -108,7 +108,10 @@ def test_evaluate(trained, capsys):
     root, _ = trained
     assert (
         cli.main(
-            ["evaluate", str(root / "run"), "--data", f"coco:{root}", "--split", "train", "--json"]
+            [
+                *("evaluate", str(root / "run"), "--data", f"coco:{root}", "--split", "train"),
+                *("--json", "--checkpoint", "last"),
+            ]
         )
         == 0
     )
@@ -216,7 +219,7 @@ def test_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sentence, cap
 def test_a_run_is_evaluated_on_its_own_classes_only(trained, tmp_path, capsys):
     root, _ = trained
     assert cli.main(["evaluate", str(root / "run"), "--data", f"voc:{voc_folder(tmp_path)}"]) == 1
-    assert "knows classes bus, fox, cup" in capsys.readouterr().err
+    assert "knows the classes bus, fox, cup" in capsys.readouterr().err
 
 
 def test_a_model_that_changed_since_is_refused(trained, tmp_path):

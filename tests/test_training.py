@@ -11,6 +11,7 @@ from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
+from lesson_lib.training import loop
 from lesson_lib.training.loop import Diverged, evaluate, in_bfloat16, predict, train
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
@@ -181,9 +182,6 @@ def test_bfloat16_is_for_the_network_alone(monkeypatch):
     list(train(model, SMEARS, replace(SMALL, steps=1, precision="bf16")))
     assert seen == [(torch.bfloat16, torch.float32, torch.float32, torch.float32)]
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    assert not in_bfloat16("fp32", torch.device("cpu")) and isinstance(
-        in_bfloat16("auto", torch.device("cpu")), bool
-    )
 
 
 def test_options_reach_the_criterion():
@@ -292,3 +290,95 @@ def test_evaluate_asks_with_the_recipes_options():
 def test_nonsense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(Recipe(), **change)
+
+
+# ---- val while training: the best checkpoint, early stopping ----
+
+
+def judged(monkeypatch, *aps):
+    """evaluate gives these APs, one after another."""
+    left = iter(aps)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: {"AP": next(left), "threshold": 0.3})
+
+
+def step_of(file):
+    return torch.load(file, weights_only=True)["step"]
+
+
+def test_val_is_evaluated_beside_the_loss():
+    records = list(train(ssd(), SMEARS, SMALL, val=SMEARS[:2]))
+    assert ["val_loss" in r for r in records] == [False, True, False, True]
+    assert all(r["val_loss"] == r["val_cls"] + r["val_box"] for r in records[1::2])
+
+
+def test_the_best_checkpoint_is_that_of_highest_ap(monkeypatch, tmp_path):
+    judged(monkeypatch, 0.1, 0.3, 0.3, 0.2)
+    recipe = replace(SMALL, epochs=4)
+    records = list(train(ssd(), SMEARS, recipe, SMEARS[:2], tmp_path / "last.pt"))
+    assert [r["AP"] for r in records if "AP" in r] == [0.1, 0.3, 0.3, 0.2]
+    assert (step_of(tmp_path / "best.pt"), step_of(tmp_path / "last.pt")) == (4, 8)
+    list(train(ssd(), SMEARS, SMALL, None, tmp_path / "other" / "last.pt"))
+    assert not (tmp_path / "other" / "best.pt").exists()
+
+
+def test_training_stops_when_patience_ends(monkeypatch, tmp_path):
+    judged(monkeypatch, 0.1, 0.3, 0.2, 0.3, 0.9)  # the last one is never asked for
+    recipe, file = replace(SMALL, epochs=5, patience=2), tmp_path / "last.pt"
+    records = list(train(ssd(), SMEARS, recipe, SMEARS[:2], file))
+    assert [r["step"] for r in records] == list(range(1, 9)) and step_of(file) == 8
+    assert list(train(ssd(), SMEARS, recipe, SMEARS[:2], file)) == []  # nor does it go on
+
+
+def test_patience_goes_on_where_a_stopped_run_left_it(monkeypatch, tmp_path):
+    aps = 0.2, 0.3, 0.2, 0.3
+    recipe, file = replace(SMALL, epochs=5, patience=2), tmp_path / "last.pt"
+    judged(monkeypatch, *aps)
+    for record in train(ssd(), SMEARS, recipe, SMEARS[:2], file):
+        if record["step"] == 6:
+            break
+    judged(monkeypatch, aps[3])
+    rest = list(train(ssd(), SMEARS, recipe, SMEARS[:2], file))
+    assert [r["step"] for r in rest] == [7, 8]
+    assert step_of(tmp_path / "best.pt") == 4
+
+
+def test_a_crash_in_an_evaluation_costs_no_step(monkeypatch, tmp_path):
+    def broken(*_):
+        raise ValueError("The picture val3.jpg cannot be read.")
+
+    monkeypatch.setattr(loop, "evaluate", broken)
+    with pytest.raises(ValueError, match="val3"):
+        list(train(ssd(), SMEARS, SMALL, SMEARS[:2], tmp_path / "last.pt"))
+    assert step_of(tmp_path / "last.pt") == 2
+
+
+def test_it_is_saved_every_so_many_steps(tmp_path):
+    steps = []
+    for record in train(
+        ssd(), SMEARS, replace(SMALL, epochs=3), None, tmp_path / "x", save_every=4
+    ):
+        steps.append((record["step"], step_of(tmp_path / "x") if record["step"] >= 4 else 0))
+    assert steps == [(1, 0), (2, 0), (3, 0), (4, 4), (5, 4), (6, 6)]
+
+
+def test_bfloat16_by_itself_is_for_machines_that_calculate_in_it(monkeypatch):
+    asked = []
+
+    def supported(including_emulation=True):
+        asked.append(including_emulation)
+        return including_emulation  # a T4: only emulated
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert not in_bfloat16("auto", cuda) and asked == [False]
+    assert in_bfloat16("bf16", cuda) and not in_bfloat16("fp32", cuda)
+    for amx in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})
+        assert in_bfloat16("auto", cpu) is amx
+        assert in_bfloat16("bf16", cpu) and not in_bfloat16("fp32", cpu)
+
+
+def test_batch_norm_of_one_number_is_told():
+    with pytest.raises(ValueError, match="batch=2 or more .*norm=group"):
+        list(train(ssd("batch"), SMEARS[:1], replace(SMALL, batch=1)))
+    assert len(list(train(ssd("group"), SMEARS[:1], replace(SMALL, batch=1)))) == 2

@@ -7,6 +7,7 @@ from io import TextIOWrapper
 
 from lesson_lib.cli.data import add_data
 from lesson_lib.cli.evaluate import add_evaluate
+from lesson_lib.cli.export import add_export
 from lesson_lib.cli.predict import add_predict
 from lesson_lib.cli.train import add_train
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_train(commands)
     add_evaluate(commands)
     add_predict(commands)
+    add_export(commands)
     add_data(commands)
     options = parser.parse_args(arguments)
     try:

@@ -18,6 +18,7 @@ from lesson_lib.breakdown import (
     judge,
 )
 from lesson_lib.cli.confusion import confusion_svg, confusion_text
+from lesson_lib.cli.predict import check_score
 from lesson_lib.data import catalog
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.files import write_whole
@@ -58,6 +59,7 @@ def run_evaluation(options: argparse.Namespace) -> int:
         raise ValueError(
             "--choose-threshold is for --split val: on the test split it would flatter the run."
         )
+    check_score(options.score)
     with processes() as device:
         model, recipe, about = runs.load(options.folder, device, options.checkpoint)
         data, classes = options.data or about["data"], about["classes"]

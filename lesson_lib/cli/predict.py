@@ -61,10 +61,7 @@ def add_predict(commands) -> None:
 
 
 def run_prediction(options: argparse.Namespace) -> int:
-    if options.score is not None and not 0 <= options.score < 1:
-        raise ValueError(
-            f"--score is {options.score:g}; give a number from 0 up, below 1: what scores more is found."
-        )
+    check_score(options.score)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, recipe, about = runs.load(options.folder, device, options.checkpoint)
     score = about.get("threshold", SCORE) if options.score is None else options.score
@@ -94,6 +91,14 @@ def run_prediction(options: argparse.Namespace) -> int:
     drawings.close()
     results.write(options.out / "predictions.json")
     return _summary(options.out, results, drawings, faults, stopped)
+
+
+def check_score(score: float | None) -> None:
+    """Raises ValueError with one sentence for a --score that no detection can be over."""
+    if score is not None and not 0 <= score < 1:
+        raise ValueError(
+            f"--score is {score:g}; give a number from 0 up, below 1: what scores more is found."
+        )
 
 
 def _summary(

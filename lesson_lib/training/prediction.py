@@ -102,7 +102,8 @@ def evaluate(
     """
     resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.size)
     anchors = model.anchors(recipe.size, next(model.parameters()).device)
-    found, sums, training = [], torch.zeros(3, dtype=torch.float64), model.training
+    found, training = [], model.training
+    sums = torch.zeros(3, dtype=torch.float64, device=anchors.device)
     model.eval()
     try:
         with torch.inference_mode():
@@ -111,18 +112,19 @@ def evaluate(
                 found.append(_detected(model, part, outputs, recipe.size, recipe.inference))
                 targets = [_learnable(sample, anchors.device) for sample, _ in part]
                 losses = model.criterion(outputs, anchors, targets, **recipe.criterion)
-                each = losses["cls"], losses["box"], torch.ones(())
-                sums += torch.stack([x.double().cpu() for x in each]) * len(part)
+                both = torch.stack([losses["cls"], losses["box"]]).double()
+                sums += torch.cat([both, both.new_ones(1)]) * len(part)
     finally:
         model.train(training)
-    cls, box, pictures = all_reduce(sums).tolist()
+    sums = all_reduce(sums)
+    cls, box = (sums[:2] / sums[2]).tolist()
     predictions = _gathered(found)
     figures = None
     if rank_and_world()[0] == 0:  # the matching is done once, whatever the number of processes
         truth = ground_truth(resized.samples)
         figures = _figures(predictions, truth, model.config.num_classes)
     losses = {"val_loss": cls + box, "val_cls": cls, "val_box": box}
-    return broadcast(figures) | {name: value / pictures for name, value in losses.items()}
+    return broadcast(figures) | losses
 
 
 def outputs_of(model: nn.Module, part: Sequence[tuple], recipe: Recipe) -> Any:

@@ -35,7 +35,7 @@ def one_step(
     network is `model`, or what shares it with other processes.
     """
     model.train()
-    outputs = forward(network, images, recipe)
+    outputs = forward(network, images.to(memory_format=torch.channels_last), recipe)
     losses = _losses(model, outputs, anchors, targets, dict(recipe.criterion))
     optimizer.zero_grad()
     world = rank_and_world()[1]
@@ -53,7 +53,7 @@ def forward(network: nn.Module, images: Tensor, recipe: Recipe) -> Outputs:
     bfloat16 = in_bfloat16(recipe.precision, images.device)
     try:
         with torch.autocast(images.device.type, torch.bfloat16, bfloat16):
-            return Outputs(*network(images.to(memory_format=torch.channels_last)))
+            return Outputs(*network(images))
     except ValueError as error:
         if ONE_VALUE not in str(error):
             raise
