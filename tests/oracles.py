@@ -36,7 +36,7 @@ def exact_iou(a: list[float], b: list[float]) -> Fraction:
 def greedy_bipartite(iou: list[list[float]]) -> dict[int, int]:
     """iou[object][anchor] -> {object: anchor}: again and again the best pair of those still free.
 
-    Equal overlaps: the lower anchor first, then the lower object.
+    Equal overlaps: the lower anchor first, then the lower object. Overlaps up to 1e-6 are no pair.
     """
     free_objects, free_anchors, pairs = (
         set(range(len(iou))),
@@ -44,7 +44,9 @@ def greedy_bipartite(iou: list[list[float]]) -> dict[int, int]:
         {},
     )
     while free_objects and free_anchors:
-        _, anchor, g = min((-iou[g][a], a, g) for g in free_objects for a in free_anchors)
+        overlap, anchor, g = min((-iou[g][a], a, g) for g in free_objects for a in free_anchors)
+        if -overlap <= 1e-6:
+            break
         pairs[g] = anchor
         free_objects.remove(g)
         free_anchors.remove(anchor)
