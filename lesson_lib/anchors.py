@@ -12,7 +12,7 @@ and `make(size)`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -202,22 +202,23 @@ def default_boxes(spec: DefaultBoxes, device: torch.device | str | None = None) 
     return torch.cat(levels).to(device, torch.float32)
 
 
-_SSD300 = dict(
+# Equation 4 as printed, m = 6: .2 .34 .48 .62 .76 .9 (1.04)
+_EQUATION_4 = DefaultBoxes(
     image_size=300,
     grids=(38, 19, 10, 5, 3, 1),
+    scales=ssd_scales(6),
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
-_RELEASE = dict(_SSD300, strides=(8, 16, 32, 64, 100, 300))
+# The authors' release for VOC: 30 60 111 162 213 264 (315) px
+_RELEASE = replace(_EQUATION_4, scales=release_scales(), strides=(8, 16, 32, 64, 100, 300))
 
 SSD300_SCALES = {  # as published in four places: 8732 boxes each, no two sets alike
-    # Equation 4 as printed, m = 6: .2 .34 .48 .62 .76 .9 (1.04)
-    "paper-eq4": DefaultBoxes(**_SSD300, scales=ssd_scales(6)),
+    "paper-eq4": _EQUATION_4,
     # Section 3.1: conv4_3 at .1; equation 4 with m = 5 for the others: .2 .375 .55 .725 .9 (1.075)
-    "paper-conv4_3": DefaultBoxes(**_SSD300, scales=(0.1,) + ssd_scales(5)),
-    # The authors' release for VOC: 30 60 111 162 213 264 (315) px
-    "caffe-voc": DefaultBoxes(**_RELEASE, scales=release_scales()),
+    "paper-conv4_3": replace(_EQUATION_4, scales=(0.1,) + ssd_scales(5)),
+    "caffe-voc": _RELEASE,
     # torchvision's ssd300_vgg16: the release's numbers for COCO: 21 45 99 153 207 261 (315) px
-    "torchvision-coco": DefaultBoxes(**_RELEASE, scales=release_scales(low=15, first=7), clip=True),
+    "torchvision-coco": replace(_RELEASE, scales=release_scales(low=15, first=7), clip=True),
 }
 
 #: SSD512 (section 3.3): one more map, s_min .15, conv4_3 at .07: 24,564 boxes. The strides divide

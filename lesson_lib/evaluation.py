@@ -71,8 +71,7 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, method: str = "
     return float(envelope[np.searchsorted(recall, RECALL_POINTS[method])].mean())
 
 
-# ---- VOC
-# -----------------------------------------------------------------------------------------------
+# ---- VOC ----
 
 
 def voc_evaluate(
@@ -135,8 +134,7 @@ def _voc_match(picture: "_Picture", iou: float) -> np.ndarray:
     return np.stack((true, counts))
 
 
-# ---- COCO
-# ----------------------------------------------------------------------------------------------
+# ---- COCO ----
 
 
 def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_classes: int) -> dict:
@@ -164,7 +162,7 @@ def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_clas
         true, counts = (
             np.concatenate([m[k] for m in matches], axis=-1) for k in (0, 1)
         )  # (R, T, N) each
-        objects = sum(m[2] for m in matches)  # (R,)
+        objects = np.sum([m[2] for m in matches], axis=0)  # (R,)
         scores = np.concatenate([p.scores[: MAX_DETECTIONS[-1]] for p in pictures])
         rank = np.concatenate([np.arange(m[0].shape[-1]) for m in matches])  # in its picture
         for r in np.flatnonzero(objects):
@@ -235,8 +233,7 @@ def _coco_overlap(boxes: Tensor, objects: Tensor, crowd: np.ndarray) -> np.ndarr
     return np.where(crowd, inside.numpy(), pairwise_iou(boxes, objects).numpy())
 
 
-# ---- both
-# ----------------------------------------------------------------------------------------------
+# ---- both ----
 
 
 @dataclass(frozen=True)

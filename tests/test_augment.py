@@ -174,8 +174,7 @@ def test_names_and_probabilities():
         Augment(zoom=1.5)
 
 
-# ---- whole batches
-# -------------------------------------------------------------------------------------
+# ---- whole batches ----
 
 
 @pytest.mark.parametrize("stored, size", [(SIDE, SIDE), (SIDE, 64), (SIDE, 150)])

@@ -126,8 +126,7 @@ def test_the_check_of_the_museum_never_says_the_bug():
         museum.is_right("A", "bad luck")
 
 
-# ---- the exhibits, each by what its one line does; no training but a step
-# ---------------------------------
+# ---- the exhibits, each by what its one line does; no training but a step ----
 
 
 def outputs(kind, pictures=2):

@@ -30,19 +30,15 @@ def read_shapes(model: Model, image_size: Size) -> tuple[Shapes, Shapes, tuple[i
     Only shapes, without data, go through a copy of the model (torch's device "meta").
     """
     height, width = as_pair(image_size)
-    ghost, images = (
-        copy.deepcopy(model).to("meta").eval(),
-        torch.zeros(1, 3, height, width, device="meta"),
-    )
+    ghost = copy.deepcopy(model).to("meta").eval()
+    images = torch.zeros(1, 3, height, width, device="meta")
     with torch.no_grad():
-        maps = [tuple(m.shape[1:]) for m in getattr(ghost, "backbone", ghost)(images)]
-        if isinstance(model, Backbone):
+        if isinstance(ghost, Backbone):
+            maps = [tuple(m.shape[1:]) for m in ghost(images)]
             return maps, maps, (0, 0)
-        return (
-            maps,
-            [tuple(m.shape[1:]) for m in ghost.features(images)],
-            tuple(ghost(images).cls_logits.shape[1:]),
-        )
+        maps = [tuple(m.shape[1:]) for m in ghost.backbone(images)]
+        levels = [tuple(m.shape[1:]) for m in ghost.features(images)]
+        return maps, levels, tuple(ghost(images).cls_logits.shape[1:])
 
 
 def level_names(backbone: Backbone, count: int) -> list[str]:
@@ -60,7 +56,8 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     3.5 wide.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
-    backbone, fpn, own = getattr(model, "backbone", model), isinstance(model, RetinaNet), len(maps)
+    backbone = model if isinstance(model, Backbone) else model.backbone
+    fpn, own = isinstance(model, RetinaNet), len(maps)
     height, width = as_pair(image_size)
     axes.set(
         xlim=(0, 10 if anchors else 4),
@@ -74,17 +71,13 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     _arrow(axes, (1.35, 0), (5.5 - edges[0], 0))
     for i in range(1, len(column)):
         _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3))
-    _below(
-        axes,
-        2.75,
-        f"backbone {model.config.backbone if anchors else type(backbone.body).__name__}",
-        backbone,
-    )
-    if fpn:
+    known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
+    _below(axes, 2.75, f"backbone {known}", backbone)
+    if isinstance(model, RetinaNet):
         edges = _draw_pyramid(axes, model, edges, levels)
-    elif anchors:
+    elif isinstance(model, SSD):
         _below(axes, 2.75, "extra maps", model.extras, y=-1.2)
-    if anchors:
+    if not isinstance(model, Backbone):
         _draw_heads(axes, model, edges, levels, classes)
         axes.text(
             9.0,
@@ -116,15 +109,12 @@ def _draw_pyramid(axes: Axes, model: RetinaNet, starts: list[float], levels: Sha
 def _draw_heads(
     axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
 ) -> None:
-    shared, box = isinstance(model, RetinaNet), model.heads.box
+    shared = isinstance(model, RetinaNet)
     middle, half = (7.55, 1.0) if shared else (6.4, 1.2)
-    counts = [
-        conv.out_channels // 4 for conv in ([box] * len(levels) if shared else box)
-    ]  # anchors at a position
-    if shared:
-        tower = [
-            m.out_channels for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)
-        ]
+    counts = model.anchor_spec().per_position
+    if isinstance(model, RetinaNet):
+        convs = (m for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d))
+        tower = [conv.out_channels for conv in convs]
         words = f"{len(tower)} times 3 × 3 × {tower[0]},\nthen {counts[0]} ×"
         _block(
             axes,
@@ -179,10 +169,18 @@ def _block(
 def _arrow(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], words: str = ""
 ) -> None:
-    style = dict(
-        arrowstyle="-|>", mutation_scale=8, linewidth=0.8, color="0.25", shrinkA=0, shrinkB=0
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=8,
+            linewidth=0.8,
+            color="0.25",
+            shrinkA=0,
+            shrinkB=0,
+        )
     )
-    axes.add_patch(FancyArrowPatch(start, end, **style))
     axes.text(
         start[0] + 0.1, (start[1] + end[1]) / 2, words, fontsize=6.5, va="center", color="0.3"
     )

@@ -173,7 +173,7 @@ def _trained(
     kind: type[SSD] | type[RetinaNet], samples: list[Sample], epochs: int
 ) -> tuple[SSD | RetinaNet, list[dict]]:
     torch.manual_seed(0)
-    model = kind(RETINANET_CONFIG if issubclass(kind, RetinaNet) else SSD_CONFIG)
+    model = kind(RETINANET_CONFIG) if issubclass(kind, RetinaNet) else kind(SSD_CONFIG)
     return model, list(train(model, samples, Recipe(epochs=epochs, batch=8, size=SIZE, lr=5e-3)))
 
 

@@ -4,13 +4,15 @@ What a colour means is fixed here for the whole course.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from html import escape
+from typing import Any
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -52,7 +54,8 @@ STYLE = {
 
 def use_style() -> None:
     """The course's look for all figures from here on: a lesson's first cell asks for it."""
-    plt.rcParams.update(STYLE)
+    rcParams: MutableMapping[str, Any] = plt.rcParams
+    rcParams.update(STYLE)
 
 
 def show(figure: Figure, alt: str, caption: str) -> None:
@@ -101,7 +104,7 @@ def draw_boxes(
     for i, ((x1, y1, x2, y2), name) in enumerate(zip(boxes.tolist(), names)):
         shade = colour or (CLASS_COLOURS[name] if name is not None else COLOURS.get(kind, "black"))
         axes.add_patch(
-            plt.Rectangle(
+            Rectangle(
                 (x1, y1),
                 x2 - x1,
                 y2 - y1,

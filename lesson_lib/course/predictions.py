@@ -21,6 +21,7 @@ from IPython.display import HTML, display
 
 from lesson_lib.colours import BLUE
 from lesson_lib.course import progress
+from lesson_lib.course.widgets import plain_bundle
 
 STYLE = f"border-left:3px solid {BLUE};padding:.3em .8em;margin:.4em 0;max-width:46em"
 #: What was guessed in this kernel: name -> number or choice.
@@ -55,8 +56,7 @@ class Prediction(ipywidgets.VBox):
         self.said.value = f"Noted: {escape(str(change['new']))}. Now run the next cells."
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        bundle = plain_bundle(super()._repr_mimebundle_(**kwargs))
         choices = f"<br>{' &nbsp;·&nbsp; '.join(map(escape, self.choices))}" if self.choices else ""
         still = f'<div class="predict" data-predict="{self.name}" style="{STYLE}">'
         still += f"<b>Predict.</b> {self.question}{choices}</div>"

@@ -16,6 +16,8 @@ from typing import Any
 import ipywidgets
 from IPython.display import display
 
+from lesson_lib.course.widgets import plain_bundle
+
 AGO = ((1, 2), (3, 2), (6, 1))  # lessons ago, questions from there
 COUNT = sum(count for _, count in AGO)
 
@@ -74,8 +76,7 @@ class Review(ipywidgets.VBox):
         super().__init__([_asked(source, question, draw) for source, question in picked])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        bundle = plain_bundle(super()._repr_mimebundle_(**kwargs))
         rows = "".join(
             f"<li><details><summary>{q.text} <small>(lesson {int(source)})</small></summary>"
             f"<b>{q.choices[0]}</b>. {q.why}</details></li>"

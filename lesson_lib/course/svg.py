@@ -55,7 +55,7 @@ def number(value: float, decimals: int = 1) -> str:
     return "0" if digits == "-0" else digits
 
 
-def text(
+def text(  # noqa: PLR0913  what SVG's text needs, by name
     x: float,
     y: float,
     words: str,
@@ -214,7 +214,10 @@ def live(svg: str) -> str:
 
 
 def _attribute(svg: str, name: str) -> str:
-    return re.search(rf'\b{name}="([^"]*)"', svg)[1]
+    found = re.search(rf'\b{name}="([^"]*)"', svg)
+    if found is None:
+        raise ValueError(f"This SVG has no attribute {name}.")
+    return found[1]
 
 
 def _size(svg: str) -> tuple[float, float]:
@@ -235,7 +238,7 @@ class Chart:
     close together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the options of a chart, by name
         self,
         title: str,
         x: tuple[float, float],

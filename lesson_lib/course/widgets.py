@@ -23,6 +23,16 @@ from lesson_lib.course import svg
 Update = Callable[..., tuple[str, list[dict]]]
 
 
+def control_values(controls: dict[str, ipywidgets.Widget]) -> dict[str, Any]:
+    """The present value of each control."""
+    return {name: getattr(widget, "value") for name, widget in controls.items()}  # noqa: B009
+
+
+def plain_bundle(bundle: Any) -> dict[str, Any]:
+    """What a widget shows itself as, {MIME type: data}, without the metadata that may be beside it."""
+    return dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+
+
 class Panel(ipywidgets.VBox):
     """A column of widgets that also shows itself as a still: `still()` returns SVG."""
 
@@ -31,8 +41,7 @@ class Panel(ipywidgets.VBox):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        bundle = plain_bundle(super()._repr_mimebundle_(**kwargs))
         return bundle | {
             "text/plain": type(self).__name__,
             "image/svg+xml": svg.still(self.still()),
@@ -83,7 +92,7 @@ class SliderFigure(Panel):
 
     def values(self) -> dict[str, Any]:
         """The present value of each control."""
-        return {name: widget.value for name, widget in self.controls.items()}
+        return control_values(self.controls)
 
     def still(self) -> str:
         return self.draw(**self.values())
@@ -170,9 +179,7 @@ class BoxPlayground(Panel):
 
     def _answer(self, _: Any = None) -> None:
         try:
-            readout, shapes = self.update(
-                self.boxes, **{n: w.value for n, w in self.controls.items()}
-            )
+            readout, shapes = self.update(self.boxes, **control_values(self.controls))
         except Exception as error:  # shown under the picture: a callback's traceback would be lost
             readout, shapes = f"{type(error).__name__}: {error}", []
         self.canvas.answer = {
@@ -204,8 +211,7 @@ class _LiveChart(ipywidgets.HTML):
     """
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle = dict(bundle[0] if isinstance(bundle, tuple) else bundle)
+        bundle = plain_bundle(super()._repr_mimebundle_(**kwargs))
         return bundle | {"text/plain": "", "text/html": "<!-- curves, while the training runs -->"}
 
 

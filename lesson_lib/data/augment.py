@@ -163,7 +163,9 @@ def _moved(sample: Sample, transform: v2.Transform) -> Sample:
     old = clip_boxes(sample.boxes, sample.size)
     image, boxes = transform(
         tv_tensors.Image(sample.image),
-        tv_tensors.BoundingBoxes(old, format="XYXY", canvas_size=sample.size),
+        tv_tensors.BoundingBoxes(
+            old, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=sample.size
+        ),
     )
     image, boxes = (x.as_subclass(torch.Tensor) for x in (image, boxes))
     boxes = clip_boxes(boxes, image.shape[1:])

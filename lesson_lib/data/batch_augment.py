@@ -39,7 +39,7 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
     if augment == Augment():
         return Change((0, 0, side, side), (False, False, False), np.eye(3, 4))
     rng = np.random.default_rng(key(*numbers))
-    colour, zoom, crop, *views = rng.random(6) < (
+    colour, zoom, crop, mirror, flip, transpose = rng.random(6) < (
         augment.colour,
         augment.zoom,
         augment.crop,
@@ -56,7 +56,7 @@ def draw_change(augment: Augment, boxes: np.ndarray, side: int, *numbers: int) -
         window = crop_window(window, boxes, rng)
     return Change(
         tuple(window.tolist()),
-        tuple(map(bool, views)),
+        (bool(mirror), bool(flip), bool(transpose)),
         colour_matrix(rng) if colour else np.eye(3, 4),
     )
 

@@ -6,9 +6,10 @@ learns from its one forced match at best (`matching.match_ssd`), and without for
 nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,8 @@ def coverage(
     place = lru_cache(8)(anchors) if callable(anchors) else lambda _: anchors
     pictures, boxes, labels = [], [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
     best, count = [torch.zeros(0)], labels[:]
-    for picture in getattr(data, "entries", data):  # what readers of files know without decoding
+    readable: Iterable[Any] = getattr(data, "entries", data)
+    for picture in readable:  # what readers of files know without decoding
         target = picture.target() if callable(picture.target) else picture.target
         height, width = picture.size if size is None else as_pair(size)
         real = ~target["crowd"]

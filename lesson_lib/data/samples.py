@@ -31,8 +31,8 @@ class Sample:
     image: Tensor
     boxes: Tensor
     labels: Tensor
-    difficult: Tensor | None = None
-    crowd: Tensor | None = None
+    difficult: Tensor = None  # pyright: ignore[reportAssignmentType]  filled in below
+    crowd: Tensor = None  # pyright: ignore[reportAssignmentType]  filled in below
     area: Tensor | None = None
     id: str = ""
 

@@ -297,16 +297,17 @@ class _Slide:
         """Depth below the nucleus' surface in pixels, negative outside: lobes on an arc, melted
         together.
         """
-        dice, depth = self.dice, None
-        angle, step = dice.flat(0, 1024), dice.flat(*step)
-        far, size = dice.flat(*far) * r, dice.flat(*size) * r
+        dice = self.dice
+        depth: np.ndarray | None = None
+        angle, turn = dice.flat(0, 1024), dice.flat(*step)
+        distance, width = dice.flat(*far) * r, dice.flat(*size) * r
         ox, oy = dice.bell(0, 0.08) * r, dice.bell(0, 0.08) * r
         for i in range(dice.one_of(range(lobes[0], lobes[1] + 1))):
-            (c, s), lobe = _turn(angle + i * step), size * dice.flat(0.85, 1.1)
+            (c, s), lobe = _turn(angle + i * turn), width * dice.flat(0.85, 1.1)
             away, _, _ = _polar(
-                x - (ox + far * c),
-                y - (oy + far * s),
-                size * dice.flat(0.95, 1.25),
+                x - (ox + distance * c),
+                y - (oy + distance * s),
+                width * dice.flat(0.95, 1.25),
                 lobe,
                 dice.flat(0, 1024),
                 dice,
@@ -317,7 +318,7 @@ class _Slide:
                 h = np.minimum(np.maximum(0.5 + (new - depth) * (1.5 / lobe), 0), 1)
                 new = depth + (new - depth) * h + 0.33 * lobe * h * (1 - h)
             depth = new
-        return depth
+        return np.zeros_like(x) if depth is None else depth
 
     def platelet(self, cx: float, cy: float, r: float) -> None:
         """A small soft blot, darker and granular in the middle."""

@@ -82,16 +82,17 @@ class Smears(Sequence):
     ):
         if count < 0:
             raise ValueError(f"A data set of {count} smears cannot be; give a count of 0 or more.")
-        self.split, self.count, self.seed, self.cache = split, count, seed, cache
+        self.split, self.seed, self.cache = split, seed, cache
+        self._count = count
         self.size = _checked(split, size)
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        if not -self.count <= index < self.count:
-            raise IndexError(f"There is no smear {index}; the data set has {self.count}.")
-        index = int(index) % self.count
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no smear {index}; the data set has {len(self)}.")
+        index = int(index) % len(self)
         sample = self._read(index) if self.cache else None
         if sample is None:
             sample = draw_smear(self.seed, index, self.split, self.size)
@@ -101,7 +102,7 @@ class Smears(Sequence):
 
     def ids(self) -> list[str]:
         """The pictures' names, in their order; none is painted for it."""
-        return [_name(self.seed, self.split, index) for index in range(self.count)]
+        return [_name(self.seed, self.split, index) for index in range(len(self))]
 
     def _file(self, index: int) -> Path:
         name = f"v{VERSION}-{self.seed}-{self.split}-{self.size[0]}x{self.size[1]}"

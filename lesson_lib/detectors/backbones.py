@@ -36,6 +36,9 @@ class Backbone(nn.Module):
                begin
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         body: nn.Module,
@@ -110,13 +113,15 @@ class VGG16(nn.Module):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
         for block in (self.fc6, self.fc7):
-            nn.init.xavier_uniform_(block[0].weight)
+            for conv in block.children():
+                if isinstance(conv, nn.Conv2d):
+                    nn.init.xavier_uniform_(conv.weight)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        for stage in (self.conv1, self.conv2, self.conv3):
-            x = F.max_pool2d(stage(x), 2, ceil_mode=True)
-        conv4_3 = self.conv4(x)
-        x = self.conv5(F.max_pool2d(conv4_3, 2, ceil_mode=True))
+        for name in ("conv1", "conv2", "conv3"):
+            x = F.max_pool2d(self.get_submodule(name)(x), 2, ceil_mode=True)
+        conv4_3 = self.get_submodule("conv4")(x)
+        x = self.get_submodule("conv5")(F.max_pool2d(conv4_3, 2, ceil_mode=True))
         x = F.max_pool2d(x, 3, stride=1, padding=1)
         return [self.l2norm(conv4_3), self.fc7(self.fc6(x))]
 
@@ -160,38 +165,11 @@ def build_backbone(
                 ("conv1", "layer1")
     ValueError for what does not go together, RuntimeError where the weights cannot be had.
     """
-    if pretrained and (
-        name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)
-    ):
-        other = "" if name in tiny.SIZES else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
-        raise ValueError(
-            f"There are no pretrained weights of {name} with norm={norm!r}: give "
-            f"pretrained=False{other}."
-        )
+    _check_pretrained(name, norm, pretrained)
     if name == "vgg16":
-        body = VGG16(norm)
-        if pretrained:
-            _load_vgg16_features(body)
-        backbone = Backbone(
-            body,
-            (512, 1024),
-            (8, 16),
-            VGG_MEAN,
-            VGG_STD,
-            trainable=bool(pretrained) or norm in ("batch", "group"),
-        )
+        backbone = _vgg16(norm, bool(pretrained))
     elif name == "lite0":
-        body = lite0.Lite0(norm)
-        if pretrained:
-            lite0.load_released_weights(body)
-        backbone = Backbone(
-            body,
-            lite0.CHANNELS,
-            lite0.STRIDES,
-            lite0.MEAN,
-            lite0.STD,
-            trainable=bool(pretrained) or norm != "frozen",
-        )
+        backbone = _lite0(norm, bool(pretrained))
     elif name in tiny.SIZES:
         body = tiny.Tiny(name, norm)
         backbone = Backbone(
@@ -202,6 +180,32 @@ def build_backbone(
         backbone = _tapped(name, norm, pretrained, nodes or default)
     _freeze(backbone.body, freeze)
     return backbone
+
+
+def _check_pretrained(name: str, norm: Norm, pretrained: bool | str) -> None:
+    unknown = name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)
+    if pretrained and unknown:
+        other = "" if name in tiny.SIZES else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
+        raise ValueError(
+            f"There are no pretrained weights of {name} with norm={norm!r}: give "
+            f"pretrained=False{other}."
+        )
+
+
+def _vgg16(norm: Norm, pretrained: bool) -> Backbone:
+    body = VGG16(norm)
+    if pretrained:
+        _load_vgg16_features(body)
+    learns = pretrained or norm in ("batch", "group")
+    return Backbone(body, (512, 1024), (8, 16), VGG_MEAN, VGG_STD, trainable=learns)
+
+
+def _lite0(norm: Norm, pretrained: bool) -> Backbone:
+    body = lite0.Lite0(norm)
+    if pretrained:
+        lite0.load_released_weights(body)
+    learns = pretrained or norm != "frozen"
+    return Backbone(body, lite0.CHANNELS, lite0.STRIDES, lite0.MEAN, lite0.STD, trainable=learns)
 
 
 def _tapped(name: str, norm: Norm, pretrained: bool | str, nodes: Sequence[str]) -> Backbone:

@@ -45,6 +45,8 @@ class Exported(nn.Module):
     where a box lies wholly outside.
     """
 
+    anchors: Tensor
+
     def __init__(self, model: SSD | RetinaNet, size: tuple[int, int]):
         super().__init__()
         self.model, self.size, self.background = model, size, isinstance(model, SSD)

@@ -47,9 +47,11 @@ class SSDHeads(nn.Module):
         self.box = nn.ModuleList(
             nn.Conv2d(c, k * 4, 3, padding=1) for c, k in zip(inputs, per_position)
         )
-        for conv in [*self.cls, *self.box]:
-            nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        for conv in self.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.xavier_uniform_(conv.weight)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Feature maps, finest first -> cls_logits (B, A, C), box_deltas (B, A, 4)."""
@@ -102,7 +104,8 @@ class RetinaNetHeads(nn.Module):
                 nn.init.normal_(conv.weight, std=0.01)
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
-        nn.init.constant_(self.cls.bias, prior_bias(prior))
+        if self.cls.bias is not None:
+            nn.init.constant_(self.cls.bias, prior_bias(prior))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Pyramid levels, finest first -> cls_logits (B, A, K), box_deltas (B, A, 4)."""

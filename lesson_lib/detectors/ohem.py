@@ -1,5 +1,7 @@
 """RetinaNet under online hard example mining instead of focal loss, the rival in FL's table 1d."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from lesson_lib.detectors.criterion import Outputs, Targets, anchor_targets
@@ -25,11 +27,14 @@ class OHEMRetinaNet(RetinaNet):
         keep: int = 128,
         nms_threshold: float | None = None,
         ratio: float | None = None,
+        **options: Any,
     ) -> dict[str, Tensor]:
         """{"cls", "box"} of the mined anchors, by the positives among them.
 
         keep, nms_threshold, ratio: see `ohem_mask`.
         """
+        if options:
+            raise TypeError(f"OHEM knows no option {min(options)!r}.")
         gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
         match = match_retinanet(gt, anchors, valid=valid)
         labels, offsets = anchor_targets(match, gt, targets, anchors, self.config.variances)

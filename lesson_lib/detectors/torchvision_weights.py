@@ -75,11 +75,9 @@ def load_torchvision(
     """
     if isinstance(source, nn.Module):
         _check_eps(model, source)
-        source = source.state_dict()
-    elif isinstance(source, str | Path):
-        source = torch.load(source, map_location="cpu", weights_only=True)
+    theirs = _state_dict(source)
     ours = model.state_dict()
-    weights = {our_name(model, name): value for name, value in source.items()}
+    weights = {our_name(model, name): value for name, value in theirs.items()}
     if not heads:
         weights |= {name: value for name, value in ours.items() if name.startswith("heads.")}
     counters = {
@@ -100,6 +98,14 @@ def load_torchvision(
     model.load_state_dict({name: weights.get(name, value) for name, value in ours.items()})
 
 
+def _state_dict(source: nn.Module | Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
+    if isinstance(source, nn.Module):
+        return source.state_dict()
+    if isinstance(source, str | Path):
+        return torch.load(source, map_location="cpu", weights_only=True)
+    return source
+
+
 def our_name(model: nn.Module, name: str) -> str:
     """Our name of a weight of torchvision's; names that are not in the tables stay."""
     for pattern, replacement in SSD_NAMES if isinstance(model, SSD) else RETINANET_NAMES:
@@ -113,7 +119,11 @@ def _vgg_name(layer: int, part: str) -> str:
 
 
 def _check_eps(model: nn.Module, source: nn.Module) -> None:
-    theirs = {m.eps for m in source.modules() if hasattr(m, "running_var")}
+    theirs: set[float] = {
+        getattr(m, "eps")
+        for m in source.modules()
+        if hasattr(m, "running_var")  # noqa: B009
+    }
     ours = {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm)}
     if ours and theirs != ours:
         raise ValueError(

@@ -19,14 +19,16 @@ C is K + 1 for "ssd", the background first, and K for "retinanet".
 
 import copy
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lesson_lib.course.checks import DONE, TODO, WRONG, difference
+from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
 from lesson_lib.evaluation import coco_evaluate
@@ -45,7 +47,7 @@ class Fall(Exception):
     """What to look at, in a sentence."""
 
 
-def shapes(model: nn.Module, kind: str) -> str:
+def shapes(model: Any, kind: str) -> str:
     """Shapes; rows that read the picture where their anchors stand; RetinaNet's prior."""
     pictures = (torch.stack([s.image for s in Smears("train", 2, SIZE)]) / 255).requires_grad_()
     (cls, box), anchors = given(model.eval()(pictures)), given(model.anchors(SIZE, "cpu"))
@@ -63,25 +65,7 @@ def shapes(model: nn.Module, kind: str) -> str:
             f"anchors: expected x1, y1, x2, y2 in pixels of a picture of {SIZE} px, got values "
             f"from {anchors.min():.3g} to {anchors.max():.3g}, the first row {anchors[0].tolist()}."
         )
-    middle, sides = (
-        (anchors[:, :2] + anchors[:, 2:]) / 2,
-        (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt(),
-    )
-    for spot in torch.tensor([[32, 96], [96, 32]]):
-        row = int(((middle - spot).norm(dim=1) + sides).argmin())  # a small anchor near the spot
-        (slope,) = torch.autograd.grad(box[0, row].sum(), pictures, retain_graph=True)
-        weight, pixel = (
-            slope[0].square().sum(0),
-            torch.arange(SIZE) + 0.5,
-        )  # what its offsets react to
-        seen = torch.stack((weight.sum(0) @ pixel, weight.sum(1) @ pixel)) / weight.sum().clamp(
-            min=1e-30
-        )
-        if (seen - spot).norm() > SIZE / 4:
-            raise Fall(
-                f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture "
-                f"around {seen.long().tolist()}: the rows must stand in the anchors' order."
-            )
+    _rows_read_where_their_anchors_stand(box, anchors, pictures)
     if kind == "retinanet" and not 0.003 < cls.sigmoid().mean() < 0.03:
         raise Fall(
             f"an untrained anchor gives each class {cls.sigmoid().mean():.3f}: the last bias lacks "
@@ -93,7 +77,28 @@ def shapes(model: nn.Module, kind: str) -> str:
     )
 
 
-def known_batch(model: nn.Module, kind: str) -> str:
+def _rows_read_where_their_anchors_stand(box: Tensor, anchors: Tensor, pictures: Tensor) -> None:
+    """Raises Fall for a row whose offsets react to another place of the picture.
+
+    box (B, A, 4), made of pictures (B, 3, SIZE, SIZE); anchors (A, 4) xyxy.
+    """
+    middle = (anchors[:, :2] + anchors[:, 2:]) / 2
+    sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
+    pixel = torch.arange(SIZE) + 0.5
+    for spot in torch.tensor([[32, 96], [96, 32]]):
+        row = int(((middle - spot).norm(dim=1) + sides).argmin())  # a small anchor near the spot
+        (slope,) = torch.autograd.grad(box[0, row].sum(), pictures, retain_graph=True)
+        weight = slope[0].square().sum(0)  # (H, W), what its offsets react to
+        seen = torch.stack((weight.sum(0) @ pixel, weight.sum(1) @ pixel))
+        seen = seen / weight.sum().clamp(min=1e-30)
+        if (seen - spot).norm() > SIZE / 4:
+            raise Fall(
+                f"row {row} has its anchor near {spot.tolist()} (x, y), but reads the picture "
+                f"around {seen.long().tolist()}: the rows must stand in the anchors' order."
+            )
+
+
+def known_batch(model: Any, kind: str) -> str:
     """The loss of outputs and objects that are always the same, beside the library's."""
     anchors, seeded = model.anchors(SIZE, "cpu"), torch.Generator().manual_seed(0)
     smears = [{"boxes": s.boxes, "labels": s.labels} for s in Smears("val", 2, SIZE)]
@@ -123,14 +128,14 @@ def known_batch(model: nn.Module, kind: str) -> str:
     return "as the library's, with and without objects"
 
 
-def overfit(model: nn.Module, kind: str) -> str:
+def overfit(model: Any, kind: str) -> str:
     """One picture, learnt by heart."""
     picture = [Smears("train", 3, SIZE)[2]]
     words = fit(model, picture, Recipe(epochs=80, batch=1, size=SIZE, augment="none"), share=0.2)
     return f"{words}; on itself {gate(model, kind, picture, 0.9)}"
 
 
-def short_training(model: nn.Module, kind: str) -> str:
+def short_training(model: Any, kind: str) -> str:
     """Sixty-four smears, ten times over."""
     return fit(
         model, Smears("train", 64, SIZE), Recipe(epochs=10, batch=4, lr=3e-3, size=SIZE), share=0.5
@@ -151,13 +156,12 @@ def fit(model: nn.Module, pictures: Smears | list, recipe: Recipe, share: float)
 
 
 def gate(
-    model: nn.Module, kind: str, pictures: list | None = None, least: float | None = None
+    model: Any, kind: str, pictures: Sequence[Sample] | None = None, least: float | None = None
 ) -> str:
     """AP at IoU .5, by default on pictures that the short training has not seen."""
-    pictures, least = pictures or Smears("val", 32, SIZE), least or GATES[kind]
-    found = coco_evaluate(predict(model, pictures, SIZE), [s.target() for s in pictures], CLASSES)[
-        "AP50"
-    ]
+    judged, least = pictures or Smears("val", 32, SIZE), least or GATES[kind]
+    figures = coco_evaluate(predict(model, judged, SIZE), [s.target() for s in judged], CLASSES)
+    found = figures["AP50"]
     if found < least:
         raise Fall(
             f"AP50 {found:.2f}, {least:.2f} asked; look at decoding, variances, the background's "
@@ -203,6 +207,7 @@ def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
         print(f"{WRONG} choose kind from {', '.join(ORACLES)}; until from {', '.join(RUNGS)}.")
         return
     make = getattr(subject, "Detector", None) if isinstance(subject, ModuleType) else subject
+    model: Any = None
     for number, (name, rung) in enumerate(RUNGS.items(), start=1):
         try:
             with torch.random.fork_rng(devices=[]):
