@@ -57,6 +57,10 @@ FOREIGN = (
     "JUPYTERLAB_SETTINGS_DIR",
     "JUPYTERLAB_WORKSPACES_DIR",
 )
+# How torch's threads wait for each other, and who has chosen it himself: lesson_lib/threads.py says
+# why. It must stand in the environment before a kernel loads torch.
+THREADS = {"GOMP_SPINCOUNT": "10000"}
+THREAD_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 # What the stored outputs are made with: the budget sets how long a lesson trains, trained numbers
 # move with threads and device, sets of strings are ordered by the hash seed, and IPython would read
 # its user's own start-up files.
@@ -126,7 +130,9 @@ def run(command: list[str], env: dict[str, str]) -> int:
 
 def clean_environment(**settings: str) -> dict[str, str]:
     """This process's variables without those of another Python or Jupyter, and with `settings`."""
-    return {name: value for name, value in os.environ.items() if name not in FOREIGN} | settings
+    kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    threads = {} if any(name in kept for name in THREAD_CHOICES) else THREADS
+    return kept | threads | settings
 
 
 def imitation(machine: str) -> dict[str, str]:

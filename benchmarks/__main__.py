@@ -1,5 +1,9 @@
 """python -m benchmarks: the rows of run.py."""
 
-from benchmarks.run import main
+from lesson_lib.threads import prepare
+
+prepare()  # before torch is loaded
+
+from benchmarks.run import main  # noqa: E402
 
 main()

@@ -1,9 +1,12 @@
 """Ours against torchvision, row by row, on the CPU of this machine:
 
-    python -m benchmarks [--rows match,post] [--rounds 7] [--threads 2] [--compile] [--out FILE.json]
+    python -m benchmarks [--rows match,post] [--rounds 7] [--threads 2] [--compile] [--busy]
+                         [--out FILE.json]
 
 Each row says first whether both give the same result; the ratio says how many times faster ours is, "A/A" how far
 the reference is from itself. The targets are those the course set itself; --compile adds torch.compile's rows.
+--busy measures each row a second time beside a process that keeps one core busy, as on a learner's machine:
+both in the same conditions, so the ratio still says who is faster there.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from torchvision.models.detection.ssd import SSD as TheirSSD
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.timing import Row, close, measure, table
+from benchmarks.timing import Row, busy_core, close, measure, table
 from lesson_lib.config import describe_machine
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.smears import Smears
@@ -405,6 +408,11 @@ GROUPS = {
 }
 
 
+def _print_last(found: list[dict]) -> None:
+    """The newest row, below the heading if it is the first."""
+    print("\n".join(table(found).splitlines()[-1 - (len(found) == 1) :]), flush=True)
+
+
 def main() -> None:
     p = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     p.add_argument(
@@ -413,6 +421,7 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=7)
     p.add_argument("--threads", type=int, default=torch.get_num_threads())
     p.add_argument("--compile", action="store_true", help="also the rows under torch.compile")
+    p.add_argument("--busy", action="store_true", help="each row beside a busy core too")
     p.add_argument("--out", help="a file for the figures, JSON")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -421,7 +430,11 @@ def main() -> None:
         for compiled in (False, True)[: 1 + args.compile]:
             for row in GROUPS[group](compiled):
                 found.append(measure(row, args.rounds))
-                print(table(found).splitlines()[-1] if len(found) > 1 else table(found), flush=True)
+                _print_last(found)
+                if args.busy:
+                    with busy_core():
+                        found.append(measure(row._replace(name=row.name + " busy"), args.rounds))
+                    _print_last(found)
     if args.out:
         with open(args.out, "w", encoding="utf-8") as file:
             json.dump(

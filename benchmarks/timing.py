@@ -1,8 +1,11 @@
 """How a row is measured: equality first, then turn by turn, the reference twice for the noise."""
 
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +61,17 @@ def measure(
         "aim": row.aim,
         "holds": ratio >= row.must,
     }
+
+
+@contextmanager
+def busy_core() -> Iterator[subprocess.Popen]:
+    """Within it another process takes all the time of one core that it gets."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield neighbour
+    finally:
+        neighbour.kill()
+        neighbour.wait()
 
 
 def close(ours: Any, theirs: Any, rtol: float = 1e-4, atol: float = 1e-4) -> None:

@@ -153,7 +153,7 @@ def softmax_focal_loss(
 BETA = 0.11
 
 
-def ssd_loss(
+def ssd_loss(  # noqa: PLR0913  what the formula reads, and how
     cls_logits: Tensor,
     box_deltas: Tensor,
     classes: Tensor,
@@ -162,6 +162,7 @@ def ssd_loss(
     negative: Tensor,
     loc_weight: float = 1.0,
     n: Tensor | None = None,
+    dense: bool | None = None,
 ) -> dict[str, Tensor]:
     """SSD's L = (L_conf + alpha L_loc) / N, in its two summands {"cls", "box"} (SSD eq. 1 to 3).
 
@@ -169,15 +170,16 @@ def ssd_loss(
         L_loc  = sum_Pos sum_{cx, cy, w, h} smoothL1(l - g_hat)
 
     cls_logits (B, A, K+1), channel 0 background; classes (B, A) in 1..K, read only where positive;
-    box_deltas, box_targets (B, A, 4); positive, negative (B, A) bool: the matched boxes, the mined ones.
-    N is the number of matched default boxes in the batch, not of all; N = 0 makes both 0, and the gradient.
-    n: N of all processes that share a batch; this one's losses are then summands of the whole batch's.
-    "box" includes loc_weight, the paper's alpha.  Half precision is summed in float32, also under autocast.
+    box_deltas, box_targets (B, A, 4); positive, negative (B, A) bool: the matched boxes, the mined
+    ones. N is the number of matched default boxes in the batch, not of all; N = 0 makes both 0, and
+    the gradient. n: N of all processes that share a batch; this one's losses are then summands of
+    the whole batch's. "box" includes loc_weight, the paper's alpha.
+    Half precision is summed in float32, also under autocast.
+    dense=False looks at the positives and negatives alone; dense=True, what a GPU needs, at all
+    anchors, since it would have to tell the host how many those are. None: True but on a CPU.
     """
     used = positive | negative
-    if (
-        cls_logits.is_cpu
-    ):  # look at these alone, (1, n, ...); a GPU would have to tell the host how many
+    if not (dense if dense is not None else not cls_logits.is_cpu):  # (1, n, ...) of those used
         cls_logits, box_deltas, classes, box_targets, positive, used = (
             x[used][None] for x in (cls_logits, box_deltas, classes, box_targets, positive, used)
         )
@@ -188,7 +190,7 @@ def ssd_loss(
     return {"cls": torch.where(used, cls, 0).sum() * scale, "box": loc_weight * box.sum() * scale}
 
 
-def retinanet_loss(
+def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     cls_logits: Tensor,
     box_deltas: Tensor,
     classes: Tensor,
@@ -199,21 +201,29 @@ def retinanet_loss(
     beta: float = BETA,
     per_image: bool = False,
     n: Tensor | None = None,
+    dense: bool | None = None,
 ) -> dict[str, Tensor]:
-    """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section 4).
+    """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section
+    4).
 
     cls_logits (B, A, K), no background; classes (B, A) in 0..K-1, read only where positive;
-    box_deltas, box_targets (B, A, 4); label (B, A) from Match.  Returns {"cls", "box"}: sums over the batch
-    by max(1, positives), so that a picture without objects still teaches through its negatives.
-    per_image=True is torchvision's way: every picture by its own positives, then the mean of the pictures.
-    n: the positives of all processes that share a batch, as in `ssd_loss`; per_image has no use for it.
+    box_deltas, box_targets (B, A, 4); label (B, A) from Match.  Returns {"cls", "box"}: sums over
+    the batch by max(1, positives), so that a picture without objects still teaches through its
+    negatives. per_image=True is torchvision's way: every picture by its own positives, then the
+    mean of the pictures.
+    n: the positives of all processes that share a batch, as in `ssd_loss`; per_image has no use
+    for it.
     beta: the paper prints none; the authors' release has 0.11, torchvision L1 (beta 0).
     Half precision is summed in float32, also under autocast.
+    dense=False goes through the anchors in parts that stay in a processor's cache; dense=True, what
+    a GPU needs, takes all at once. None: True but on a CPU, and under torch.compile.
     """
+    if dense is None:
+        dense = not cls_logits.is_cpu or torch.compiler.is_compiling()
     positive, used = label == POSITIVE, label != IGNORE
     _check_gamma(gamma)
     cls = _FocalSum.apply(
-        at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma
+        at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma, dense
     )
     sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}  # (B,) each
     if per_image:
@@ -225,15 +235,17 @@ def retinanet_loss(
 class _FocalSum(torch.autograd.Function):
     """`sigmoid_focal_loss` against one class or none an anchor, summed by picture: (B, A, K) -> (B,).
 
-    The same numbers, but neither the K targets of each anchor nor what autograd would keep of each step are
-    ever in memory: all entries are taken as background, those of the positives' classes are put right after,
-    and the gradient is made along with the loss, a few rows at a time, while they are in the processor's cache.
+    The same numbers, but neither the K targets of each anchor nor what autograd would keep of each
+    step are ever in memory: all entries are taken as background, those of the positives' classes
+    are put right after, and the gradient is made along with the loss, some rows at a time, while
+    they are in the processor's cache. Fewer rows would mean more steps for which threads have to
+    wait for each other.
     """
 
-    ROWS = 2048
+    LOGITS_AT_ONCE = 2**18  # 1 MB
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913  autograd hands over everything in one row
         ctx,
         logits: Tensor,
         classes: Tensor,
@@ -242,18 +254,22 @@ class _FocalSum(torch.autograd.Function):
         object_side: float,
         background_side: float,
         gamma: float,
+        dense: bool,
     ) -> Tensor:
-        one_go = logits.is_cuda or torch.compiler.is_compiling()
-        flat, weight = (
-            logits.flatten(0, 1),
-            (background_side * used.flatten()).to(logits.dtype)[:, None],
-        )
-        parts = [flat] if one_go else flat.split(_FocalSum.ROWS)
-        slopes, sums = [], []
-        for z, w in zip(parts, [weight] if one_go else weight.split(_FocalSum.ROWS)):
-            loss, slope = _wrong_answer(z, gamma)
-            sums.append((loss * w).sum(1))
-            slopes.append(slope.mul_(w))
+        rows, weight = logits.flatten(0, 1), (background_side * used).to(logits.dtype)  # (BA, K)
+        weight = weight.view(-1, 1)  # (BA, 1)
+        if dense:
+            loss, slopes = _wrong_answer(rows, gamma)
+            sums, gradient = (loss * weight).sum(1), slopes.mul_(weight)
+        else:
+            at_once = max(1, _FocalSum.LOGITS_AT_ONCE // max(1, rows.shape[1]))
+            sums, gradient = rows.new_empty(len(rows)), torch.empty_like(rows)
+            for z, w, total, slope in zip(
+                *(x.split(at_once) for x in (rows, weight, sums, gradient))
+            ):
+                loss, slopes = _wrong_answer(z, gamma)
+                torch.sum(loss.mul_(w), 1, out=total)
+                torch.mul(slopes, w, out=slope)
         at = torch.where(positive, classes, 0)[..., None]  # (B, A, 1)
         z = logits.gather(-1, at)
         (missed, missed_slope), (raised, raised_slope) = (
@@ -262,18 +278,19 @@ class _FocalSum(torch.autograd.Function):
         )
         change = (object_side * missed - background_side * raised) * positive[..., None]
         slope = (object_side * missed_slope + background_side * raised_slope) * positive[..., None]
-        gradient = torch.cat(slopes).view_as(logits).scatter_add_(-1, at, -slope)
-        ctx.save_for_backward(gradient)
-        return torch.cat(sums).view(logits.shape[:2]).sum(1) + change.sum((1, 2))
+        ctx.save_for_backward(gradient.view_as(logits).scatter_add_(-1, at, -slope))
+        return sums.view(logits.shape[:2]).sum(1) + change.sum((1, 2))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream: Tensor):
-        return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 6
+        return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 7
 
 
 def _wrong_answer(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss where a logit of z is wrong, and its slope: p^gamma softplus(z), p = sigmoid(z) = 1 - p_t."""
+    """Focal loss where a logit of z is wrong, p^gamma softplus(z), and its slope; p = sigmoid(z) =
+    1 - p_t.
+    """
     loss, p = F.softplus(z), z.sigmoid()
     fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))  # z - loss = log p
     return fade * loss, (((1 - p) * gamma).mul_(loss).add_(p)).mul_(fade)

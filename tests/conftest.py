@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lesson_lib.config import dataset_roots
+from lesson_lib.threads import prepare
+
+prepare()  # before torch is loaded
+
+from lesson_lib.config import dataset_roots  # noqa: E402
 
 #: No test writes into a learner's own progress, however the tests were started.
 os.environ["LESSON_PROGRESS"] = "none"

@@ -280,3 +280,16 @@ def test_a_batch_with_colours_applies_the_matrix():
     assert np.allclose(
         change_pictures(stored, [0], [change], 8)[0, :, y, x], expected.clip(0, 1), atol=1e-5
     )
+
+
+def test_the_way_by_float_resizes_as_the_way_of_a_cpu():
+    """CUDA cannot resize uint8; smaller, larger, and unlike in the two directions."""
+    part = torch.randint(0, 256, (3, 37, 52), generator=torch.Generator().manual_seed(0))
+    part = part.to(torch.uint8)
+    for size in ((20, 20), (80, 80), (37, 90)):
+        bytes_, floats = (batch_augment._resized(part, size, by_float=f) for f in (False, True))
+        assert bytes_.dtype == floats.dtype == torch.uint8 and floats.shape == (3, *size)
+        assert (bytes_.int() - floats.int()).abs().max() <= 1
+        assert not torch.equal(floats, torch.zeros_like(floats))
+    for by_float in (False, True):
+        assert batch_augment._resized(part, (37, 52), by_float) is part

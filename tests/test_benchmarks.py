@@ -2,13 +2,14 @@
 
 import json
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from benchmarks import gpu_run
+from benchmarks import gpu_run, run
 from benchmarks.run import match_rows, mine_rows, post_rows, same_detections, ssd_loss_row
-from benchmarks.timing import Row, close, measure, table
+from benchmarks.timing import Row, busy_core, close, measure, table
 
 
 def row(ours, theirs, must=2.0) -> Row:
@@ -86,3 +87,34 @@ def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatc
     )
     assert len(list((tmp_path / "out").glob("*.json"))) == 4
     assert gpu_run.main(arguments) is True  # nothing is done twice
+
+
+def test_a_busy_neighbour_runs_as_long_as_it_is_wanted():
+    with pytest.raises(ZeroDivisionError), busy_core() as neighbour:
+        assert neighbour.poll() is None
+        raise ZeroDivisionError
+    assert neighbour.poll() is not None
+
+
+def test_busy_measures_each_row_twice(tmp_path, monkeypatch, capsys):
+    """The whole command with the real mining rows: plain, then beside a busy core, which then is gone."""
+    neighbours = []
+
+    @contextmanager
+    def watched():
+        with busy_core() as neighbour:
+            neighbours.append(neighbour)
+            yield neighbour
+
+    monkeypatch.setattr(run, "busy_core", watched)
+    out = tmp_path / "found.json"
+    threads = str(torch.get_num_threads())
+    command = ["benchmarks", "--rows", "mine", "--rounds", "1", "--threads", threads]
+    monkeypatch.setattr("sys.argv", [*command, "--busy", "--out", str(out)])
+    run.main()
+    names = [row["name"] for row in json.loads(out.read_text())["rows"]]
+    assert names == ["mine", "mine busy"] * 2
+    assert len(neighbours) == 2 and all(n.poll() is not None for n in neighbours)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["row"] + [
+        "mine"
+    ] * 4

@@ -328,6 +328,19 @@ def test_what_mining_ranks_by_is_cross_entropy_with_the_background():
         expected = torch.nn.functional.cross_entropy(
             logits.mT.double(), torch.zeros(2, 50).long(), reduction="none"
         )
-        assert torch.allclose(
-            _background_loss(logits).double(), expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale
-        )
+        for dense in (False, True):
+            found = _background_loss(logits, dense).double()
+            assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale)
+
+
+@both
+def test_a_gpus_path_gives_what_a_cpus_gives(criterion, background):
+    out, anchors, targets = random_case(3 + background)
+    options = {"mining": "rank"} if background else {}
+    theirs, ours = (
+        criterion(out, anchors, targets),
+        criterion(out, anchors, targets, dense=True, **options),
+    )
+    assert theirs["cls"] > 0 and theirs["box"] > 0
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.autograd import gradcheck
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.retinanet import (
@@ -15,6 +16,7 @@ from torchvision.models.detection.retinanet import (
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
+from lesson_lib import losses
 from lesson_lib.losses import (
     balanced_cross_entropy,
     binary_cross_entropy,
@@ -472,3 +474,39 @@ def test_joint_losses_stay_in_float32_under_autocast():
         for name, value in loss(*arguments).items():
             assert from_half[name].dtype == torch.float32 and from_half[name] == expected[name]
             assert from_full[name] == value
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 2**18])
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_joint_losses_of_a_gpus_path_are_those_of_a_cpus(at_once, gamma, monkeypatch):
+    """All anchors at once against those that matter (SSD), against some rows at a time (RetinaNet)."""
+    monkeypatch.setattr(losses._FocalSum, "LOGITS_AT_ONCE", at_once)
+    ssd, retina = ssd_arguments(ssd_case(0), CODER), retinanet_case(0)[0]
+    for loss, arguments in (
+        (ssd_loss, ssd),
+        (lambda *a, **k: retinanet_loss(*a, gamma=gamma, **k), retina),
+    ):
+        found = []
+        for dense in (False, True):
+            inputs = [x.clone().requires_grad_() if i < 2 else x for i, x in enumerate(arguments)]
+            out = loss(*inputs, dense=dense)
+            (out["cls"] + 2 * out["box"]).backward()
+            found.append([*out.values(), *(x.grad for x in inputs[:2])])
+        for cpu, gpu in zip(*found):
+            torch.testing.assert_close(cpu, gpu)
+        assert found[0][2].abs().sum() > 0
+
+
+def test_on_a_gpu_the_joint_losses_read_nothing():
+    """Tensors that claim to lie on a GPU and hold no values: whoever looks at one gets an error."""
+    with FakeTensorMode():
+        logits, deltas = (torch.rand(2, 50, n, device="cuda", requires_grad=True) for n in (5, 4))
+        classes, targets = torch.ones_like(logits[..., 0]).long(), torch.rand_like(deltas)
+        positive = torch.ones_like(classes, dtype=torch.bool)
+        for out in (
+            ssd_loss(logits, deltas, classes, targets, positive, ~positive),
+            retinanet_loss(logits, deltas, classes, targets, positive.to(torch.int8)),
+        ):
+            assert out["cls"].is_cuda and out["box"].is_cuda
+        with pytest.raises(DynamicOutputShapeException):
+            ssd_loss(logits, deltas, classes, targets, positive, ~positive, dense=False)

@@ -179,12 +179,16 @@ def change_pictures(stored: Tensor, rows: list[int], changes: list[Change], size
     )
 
 
-def _resized(part: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, h, w) uint8 -> (3, *size): bilinear, with antialiasing; on CUDA, which has no such kernel
-    for uint8, by way of float. A part that has the size stays as it is, bit for bit.
+def _resized(part: Tensor, size: tuple[int, int], by_float: bool | None = None) -> Tensor:
+    """(3, h, w) uint8 -> (3, *size): bilinear, with antialiasing. A part that has the size stays as
+    it is, bit for bit.
+
+    by_float: by way of float32, for CUDA, which has no such kernel for uint8; the levels differ by
+    one at most. None: but on a CPU.
     """
     if part.shape[1:] == size:
         return part
-    picture = part[None].float() if part.is_cuda else part[None]
+    by_float = not part.is_cpu if by_float is None else by_float
+    picture = part[None].float() if by_float else part[None]
     picture = F.interpolate(picture, size, mode="bilinear", antialias=True)[0]
-    return picture.round_().to(torch.uint8) if part.is_cuda else picture
+    return picture.round_().to(torch.uint8) if by_float else picture

@@ -65,6 +65,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     variances: tuple[float, float] = VARIANCES,
     loc_weight: float = 1.0,
     normaliser: Callable[[Tensor], Tensor] | None = None,
+    dense: bool | None = None,
 ) -> dict[str, Tensor]:
     """SSD's loss (arXiv:1512.02325, section 2.2) -> {"cls", "box"}: sums over the batch by the
     positives.
@@ -80,18 +81,22 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     batch. It is called before anything that may fail in one process alone.
     ValueError for outputs that are not finite (with the picture's name), for unknown labels, for
     shapes that do not fit. Values are looked at where they are on the CPU, and nowhere else.
+    dense: whether matching and loss go the way of a GPU, see `match_ssd` and `ssd_loss`; the results
+    are the same. None: as the device needs it.
     """
     if mining not in MINING:
         raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
     _check_shapes(outputs, anchors, targets)
     gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
-    match = match_ssd(gt, anchors, threshold, best, inclusive, valid)  # (B, A)
+    match = match_ssd(gt, anchors, threshold, best, inclusive, valid, dense)  # (B, A)
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     count = normaliser(positive.sum()) if normaliser else None
     _check_values(outputs, targets, outputs.cls_logits.shape[-1] - 1)
     labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
     with torch.no_grad():
-        if_background = _background_loss(at_least_float32(outputs.cls_logits))  # (B, A), -log c^0
+        if_background = _background_loss(
+            at_least_float32(outputs.cls_logits), dense
+        )  # (B, A), -log c^0
         mined = MINING[mining](if_background, positive, negative, ratio, min_negatives)
     return ssd_loss(
         outputs.cls_logits,
@@ -102,6 +107,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
         mined,
         loc_weight,
         count,
+        dense,
     )
 
 
@@ -119,6 +125,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     per_image: bool = False,
     variances: tuple[float, float] = NO_VARIANCES,
     normaliser: Callable[[Tensor], Tensor] | None = None,
+    dense: bool | None = None,
 ) -> dict[str, Tensor]:
     """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}.
 
@@ -127,7 +134,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image:
     `retinanet_loss`. gamma=0 with alpha=None is plain cross entropy of K sigmoids.
     A picture without objects teaches its background.
-    ValueError and normaliser as in `ssd_criterion`; per_image is for one process.
+    ValueError, normaliser and dense as in `ssd_criterion`; per_image is for one process.
     """
     if per_image and normaliser:
         raise ValueError(
@@ -135,7 +142,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
         )
     _check_shapes(outputs, anchors, targets)
     gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
-    match = match_retinanet(gt, anchors, positive, negative, force_best, valid=valid)
+    match = match_retinanet(gt, anchors, positive, negative, force_best, valid, dense)
     count = normaliser((match.label == POSITIVE).sum()) if normaliser else None
     _check_values(outputs, targets, outputs.cls_logits.shape[-1])
     labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
@@ -150,6 +157,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
         beta,
         per_image,
         count,
+        dense,
     )
 
 
@@ -165,13 +173,13 @@ def anchor_targets(
     return take_matched(labels, match.gt_index, default=0), offsets
 
 
-def _background_loss(logits: Tensor) -> Tensor:
+def _background_loss(logits: Tensor, dense: bool | None = None) -> Tensor:
     """-log softmax(logits)[0] = log sum exp(x - x_0): (B, A, C) -> (B, A).
 
-    On a CPU picture by picture, which stays in the cache, and as the formula says, unless that
-    overflows.
+    Not dense, on a CPU: picture by picture, which stays in the cache, and as the formula says,
+    unless that overflows.
     """
-    if logits.is_cpu:
+    if not (dense if dense is not None else not logits.is_cpu):
         loss = torch.cat([(x - x[..., :1]).exp_().sum(-1).log_() for x in logits.split(1)])
         if loss.isfinite().all():
             return loss
