@@ -1,5 +1,6 @@
 """The command line, run in this process but for one call."""
 
+import os
 import subprocess
 import sys
 
@@ -96,3 +97,29 @@ def test_python_dash_m():
     command = [sys.executable, "-m", "lesson_lib", "data", "card", "nope"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1 and "No data set is called 'nope'" in run.stderr
+
+
+def test_names_in_letters_that_the_console_lacks_are_printed_as_numbers(tmp_path):
+    voc_picture(tmp_path, "a", voc_object("\u732b", (1, 1, 9, 9)))
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "lesson_lib", "data", "check", f"voc:{tmp_path}"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 0 and b"\\u732b" in done.stdout and done.stderr == b""
+
+
+def test_an_error_of_the_system_is_a_sentence_that_names_the_file(tmp_path, monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "some/file.json")
+
+    monkeypatch.setattr(catalog, "download", refused)
+    assert cli.main(["data", "download", "bccd"]) == 1
+    assert capsys.readouterr().err == "some/file.json: Permission denied.\n"
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error(tmp_path):
+    voc_picture(tmp_path, "a", voc_object("cat", (1, 1, 1, 1)) * 9)
+    program = f"{sys.executable} -u -m lesson_lib data check voc:{tmp_path}; echo $? >&2"
+    done = subprocess.run(
+        ["bash", "-c", f"({program}) | true"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "1\n"

@@ -245,6 +245,26 @@ def test_problems_of_the_source_are_pointed_at(tmp_path, capsys):
     assert f"`data check {what}` names them" in said
 
 
+def test_a_split_that_cannot_be_opened_costs_no_other(tmp_path, capsys):
+    picture(tmp_path / "yolo" / "images" / "train" / "a.png")
+    (tmp_path / "yolo" / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "yolo" / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    yaml = tmp_path / "yolo" / "data.yaml"
+    yaml.write_text("train: images/train\ntest: ../test/images\nnames: [cat]\n")
+    command = ["data", "convert", f"yolo:{yaml}", "--to", "coco", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "train: 1 pictures, 1 objects" in said and "1 split unreadable" in said
+    assert [f.name for f in (tmp_path / "out" / "annotations").iterdir()] == ["train.json"]
+    (tmp_path / "yolo" / "images" / "train" / "a.png").write_bytes(b"")
+    assert main([*command[:-1], str(tmp_path / "out2")]) == 1
+    assert "test/images" in capsys.readouterr().err
+    yaml.write_text("train: images/train\nnames: [cat]\n")
+    assert main([*command[:-1], str(tmp_path / "out2")]) == 1
+    said = capsys.readouterr().err
+    assert "has no picture that can be used" in said and "a.png" in said
+
+
 def test_a_class_that_cannot_be_written_is_refused(tmp_path):
     categories = [{"id": 20, "name": "a\x01b"}, {"id": 3, "name": "c"}, {"id": 7, "name": "d"}]
     file = coco_file(tmp_path, categories=categories)

@@ -1,7 +1,5 @@
 """Data sets spoilt by chance: no hang, no traceback, no bad box in a batch, sentences only."""
 
-import time
-
 import pytest
 import torch
 
@@ -76,11 +74,14 @@ def test_the_judge_finds_exceptions_boxes_and_bad_sentences(tmp_path, monkeypatc
 
 
 def test_a_hang_is_ended_and_told(monkeypatch):
+    def endless(case, root):
+        while True:
+            pass
+
     monkeypatch.setattr(corrupt, "LIMIT", 1)
-    monkeypatch.setattr(corrupt, "faults", lambda case, root: time.sleep(30))
-    start = time.monotonic()
+    monkeypatch.setattr(corrupt, "faults", endless)
     _, case, found = corrupt.run(0, 0)
-    assert found == ["more than 1 s"] and time.monotonic() - start < 15
+    assert found == ["more than 1 s of CPU"]
     assert not case.file.exists(), "nothing is left behind"
 
 

@@ -264,6 +264,9 @@ def test_classes_without_names_are_called_by_numbers_and_those_wanted_have_their
     one(tmp_path, LINE + "3 0.5 0.5 0.2 0.4")
     (tmp_path / "data.yaml").unlink()
     assert YoloFolder(tmp_path).classes == ("0", "1", "2", "3")
+    (tmp_path / "data.yaml").write_text("names:\ntrain: images")
+    assert YoloFolder(tmp_path).classes == ("0", "1", "2", "3"), "names: is as good as not there"
+    (tmp_path / "data.yaml").unlink()
     (tmp_path / "classes.txt").write_text("cat\ndog\ncow\nfox\n")
     data = YoloFolder(tmp_path, classes=("dog", "cat"))
     assert data.classes == ("dog", "cat") and data[0].labels.tolist() == [0]
@@ -277,6 +280,7 @@ def test_classes_without_names_are_called_by_numbers_and_those_wanted_have_their
         ("[" * 5000, "data.yaml is no YAML"),
         ("cat", "data.yaml describes no data set"),
         ("names: {0: cat, 2: dog}", "has no usable names"),
+        ("names: .", "has no usable names"),
         ("names: [cat, [dog]]", "has no usable names"),
         ("names: &a [*a]", "data.yaml is no YAML"),
         ("names: [cat, cat]", "calls two classes 'cat'"),

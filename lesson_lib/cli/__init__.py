@@ -1,6 +1,7 @@
 """The command line, `python -m lesson_lib COMMAND`: each command is one module of this folder."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # whoever read the output, as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, ValueError, ImportError) as error:  # one sentence, where the package raised it
         raw = isinstance(error, OSError) and error.filename is not None and error.strerror
         print(f"{error.filename}: {error.strerror}." if raw else error, file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesson_lib.data import catalog
 from lesson_lib.data.convert import FORMS, convert
-from lesson_lib.data.inspect import inspect_dataset, layout, open_splits
+from lesson_lib.data.inspect import inspect_dataset, layout, open_what_can_be
 
 WHAT = (
     "a name, voc:DIR, coco:FILE (FILE may hold {split}), yolo:DIR, or a folder in one of "
@@ -91,8 +91,12 @@ def convert_data(options: argparse.Namespace) -> int:
     kind, place = layout(options.what)
     if (kind or catalog.facts(place)["format"]) == options.form:
         raise ValueError(f"{options.what} is in {options.form}'s form already; copy it.")
-    splits = open_splits(options.what)
-    done = convert(splits, options.form, options.out, options.link)
+    splits = open_what_can_be(options.what)
+    readable = {split: data for split, data in splits.items() if len(data)}
+    if not readable:
+        first = next(problem for data in splits.values() for problem in data.problems)
+        raise ValueError(f"{options.what} has no picture that can be used; first of all: {first}")
+    done = convert(readable, options.form, options.out, options.link)
     for split, count in done.pictures.items():
         print(f"{split}: {count} pictures, {done.objects[split]} objects")
     for sentence, count in done.lost.items():

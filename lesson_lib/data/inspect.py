@@ -80,7 +80,7 @@ def inspect_dataset(
     if isinstance(what, Mapping):
         report, splits = Report("data set"), what
     else:
-        report, splits = Report(str(what)), _open_what_can_be(str(what), classes, options)
+        report, splits = Report(str(what)), open_what_can_be(str(what), classes, **options)
     prints = {}
     for split, data in splits.items():
         report.pictures[split], report.counts[split] = len(data), Counter()
@@ -133,8 +133,8 @@ def _openers(
     return {split: partial(open_dataset, f"{kind}:{place}", split, **options) for split in parts}
 
 
-def _open_what_can_be(
-    what: str, classes: Iterable[str] | None, options: dict[str, Any]
+def open_what_can_be(
+    what: str, classes: Iterable[str] | None = None, **options: Any
 ) -> dict[str, Annotated]:
     """As `open_splits`; a split that cannot be opened is empty, with the reason in its problems.
 

@@ -171,8 +171,9 @@ def _read_data(config: Path) -> dict:
 def _names(about: dict, config: Path) -> tuple[str, ...] | None:
     """names as a list, or as a dict by number, in which every number from 0 must be there."""
     names, count = about.get("names"), about.get("nc")
-    if isinstance(names, str) and (file := locate(names, (config.parent,))) is not None:
-        names = _lines(file)  # a file of names
+    if isinstance(names, str):  # nothing, or a file of names
+        file = locate(names, (config.parent,)) if names.strip() else None
+        names = _lines(file) if file is not None and os.path.isfile(file) else names or None
     if isinstance(names, dict):
         numbers = {str(k): name for k, name in names.items()}
         names = [numbers.get(str(k)) for k in range(len(numbers))]
