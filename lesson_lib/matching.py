@@ -34,14 +34,17 @@ OVERLAPS_AT_ONCE, FIRST_WISHES = 2**16, 32
 
 
 class Match(NamedTuple):
-    """gt_index (..., A) int64: the object of each positive anchor, -1 elsewhere.  label (..., A) int8."""
+    """gt_index (..., A) int64: the object of each positive anchor, -1 elsewhere; label (..., A)
+    int8.
+    """
 
     gt_index: Tensor
     label: Tensor
 
 
 def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Pictures with unlike numbers of objects as one batch: B tensors (G_b, 4) -> (B, G, 4) and valid (B, G).
+    """Pictures with unlike numbers of objects as one batch: B tensors (G_b, 4) -> (B, G, 4) and
+    valid (B, G).
 
     G is the largest G_b; rows that stand for no object are 0.
     """
@@ -53,8 +56,9 @@ def pad_boxes(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def take_matched(values: Tensor, gt_index: Tensor, default: Tensor | float) -> Tensor:
     """What each anchor shall learn: `values` of its object, or `default` where it has none.
 
-    values (..., G) or (..., G, 4), gt_index (..., A) of a Match -> (..., A) or (..., A, 4). Boxes take the
-    anchors themselves as default: the offsets of the unmatched are then 0 instead of -inf or NaN.
+    values (..., G) or (..., G, 4), gt_index (..., A) of a Match -> (..., A) or (..., A, 4). Boxes
+    take the anchors themselves as default: the offsets of the unmatched are then 0 instead of -inf
+    or NaN.
     """
     dim, extra = gt_index.ndim - 1, values.shape[gt_index.ndim :]  # extra: () or (4,)
     index = gt_index.reshape(gt_index.shape + (1,) * len(extra)).expand(gt_index.shape + extra)
@@ -65,7 +69,7 @@ def take_matched(values: Tensor, gt_index: Tensor, default: Tensor | float) -> T
 
 
 class _Overlaps:
-    """IoUs of the objects of a padded batch with all anchors, and the best of each anchor so far."""
+    """IoUs of the objects of a padded batch with all anchors, the best of each anchor so far."""
 
     def __init__(
         self, gt_boxes: Tensor, anchors: Tensor, valid: Tensor | None, dense: bool | None
@@ -156,8 +160,8 @@ def match_retinanet(
 
     force_best: the anchors that overlap an object most, all of them if equal, are positive at any
     IoU over 0. Each answers for its own best object, which may be another: an object can still end
-    with none. The paper ("RPN's rule, modified") leaves this open; torchvision does it, but there an
-    object overlapping no anchor, its best IoU 0, makes every anchor of IoU 0 positive. Here it
+    with none. The paper ("RPN's rule, modified") leaves this open; torchvision does it, but there
+    an object overlapping no anchor, its best IoU 0, makes every anchor of IoU 0 positive. Here it
     forces none.
     """
     if not 0 < negative <= positive <= 1:
@@ -241,7 +245,7 @@ def _last_claimant(claimed: Tensor, owner: Tensor) -> Tensor:
     return result.scatter_reduce_(1, place, number.expand(place.shape), "amax")[:, :count]
 
 
-# ---- the best pair first --------------------------------------------------------------------------
+# ---- the best pair first -------------------------------------------------------------------------
 
 
 class _Wishes(NamedTuple):
