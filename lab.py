@@ -19,7 +19,8 @@ if sys.version_info < (
     11,
 ):  # above everything that an older Python could not run; the file parses on 3.6
     sys.exit(
-        "This course needs Python 3.11 or newer, and this is Python %d.%d: install a newer one, and "
+        "This course needs Python 3.11 or newer, and this is Python %d.%d: install a newer one, "
+        "and "
         "start this file with it." % sys.version_info[:2]
     )
 
@@ -98,14 +99,17 @@ MACHINES = {
     "threads2": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
 }
 NEEDED_FLAGS = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
-NOT_IMITATED = "Not imitated: other processors than this one's family (ARM), a GPU, NumPy's own loops, the speed."
+NOT_IMITATED = (
+    "Not imitated: other processors than this one's family (ARM), a GPU, NumPy's own loops, the "
+    "speed."
+)
 
 
 def run(command: list[str], env: dict[str, str]) -> int:
     """Run a program to its end; Ctrl-C and a polite kill are its to answer. 130 if Ctrl-C ended it.
 
-    Both are noted by handlers that are there before the program starts. A KeyboardInterrupt in their
-    place could strike while the program's exit code is on its way, which would then be lost.
+    Both are noted by handlers that are there before the program starts. A KeyboardInterrupt in
+    their place could strike while the program's exit code is on its way, which would then be lost.
     """
     seen, running = set(), []
 
@@ -136,7 +140,9 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 def imitation(machine: str) -> dict[str, str]:
-    """The variables that make this machine compute like one of that kind, or a sentence and the end."""
+    """The variables that make this machine compute like one of that kind, or a sentence and the
+    end.
+    """
     if machine not in MACHINES:
         sys.exit(f"There is no machine {machine!r}: choose one of {', '.join(MACHINES)}.")
     if machine.startswith("threads"):
@@ -151,8 +157,8 @@ def imitation(machine: str) -> dict[str, str]:
     missing = NEEDED_FLAGS.get(machine, set()) - set(flags[1].split()) if flags else set()
     if missing:
         sys.exit(
-            f"{machine} cannot be imitated here: this processor lacks {', '.join(sorted(missing))}, "
-            "and instructions that it does not have cannot be run."
+            f"{machine} cannot be imitated here: this processor lacks "
+            f"{', '.join(sorted(missing))}, and instructions that it does not have cannot be run."
         )
     if machine in NEEDED_FLAGS and not flags:
         print(f"Nobody can tell here whether the processor has {machine}: without it, less is run.")
@@ -187,8 +193,8 @@ def environment() -> str:
     make, install = installation_commands(str(python))
     if new and free < DISK_NEEDED_GB:
         sys.exit(
-            f"The disk is too small: the packages need about {DISK_NEEDED_GB} GB, and {free:.1f} GB are "
-            f"free in {ROOT}. Free some space, or move this folder to a larger disk."
+            f"The disk is too small: the packages need about {DISK_NEEDED_GB} GB, and {free:.1f} "
+            f"GB are free in {ROOT}. Free some space, or move this folder to a larger disk."
         )
     print(
         "Installing the course's packages into .venv: once, for some minutes ..."
@@ -206,8 +212,8 @@ def environment() -> str:
             UNFINISHED if new else before
         )  # a failed update leaves the old packages whole
         sys.exit(
-            "The packages could not be installed; the reason stands above. Check the network and the "
-            "disk, then give the same command again."
+            "The packages could not be installed; the reason stands above. Check the network and "
+            "the disk, then give the same command again."
         )
     stamp.write_text(fingerprint())
     return str(python)
@@ -244,8 +250,8 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError):
             sys.exit(
-                f"Port {port} is taken or not allowed: choose another with --port, or leave --port out "
-                "and JupyterLab finds a free one."
+                f"Port {port} is taken or not allowed: choose another with --port, or leave --port "
+                "out and JupyterLab finds a free one."
             )
 
 
@@ -347,8 +353,8 @@ def lessons_to_test() -> list[Path]:
         if edited is not None:
             what = f"edited {edited} cell{'s' * (edited != 1)} of" if edited else "opened or run"
             print(
-                f"You have {what} {path.name}: the published lesson is tested, yours stays as it is. "
-                f"To test yours: python3 lab.py test notebooks/{path.name}",
+                f"You have {what} {path.name}: the published lesson is tested, yours stays as it "
+                f"is. To test yours: python3 lab.py test notebooks/{path.name}",
                 flush=True,
             )
             path = path.with_name(f".published_{path.name}")
@@ -358,7 +364,8 @@ def lessons_to_test() -> list[Path]:
 
 
 def test(arguments: list[str]) -> int:
-    """Run the unit tests and every lesson against its stored outputs; pytest gets other `arguments`.
+    """Run the unit tests and every lesson against its stored outputs; pytest gets other
+    `arguments`.
 
     One pytest for both, so that its last line counts everything. nbval runs the cells, and
     conftest.py compares what they show. Two processes, all cells of a notebook in one.
@@ -417,7 +424,8 @@ def reset(numbers: list[str]) -> int:
         name = next((name for name in originals if name.startswith(f"{number.zfill(2)}_")), None)
         if name is None:
             sys.exit(
-                f"There is no lesson {number}: there are {', '.join(name[:2] for name in originals)}."
+                f"There is no lesson {number}: there are "
+                f"{', '.join(name[:2] for name in originals)}."
             )
         path, mine = ROOT / "notebooks" / name, ROOT / "notebooks" / "mine"
         if path.exists() and edited_cells(path.read_bytes(), originals[name]) is None:
@@ -430,7 +438,8 @@ def reset(numbers: list[str]) -> int:
             print(f"Your {name} is kept as notebooks/mine/{copy.name}.")
         path.write_bytes(originals[name])
         print(
-            f"{name} is as published again. If it is open in JupyterLab: File > Reload Notebook from Disk."
+            f"{name} is as published again. If it is open in JupyterLab: File > Reload Notebook "
+            "from Disk."
         )
     return 0
 

@@ -1,1 +1,4 @@
-"""Speed: this package against torchvision in one process, on this machine. See run.py and gpu_run.py."""
+"""Speed: this package against torchvision in one process, on this machine.
+
+See run.py and gpu_run.py.
+"""

@@ -1,11 +1,13 @@
 """Everything that wants a GPU, in one restartable script:
 
-    LESSON_DATASETS=DIR python -m benchmarks.gpu_run --out results/gpu [--minutes 9] [--seeds 0] [--small]
+    LESSON_DATASETS=DIR python -m benchmarks.gpu_run --out results/gpu [--minutes 9] [--seeds 0]
+    [--small]
 
-trains SSD300-VGG16 and RetinaNet-R50-FPN from scratch (--norm group) on BCCD and aquarium, evaluates them on the
-test split, and measures training steps in images/s against torchvision. Run it again until it says "all done":
-each part stops within --minutes at a checkpoint and goes on from it; finished parts stand in OUT/*.json and are
-not done again. --small is the same at toy size, on smears, for a machine without a GPU.
+trains SSD300-VGG16 and RetinaNet-R50-FPN from scratch (--norm group) on BCCD and aquarium,
+evaluates them on the test split, and measures training steps in images/s against torchvision. Run
+it again until it says "all done": each part stops within --minutes at a checkpoint and goes on from
+it; finished parts stand in OUT/*.json and are not done again. --small is the same at toy size, on
+smears, for a machine without a GPU.
 """
 
 import argparse
@@ -51,7 +53,9 @@ def trainings(small: bool, seeds: list[int]) -> list[tuple[str, str, str, int]]:
 def train_part(
     name: str, model: str, data: str, seed: int, out: Path, small: bool, deadline: float
 ) -> bool:
-    """Goes on with one training until it is done (True, its figures are written) or the time is up (False)."""
+    """Goes on with one training until it is done (True, its figures are written) or the time is up
+    (False).
+    """
     options = dict(count=16, size=96) if small else {}
     pictures = open_dataset(data, "train" if data == "smears" else "trainval", **options)
     recipe = replace(
@@ -95,9 +99,11 @@ def train_part(
 
 
 def speed(kind: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Images/s of a training step from pictures on the device, theirs and ours, in bfloat16 and channels_last.
+    """Images/s of a training step from pictures on the device, theirs and ours, in bfloat16 and
+    channels_last.
 
-    Theirs as it is; ours eager, compiled, and as one CUDA graph, each where it works: else the error's first line.
+    Theirs as it is; ours eager, compiled, and as one CUDA graph, each where it works: else the
+    error's first line.
     """
     theirs, ours = (
         model.to(DEVICE).to(memory_format=torch.channels_last) for model in _models(kind, side)
@@ -206,11 +212,12 @@ def main(arguments: list[str] | None = None) -> bool:
         if not file.exists() and time.monotonic() < deadline:
             _write(file, speed(kind, side, batch, 1 if args.small else 20))
     for name, model, data, seed in trainings(args.small, args.seeds):
-        if not (args.out / f"{name}.json").exists():
-            if time.monotonic() > deadline or not train_part(
-                name, model, data, seed, args.out, args.small, deadline
-            ):
-                return False
+        if (args.out / f"{name}.json").exists():
+            continue
+        if time.monotonic() > deadline or not train_part(
+            name, model, data, seed, args.out, args.small, deadline
+        ):
+            return False
     print("all done", flush=True)
     return True
 

@@ -3,10 +3,11 @@
     python -m benchmarks [--rows match,post] [--rounds 7] [--threads 2] [--compile] [--busy]
                          [--out FILE.json]
 
-Each row says first whether both give the same result; the ratio says how many times faster ours is, "A/A" how far
-the reference is from itself. The targets are those the course set itself; --compile adds torch.compile's rows.
---busy measures each row a second time beside a process that keeps one core busy, as on a learner's machine:
-both in the same conditions, so the ratio still says who is faster there.
+Each row says first whether both give the same result; the ratio says how many times faster ours is,
+"A/A" how far the reference is from itself. The targets are those the course set itself; --compile
+adds torch.compile's rows. --busy measures each row a second time beside a process that keeps one
+core busy, as on a learner's machine: both in the same conditions, so the ratio still says who is
+faster there.
 """
 
 import argparse
@@ -153,7 +154,10 @@ def loss_rows(compiled: bool) -> Iterator[Row]:
 
 
 def ssd_loss_row() -> Row:
-    """Mining, loss and gradient of matches that are given. Theirs: labels count the background, ours do not."""
+    """Mining, loss and gradient of matches that are given.
+
+    Theirs: labels count the background, ours do not.
+    """
     anchors, targets = anchors_of("ssd"), scene(16, 300)
     coder, matched = (
         tv.BoxCoder((10.0, 10.0, 5.0, 5.0)),
@@ -209,7 +213,7 @@ def mine_rows(compiled: bool) -> Iterator[Row]:
         )
 
 
-def post_rows(compiled: bool) -> Iterator[Row]:
+def post_rows(compiled: bool) -> Iterator[Row]:  # long: one table of rows, each with its own inputs
     if compiled:
         return
     torch.manual_seed(0)
@@ -273,7 +277,9 @@ def post_rows(compiled: bool) -> Iterator[Row]:
 
 
 def same_detections(ours: list[dict], theirs: list[dict], shift: int = 0) -> None:
-    """The same boxes, classes and scores, whatever the order of equal scores; shift: theirs count background."""
+    """The same boxes, classes and scores, whatever the order of equal scores; shift: theirs count
+    background.
+    """
     assert all(len(d["boxes"]) >= 50 for d in theirs), "too little was found to compare"
     for here, there in zip(ours, theirs, strict=True):
         here = here | {"labels": here["labels"] + shift}
@@ -284,7 +290,10 @@ def same_detections(ours: list[dict], theirs: list[dict], shift: int = 0) -> Non
 
 
 def step_rows(compiled: bool) -> Iterator[Row]:
-    """Whole training steps with the same weights: pictures to updated weights. Theirs in float32."""
+    """Whole training steps with the same weights: pictures to updated weights.
+
+    Theirs in float32.
+    """
     if compiled:
         return
     for kind, side, targets in (("retina", 256, (1.8, 2.05)), ("ssd", 300, (2.1, 2.3))):
@@ -367,7 +376,9 @@ def _step(
 
 
 def loader_rows(compiled: bool) -> Iterator[Row]:
-    """A batch of eight at 256 px from JPEG files of 640 x 480, and from the cache; unlike by JPEG and resampling."""
+    """A batch of eight at 256 px from JPEG files of 640 x 480, and from the cache; unlike by JPEG
+    and resampling.
+    """
     if compiled:
         return
     with tempfile.TemporaryDirectory() as folder:

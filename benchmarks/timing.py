@@ -14,7 +14,8 @@ import torch
 class Row(NamedTuple):
     """One comparison.
 
-    ours, theirs   do the same work; what they return is compared by `equal` before anything is timed
+    ours, theirs   do the same work; what they return is compared by `equal` before anything is
+                   timed
     equal          (ours, theirs) -> None, AssertionError where they differ
     must, aim      times faster than the reference
     """
@@ -33,8 +34,9 @@ def measure(
 ) -> dict[str, Any]:
     """{"name", "sizes", "ours_ms", "theirs_ms", "ratio", "noise", "must", "aim", "holds"}.
 
-    Each round runs theirs, ours, theirs again; its ratio is the mean of theirs by ours, its noise the second of
-    theirs by the first (A/A). All figures are medians over the rounds; noise is the larger of ratio and 1 / ratio.
+    Each round runs theirs, ours, theirs again; its ratio is the mean of theirs by ours, its noise
+    the second of theirs by the first (A/A). All figures are medians over the rounds; noise is the
+    larger of ratio and 1 / ratio.
     """
     row.equal(row.ours(), row.theirs())
     times = []
@@ -75,7 +77,9 @@ def busy_core() -> Iterator[subprocess.Popen]:
 
 
 def close(ours: Any, theirs: Any, rtol: float = 1e-4, atol: float = 1e-4) -> None:
-    """AssertionError unless both are alike, to the tolerance, in every tensor of the same nesting."""
+    """AssertionError unless both are alike, to the tolerance,
+    in every tensor of the same nesting.
+    """
     if isinstance(ours, torch.Tensor):
         torch.testing.assert_close(ours.float(), theirs.float(), rtol=rtol, atol=atol)
     else:
@@ -91,7 +95,8 @@ def close(ours: Any, theirs: Any, rtol: float = 1e-4, atol: float = 1e-4) -> Non
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as text, one a line, those that miss their target marked."""
     lines = [
-        f"{'row':28}{'sizes':34}{'ours ms':>10}{'theirs ms':>11}{'ratio':>7}{'A/A':>6}{'must':>6}{'aim':>6}"
+        f"{'row':28}{'sizes':34}{'ours ms':>10}{'theirs ms':>11}"
+        f"{'ratio':>7}{'A/A':>6}{'must':>6}{'aim':>6}"
     ]
     lines += [
         f"{r['name']:28}{r['sizes']:34}{r['ours_ms']:10.2f}{r['theirs_ms']:11.2f}{r['ratio']:7.2f}"

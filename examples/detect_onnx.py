@@ -1,6 +1,7 @@
 """Objects in a picture, found without PyTorch: python detect_onnx.py MODEL.onnx PICTURE
 
-MODEL.onnx is what `lesson-lib export RUN --out MODEL.onnx --nms` wrote. It needs numpy, pillow and onnxruntime.
+MODEL.onnx is what `lesson-lib export RUN --out MODEL.onnx --nms` wrote. It needs numpy, pillow and
+onnxruntime.
 """
 
 import json

@@ -242,11 +242,12 @@ def counting_table(
 def best_threshold(figures: Mapping, targets: Sequence[dict]) -> dict[str, float]:
     """The score threshold of highest F1 over all classes together: {"F1", "threshold"}.
 
-    figures: coco_evaluate's, of these targets. With the detections that score over the threshold, F1 =
-    2 true / (detections + objects), true at IoU .5: the harmonic mean of precision and recall (van
-    Rijsbergen, Information Retrieval, 1979, chapter 7), counts summed over the classes that have objects.
-    The threshold lies half way to the next lower score. Choose it on pictures that nothing is measured
-    on: chosen on the test split it flatters. F1 0 and threshold .5 where nothing true is found.
+    figures: coco_evaluate's, of these targets. With the detections that score over the threshold,
+    F1 = 2 true / (detections + objects), true at IoU .5: the harmonic mean of precision and recall
+    (van Rijsbergen, Information Retrieval, 1979, chapter 7), counts summed over the classes that
+    have objects. The threshold lies half way to the next lower score. Choose it on pictures that
+    nothing is measured on: chosen on the test split it flatters. F1 0 and threshold .5 where
+    nothing true is found.
     """
     curves, scores, true = figures["curves"], [np.zeros(0)], [np.zeros(0)]
     for curve in curves.values():
@@ -280,12 +281,13 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Who is taken for whom: counts (K + 1, K + 1), rows are the truth, columns what was predicted.
 
-    Row k, column j: objects of class k that a detection of class j fell on. Row K, background: detections
-    that fell on no object. Column K, missed: objects on which none fell. [K, K] is 0, nothing counts it.
-    Of the detections that score over `score`, pairs with IoU >= `iou` are taken whatever their classes,
-    highest IoU first, each detection and each object once: as in the ConfusionMatrix of Roboflow's
-    supervision. Of equal pairs that of one class goes first. Crowds and difficult objects are no row, and
-    what is left over and lies on one of its class does not count.
+    Row k, column j: objects of class k that a detection of class j fell on. Row K, background:
+    detections that fell on no object. Column K, missed: objects on which none fell. [K, K] is 0,
+    nothing counts it. Of the detections that score over `score`, pairs with IoU >= `iou` are taken
+    whatever their classes, highest IoU first, each detection and each object once: as in the
+    ConfusionMatrix of Roboflow's supervision. Of equal pairs that of one class goes first. Crowds
+    and difficult objects are no row, and what is left over and lies on one of its class does not
+    count.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     for detected, target in zip(predictions, targets, strict=True):
@@ -313,7 +315,9 @@ def confusion_matrix(
 def _overlaps(
     boxes: torch.Tensor, named: np.ndarray, target: Mapping, iou: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """IoU (N, G); which objects are to be found (G,); which detections lie on another of theirs (N,)."""
+    """IoU (N, G); which objects are to be found (G,); which detections lie on another of theirs
+    (N,).
+    """
     objects, labels = target["boxes"].cpu().double(), target["labels"].cpu().numpy()
     none = torch.zeros(len(objects), dtype=torch.bool)
     crowd, difficult = (

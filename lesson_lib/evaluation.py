@@ -159,9 +159,8 @@ def coco_evaluate(predictions: Sequence[dict], targets: Sequence[dict], num_clas
         if not pictures:
             continue
         matches = [_coco_match(p) for p in pictures]
-        true, counts = (
-            np.concatenate([m[k] for m in matches], axis=-1) for k in (0, 1)
-        )  # (R, T, N) each
+        true = np.concatenate([m[0] for m in matches], axis=-1)  # (R, T, N)
+        counts = np.concatenate([m[1] for m in matches], axis=-1)  # (R, T, N)
         objects = np.sum([m[2] for m in matches], axis=0)  # (R,)
         scores = np.concatenate([p.scores[: MAX_DETECTIONS[-1]] for p in pictures])
         rank = np.concatenate([np.arange(m[0].shape[-1]) for m in matches])  # in its picture

@@ -3,8 +3,9 @@
 SSD is arXiv:1512.02325, section 2.2 "Hard negative mining"; OHEM is arXiv:1604.03540, here as
 "Focal Loss for Dense Object Detection" (FL, arXiv:1708.02002, section 5.1) uses it on anchors.
 
-Rules that the papers leave open, the same in every function here: each picture is mined by itself; of equal
-losses the lower anchor index comes first; the result is a bool mask, so no gradient flows through the choice.
+Rules that the papers leave open, the same in every function here: each picture is mined by itself;
+of equal losses the lower anchor index comes first; the result is a bool mask, so no gradient flows
+through the choice.
 """
 
 import math
@@ -18,14 +19,17 @@ from lesson_lib.nms import nms
 def hard_negative_mask(
     cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
 ) -> Tensor:
-    """The negatives of highest confidence loss, `ratio` for each positive of the picture (SSD section 2.2).
+    """The negatives of highest confidence loss, `ratio` for each positive of the picture
+    (SSD section 2.2).
 
     cls_loss (B, A): the loss of each anchor if it is background; positive (B, A) bool;
-    negative (B, A) bool: the candidates. Leave out what may be part of an object: Match's IGNORE and, as in
-    SSD's released code, every anchor of IoU >= .5 with an object.  Returns (B, A) bool.
-    ratio x positives is rounded down; min_negatives is the least for a picture, with or without objects;
-    never more than the candidates.  SSD has min_negatives 0 and learns nothing where there is no object.
-    ValueError for a negative ratio, or a NaN among the losses it looks at.  A GPU waits for the host twice.
+    negative (B, A) bool: the candidates. Leave out what may be part of an object: Match's IGNORE
+    and, as in SSD's released code, every anchor of IoU >= .5 with an object. Returns (B, A) bool.
+    ratio x positives is rounded down; min_negatives is the least for a picture, with or without
+    objects; never more than the candidates. SSD has min_negatives 0 and learns nothing where there
+    is no object.
+    ValueError for a negative ratio, or a NaN among the losses it looks at.
+    A GPU waits for the host twice.
     """
     return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
 
@@ -33,10 +37,12 @@ def hard_negative_mask(
 def hard_negative_mask_by_rank(
     cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
 ) -> Tensor:
-    """The same mask by sorting twice, as most ports do it: slower, but the GPU never waits for the host.
+    """The same mask by sorting twice, as most ports do it: slower, but the GPU never waits for the
+    host.
 
-    The first argsort lists the anchors by falling loss. The second inverts the list: it gives each anchor
-    its place there, its rank; chosen is whose rank is below the quota.  NaN, not looked for, is first.
+    The first argsort lists the anchors by falling loss. The second inverts the list: it gives each
+    anchor its place there, its rank; chosen is whose rank is below the quota. NaN, not looked for,
+    is first.
     """
     loss = cls_loss.masked_fill(~negative, -math.inf)
     rank = loss.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -52,13 +58,17 @@ def ohem_mask(
     positive: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Online hard example mining: the `keep` anchors of highest loss in each picture, whatever they show.
+    """Online hard example mining: the `keep` anchors of highest loss in each picture, whatever they
+    show.
 
-    cls_loss (B, A); boxes (A, 4) or (B, A, 4) xyxy, read for NMS only; valid (B, A) bool: who may be chosen
-    (pass label != IGNORE).  Returns (B, A) bool.  FL's table 1d has keep 128, 256, 512 with NMS at .7 and .5.
-    nms_threshold: first drop what overlaps an anchor of higher loss by more: NMS with the loss as score.
-    ratio: the 1:ratio variant. The hardest keep / (1 + ratio) positives, then at most ratio times as many
-    negatives; it needs `positive` (B, A) bool, and chooses nothing in a picture that has none.
+    cls_loss (B, A); boxes (A, 4) or (B, A, 4) xyxy, read for NMS only; valid (B, A) bool: who may
+    be chosen (pass label != IGNORE). Returns (B, A) bool. FL's table 1d has keep 128, 256, 512 with
+    NMS at .7 and .5.
+    nms_threshold: first drop what overlaps an anchor of higher loss by more: NMS with the loss as
+    score.
+    ratio: the 1:ratio variant. The hardest keep / (1 + ratio) positives, then at most ratio times
+    as many negatives; it needs `positive` (B, A) bool, and chooses nothing in a picture that has
+    none.
     """
     if ratio is not None and positive is None:
         raise ValueError(
@@ -83,10 +93,12 @@ def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int)
 
 
 def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
-    """Mask of the quota[b] candidates of highest loss in row b, of equal ones the first: (B, A) bool.
+    """Mask of the quota[b] candidates of highest loss in row b, of equal ones the first: (B, A)
+    bool.
 
-    topk finds the lowest loss that gets in; every higher one is in, and so are the first that equal it.
-    (Scattering topk's indices would be shorter, but which of two equal entries it lists is undefined.)
+    topk finds the lowest loss that gets in; every higher one is in, and so are the first that equal
+    it. (Scattering topk's indices would be shorter, but which of two equal entries it lists is
+    undefined.)
     """
     most = int(quota.max()) if quota.numel() else 0
     if most == 0:

@@ -17,7 +17,9 @@ os.environ["LESSON_PROGRESS"] = "none"
 
 @pytest.fixture
 def real_datasets():
-    """real_datasets(name) -> folder of a real data set; the test is skipped, by name, where it is not at hand."""
+    """real_datasets(name) -> folder of a real data set; the test is skipped, by name, where it is
+    not at hand.
+    """
 
     def find(name: str) -> Path:
         for root in dataset_roots():

@@ -54,7 +54,9 @@ def greedy_bipartite(iou: list[list[float]]) -> dict[int, int]:
 
 
 def finite_differences(f, x: Tensor, step: float = 1e-6) -> Tensor:
-    """Gradient of the scalar f at the float64 tensor x by central differences, one entry at a time."""
+    """Gradient of the scalar f at the float64 tensor x by central differences,
+    one entry at a time.
+    """
     gradient = torch.zeros_like(x)
     for i in range(x.numel()):
         nudge = torch.zeros_like(x)

@@ -1,4 +1,6 @@
-"""The benchmarks: results are compared before they are timed, and the GPU script stops and goes on."""
+"""The benchmarks: results are compared before they are timed,
+and the GPU script stops and goes on.
+"""
 
 import json
 import time

@@ -66,7 +66,8 @@ KILLED = textwrap.dedent("""
             return function(*arguments)
         return wrapped
     if how == "writing":                                 # half of the bytes have reached the file
-        os.fsync = at_call(os.fsync, lambda number: os.ftruncate(number, os.fstat(number).st_size // 2))
+        half = lambda number: os.ftruncate(number, os.fstat(number).st_size // 2)
+        os.fsync = at_call(os.fsync, half)
     if how == "renaming":
         os.replace = at_call(os.replace, lambda *_: None)
     for record in t.train(t.ssd(), t.SMEARS, t.RECIPE, checkpoint=file, save_every=2):

@@ -97,21 +97,21 @@ def test_a_right_answer_passes(name):
         ),
         (
             "to_coco",
-            lambda i, b, s, l, ids, t: [
+            lambda i, b, s, k, ids, t: [
                 [*r[:2], r[2], r[3], r[2] + r[4], r[3] + r[5], r[6]]
-                for r in to_coco(i, b, s, l, ids, t)
+                for r in to_coco(i, b, s, k, ids, t)
             ],
             "one detection",
         ),
-        ("to_coco", lambda i, b, s, l, ids, t: to_coco(i, b, s, l, [0, 1, 2], t), "one detection"),
+        ("to_coco", lambda i, b, s, k, ids, t: to_coco(i, b, s, k, [0, 1, 2], t), "one detection"),
         (
             "to_coco",
-            lambda i, b, s, l, ids, t: sorted(to_coco(i, b, s, l, ids, t), key=lambda row: row[1]),
+            lambda i, b, s, k, ids, t: sorted(to_coco(i, b, s, k, ids, t), key=lambda row: row[1]),
             "best first",
         ),
         (
             "to_coco",
-            lambda i, b, s, l, ids, t: [r for r in to_coco(i, b, s, l, ids, t) if r[-1] > t],
+            lambda i, b, s, k, ids, t: [r for r in to_coco(i, b, s, k, ids, t) if r[-1] > t],
             "equals the threshold",
         ),
     ],

@@ -251,7 +251,15 @@ def lesson(tmp_path_factory) -> nbformat.NotebookNode:
 def failing(lesson, path: Path) -> set[str]:
     """Ids of the cells that fail when nbval runs `lesson`."""
     nbformat.write(lesson, path)
-    options = "-p conftest -p no:cacheprovider --color=no --nbval --nbval-current-env".split()
+    options = [
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+        "--nbval",
+        "--nbval-current-env",
+    ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(path)],
         cwd=notebooks.ROOT,

@@ -1,4 +1,6 @@
-"""The coverage report against counts by hand; anchors are four squares of 10 x 10 px side by side."""
+"""The coverage report against counts by hand;
+anchors are four squares of 10 x 10 px side by side.
+"""
 
 import pytest
 import torch

@@ -171,7 +171,7 @@ def test_ohem_divides_by_what_it_mined():
         torch.testing.assert_close(2 * doubled[name], value)
 
 
-def test_two_processes_train_the_learners_own(tmp_path):
+def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the script that both run
     script = tmp_path / "train_mine.py"
     script.write_text(
         textwrap.dedent(

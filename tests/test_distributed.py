@@ -63,7 +63,9 @@ def command(file, out):
     ]
 
 
-def test_two_processes_make_the_run_of_one(tmp_path, capsys):
+def test_two_processes_make_the_run_of_one(
+    tmp_path, capsys
+):  # long: one dear run, looked at from all sides
     counts = (5, 0, 1, 3, 0, 2, 4)  # an odd number of pictures to evaluate
     file = coco_file(
         tmp_path,

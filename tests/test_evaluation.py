@@ -32,7 +32,9 @@ def truth(boxes, labels=None, **marks):
     return target | {name: torch.tensor(value) for name, value in marks.items()}
 
 
-def random_scene(seed, pictures=12, num_classes=4, grid=None, crowd=0.15, area=False, many=False):
+def random_scene(
+    seed, pictures=12, num_classes=4, grid=None, crowd=0.15, area=False, many=False
+):  # long: a scene of every kind of object
     """Predictions scattered about the objects, with doubles, wrong classes and misses; class 3
     never occurs among the objects; some pictures have no object, some no prediction. grid:
     coordinates and scores are rounded, so that equal scores, equal overlaps and overlaps exactly at
@@ -85,7 +87,7 @@ def random_scene(seed, pictures=12, num_classes=4, grid=None, crowd=0.15, area=F
     return predictions, targets
 
 
-def pycocotools_figures(predictions, targets, num_classes):
+def pycocotools_figures(predictions, targets, num_classes):  # long: their format, field by field
     def rows(items, extra):
         for number, item in enumerate(items):
             for i, (x1, y1, x2, y2) in enumerate(item["boxes"].tolist()):

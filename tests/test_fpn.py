@@ -30,7 +30,9 @@ def test_enlarge_copies_and_follows_one_element():
 
 
 def test_by_hand():
-    """Every weight 1 at the kernel's centre, 0 elsewhere: the pyramid adds numbers one can follow."""
+    """Every weight 1 at the kernel's centre, 0 elsewhere:
+    the pyramid adds numbers one can follow.
+    """
     fpn = FPN((1, 1), 1, "C5")
     for conv in fpn.modules():
         if isinstance(conv, nn.Conv2d):

@@ -27,8 +27,9 @@ TRUTH = {
 }
 
 
-def silent(pictures, background, classes=3, anchors=len(ANCHORS)):
+def silent(pictures, background, classes=3, anchors=None):
     """Outputs that see nothing: background, or no class."""
+    anchors = len(ANCHORS) if anchors is None else anchors
     logits = torch.full((pictures, anchors, classes + background), -9.0)
     if background:
         logits[..., 0] = 9.0
@@ -156,7 +157,9 @@ def test_topk_is_counted_by_level_in_retinanet_and_by_class_in_ssd():
 @pytest.mark.parametrize(
     "spread, keep, topk", [(1.0, 5, 400), (0.02, 5, 400), (0.02, 20, 30), (0.2, 10**4, 10**4)]
 )
-def test_the_best_by_the_long_way(detect, background, variances, spread, keep, topk):
+def test_the_best_by_the_long_way(
+    detect, background, variances, spread, keep, topk
+):  # long: the long way
     """All classes and anchors one by one.
 
     Little spread puts all boxes on top of each other: of many candidates one survives, and the
@@ -202,9 +205,10 @@ def test_the_best_by_the_long_way(detect, background, variances, spread, keep, t
         iou, inside = pairwise_iou(corners, corners), (corners[:, 2:] > corners[:, :2]).all(1)
         for score, row, label in sorted(candidates, reverse=True):
             seen[group((score, row, label))] = seen.get(group((score, row, label)), 0) + 1
-            if seen[group((score, row, label))] <= topk and len(kept) < keep and inside[row]:
-                if all(label != other or iou[row, place] <= 0.5 for _, place, other in kept):
-                    kept.append((score, row, label))
+            allowed = seen[group((score, row, label))] <= topk and len(kept) < keep and inside[row]
+            free = all(label != other or iou[row, place] <= 0.5 for _, place, other in kept)
+            if allowed and free:
+                kept.append((score, row, label))
         assert len(kept) >= 3 and found[picture]["labels"].tolist() == [
             label for _, _, label in kept
         ]

@@ -1,4 +1,6 @@
-"""The check of a data set: each thing that can be wrong is put into a folder and must be found there."""
+"""The check of a data set: each thing that can be wrong is put into a folder and must be found
+there.
+"""
 
 import shutil
 

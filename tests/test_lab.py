@@ -1,4 +1,6 @@
-"""lab.py without ever making a real environment: a record of what it was asked for stands for `lab.run`."""
+"""lab.py without ever making a real environment: a record of what it was asked for stands for
+`lab.run`.
+"""
 
 import ast
 import json
@@ -19,7 +21,9 @@ SOURCE = Path(lab.__file__).read_text()
 
 
 class Course:
-    """A small copy of the repository in a folder with a space in its name, and the commands that were run."""
+    """A small copy of the repository in a folder with a space in its name, and the commands that
+    were run.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.venv, self.commands, self.environments, self.codes = (
@@ -366,10 +370,13 @@ def test_the_makefile_and_ci_call_the_same_commands():
 )
 def test_a_signal_is_the_programs_to_answer(sent, to_group, code):
     child = (
-        "import signal, sys, time; stop = lambda *_: sys.exit(7); signal.signal(signal.SIGTERM, stop); "
-        "signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)"
+        "import signal, sys, time; stop = lambda *_: sys.exit(7); signal.signal(signal.SIGTERM, "
+        "stop); signal.signal(signal.SIGINT, stop); print('ready', flush=True); time.sleep(60)"
     )
-    parent = f"import lab, os, sys; sys.exit(lab.run([sys.executable, '-c', {child!r}], dict(os.environ)))"
+    parent = (
+        f"import lab, os, sys; sys.exit(lab.run([sys.executable, '-c', {child!r}], "
+        "dict(os.environ)))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", parent],
         cwd=Path(lab.__file__).parent,

@@ -96,7 +96,10 @@ def test_the_best_anchor_is_positive_below_the_threshold():
 
 
 def test_two_objects_want_one_anchor():
-    """Both overlap anchor 0 most. Overwriting gives it to the last, which overlaps less; one is lost."""
+    """Both overlap anchor 0 most.
+
+    Overwriting gives it to the last, which overlaps less; one is lost.
+    """
     gt = tensor([[0, 0, 10, 8], [0, 0, 12, 2]])
     assert pairwise_iou(gt, STRIP).argmax(1).tolist() == [0, 0]
     assert match_ssd(gt, STRIP, best="overwrite").gt_index.tolist() == [1, -1, -1, -1]
@@ -163,7 +166,9 @@ def test_negative_zero_is_zero():
 
 @pytest.mark.parametrize("count, k", [(1, 1), (63, 7), (64, 64), (65, 65), (500, 3), (500, 40)])
 def test_best_anchors_are_a_stable_sorts(count, k):
-    """Few different IoUs, many equal ones: of equals the lower anchor is first, as in a stable sort."""
+    """Few different IoUs, many equal ones: of equals the lower anchor is first, as in a stable
+    sort.
+    """
     iou = torch.randint(0, 4, (5, 2, count), generator=torch.Generator().manual_seed(k)) / 4
     order = iou.argsort(dim=2, descending=True, stable=True)[..., :k]
     assert torch.equal(_best_anchors(iou, k), order)
@@ -240,7 +245,9 @@ def test_equal_to_torchvisions_matchers(anchors, size, count):
 
 
 def test_ties_are_torchvisions_too():
-    """Whole-number boxes on a grid: many equal overlaps; the objects lie symmetrically between anchors."""
+    """Whole-number boxes on a grid: many equal overlaps; the objects lie symmetrically between
+    anchors.
+    """
     anchors = tensor([[x, y, x + 8, y + 8] for y in range(0, 32, 4) for x in range(0, 32, 4)])
     gt = tensor([[2, 2, 10, 10], [2, 2, 10, 10], [10, 14, 22, 18], [1, 1, 3, 3], [0, 0, 40, 40]])
     for force in (True, False):
@@ -266,7 +273,9 @@ def test_torchvision_wants_an_object_in_every_picture():
 
 
 def test_an_object_on_no_anchor_gets_none():
-    """Caffe's MatchBBox passes over overlaps up to 1e-6; torchvision's SSDMatcher gives it anchor 0."""
+    """Caffe's MatchBBox passes over overlaps up to 1e-6; torchvision's SSDMatcher gives it anchor
+    0.
+    """
     far, near = [100, 0, 110, 10], [0, 0, 10, 10]
     gt = tensor([far, near])
     for dense in (False, True):
@@ -308,7 +317,9 @@ def test_crowds_with_ties_and_padding_are_the_greedy_oracles(objects, anchors, d
 
 
 def test_objects_that_are_all_the_same_share_out_the_anchors_in_order():
-    """Every list of wishes is the same: each but the first is outbid again and again, past its end."""
+    """Every list of wishes is the same: each but the first is outbid again and again,
+    past its end.
+    """
     anchors = tensor([[0, 0, 10, 10 + k] for k in range(90)])
     for count, dense in ((100, False), (100, True), (150, True)):
         gt = tensor([[0, 0, 10, 10]]).expand(count, 4)

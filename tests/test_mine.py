@@ -1,4 +1,6 @@
-"""The learner's own functions: kept by a check that passes, used by later lessons, told when they broke."""
+"""The learner's own functions: kept by a check that passes, used by later lessons, told when they
+broke.
+"""
 
 import pytest
 import torch

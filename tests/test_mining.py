@@ -21,7 +21,9 @@ def mined_by_sorting(loss, positive, negative, ratio, min_negatives):
 
 @st.composite
 def batches(draw):
-    """Losses with few different values, so with many ties; each anchor is positive, candidate or neither."""
+    """Losses with few different values, so with many ties; each anchor is positive, candidate or
+    neither.
+    """
     b, a = draw(st.integers(1, 3)), draw(st.integers(1, 30))
     loss = draw(st.lists(st.integers(0, 3), min_size=b * a, max_size=b * a))
     kind = draw(st.lists(st.sampled_from([1, 0, 0, 0, -1]), min_size=b * a, max_size=b * a))

@@ -63,7 +63,7 @@ def test_what_a_lesson_says_is_left_alone(text):
     assert sanitise(text) == text
 
 
-def test_the_normal_form_keeps_what_a_reader_sees():
+def test_the_normal_form_keeps_what_a_reader_sees():  # long: one notebook with every kind of output
     inside = {"output_type": "stream", "name": "stdout", "text": "inside\n"}
     widgets = {
         "model": {"state": {"children": ["IPY_MODEL_area"]}},

@@ -66,7 +66,9 @@ def test_two_maps_are_too_few():
 
 
 def test_a_row_of_the_output_sees_the_cell_of_its_anchor():
-    """From the output's row back to the pyramid: what it reads is centred on its anchor's centre."""
+    """From the output's row back to the pyramid:
+    what it reads is centred on its anchor's centre.
+    """
     model, size = (
         RetinaNet(replace(SMALL, norm="frozen")).eval(),
         (64, 96),

@@ -1,4 +1,6 @@
-"""The map of the package, read from its imports: a room uses the rooms below it, never one above."""
+"""The map of the package, read from its imports:
+a room uses the rooms below it, never one above.
+"""
 
 import ast
 import graphlib
@@ -62,7 +64,9 @@ def room(name: str) -> int:
 
 
 def faults(modules: dict[str, set[str]]) -> list[str]:
-    """One sentence for each module without a room, each import that points up, and the first cycle."""
+    """One sentence for each module without a room, each import that points up,
+    and the first cycle.
+    """
     strange = sorted(n for n in modules if "." in n and n.split(".")[1] not in ROOMS)
     if strange:
         return [f"{name} has no room; add it to ROOMS" for name in strange]

@@ -1,4 +1,6 @@
-"""Runs are saved by their fields: those of earlier versions load, another run's folder is refused with what differs."""
+"""Runs are saved by their fields: those of earlier versions load, another run's folder is refused
+with what differs.
+"""
 
 import json
 import shutil

@@ -101,7 +101,9 @@ def test_other_backbones_by_one_line(config, channels):
 
 
 def test_l2norm_makes_the_heads_independent_of_the_backbones_scale():
-    """Pretrained maps may be many times larger than heads expect: then the first loss is over 100."""
+    """Pretrained maps may be many times larger than heads expect:
+    then the first loss is over 100.
+    """
     torch.manual_seed(0)
     model = SSD(SSDConfig(3, backbone="tiny", norm="batch", image_size=64, l2norm=True)).eval()
     pictures = torch.rand(2, 3, 64, 64)

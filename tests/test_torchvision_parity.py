@@ -170,7 +170,9 @@ def assert_same_detections(ours: dict[str, Tensor], theirs: dict[str, Tensor], k
 @pytest.mark.parametrize("pictures", ["random", "bccd"])
 @pytest.mark.parametrize("kind", ["retinanet", "ssd"])
 def test_everything_agrees(kind, pictures, request, real_datasets):
-    """Features, head outputs, anchors, both losses (so the matches and the mining too), detections."""
+    """Features, head outputs, anchors, both losses (so the matches and the mining too),
+    detections.
+    """
     theirs, ours = request.getfixturevalue(f"{kind}s")
     size, shift = SIZES[kind], int(kind == "ssd")  # our labels leave out the background
     batch = (
@@ -216,7 +218,9 @@ def test_each_flag_of_the_preset_matters(retinanets):
 
 
 def test_the_published_file_has_older_names(retinanets, tmp_path):
-    """Checkpoints of 2020 count a tower's ReLUs; torchvision renames them on loading, and so do we."""
+    """Checkpoints of 2020 count a tower's ReLUs;
+    torchvision renames them on loading, and so do we.
+    """
     theirs, ours = retinanets
     old = {}
     for name, value in theirs.state_dict().items():

@@ -7,8 +7,10 @@ One number for each class of each anchor that is not ignored: z, the logit turne
 answer, so that p_t = sigmoid(z). Kept is how many entries had which z, in steps of 1 / 64:
 
     steps      (L,) int16: z = steps / 64, rising
-    positives  (L,) int32: entries "this anchor, the class of its object";  negatives  (L,) int32: all others
-    pictures   whose outputs these are;  recall  share of each class found at IoU .5 by the best 20 detections
+    positives  (L,) int32: entries "this anchor, the class of its object"
+    negatives  (L,) int32: all others
+    pictures   whose outputs these are
+    recall     share of each class found at IoU .5 by the best 20 detections
 """
 
 import sys
@@ -36,7 +38,9 @@ CONFIG = RetinaNetConfig(
 
 @torch.inference_mode()
 def turned_logits(model: RetinaNet, samples: Smears) -> tuple[torch.Tensor, torch.Tensor]:
-    """z of all positive and of all negative entries, each (entries,); ignored anchors are left out."""
+    """z of all positive and of all negative entries, each (entries,);
+    ignored anchors are left out.
+    """
     anchors, found = model.eval().anchors(SIZE), ([], [])
     for sample in samples:
         logits = model(sample.image[None] / 255).cls_logits[0]  # (A, K)

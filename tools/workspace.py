@@ -1,13 +1,18 @@
-"""The learner's own copies of the lessons: my_course/, made, updated and reset without losing a cell. Standard library only.
+"""The learner's own copies of the lessons: my_course/, made, updated and reset without losing a
+cell. Standard library only.
 
-    make(root)            every lesson that is not there yet, and the capstone; nothing that exists is touched
-    update(root)          brings a newer course in, cell by cell: what the learner did not touch becomes the new cell, what
-                          the learner changed stays, with the new one beside it where that changed, too
-    reset(root, ["03"])   lesson 03 afresh; the learner's copy is kept as my_course/kept/03_matching_1.ipynb
+    make(root)            every lesson that is not there yet, and the capstone; nothing that exists
+                          is touched
+    update(root)          brings a newer course in, cell by cell: what the learner did not touch
+                          becomes the new cell, what the learner changed stays, with the new one
+                          beside it where that changed, too
+    reset(root, ["03"])   lesson 03 afresh; the learner's copy is kept as
+                          my_course/kept/03_matching_1.ipynb
 
-A copy has no outputs, so that no answer stands below a question, and its solutions are folded and silent: their first line is
-IPython's `%%capture`, which takes what they print. my_course/.base holds each lesson as it was copied, which tells apart
-what the learner changed from what the course did.
+A copy has no outputs, so that no answer stands below a question, and its solutions are folded and
+silent: their first line is IPython's `%%capture`, which takes what they print. my_course/.base
+holds each lesson as it was copied, which tells apart what the learner changed from what the course
+did.
 """
 
 import copy
@@ -22,8 +27,8 @@ Notebook = dict[str, Any]
 FOLDER, BASE, KEPT = "my_course", ".base", "kept"
 SILENT = "%%capture\n"
 BESIDE = (
-    "**The course has a newer version of the cell above** (yours is kept as it is). Below is the new one: take from it what "
-    "you like, then delete the one that you do not need."
+    "**The course has a newer version of the cell above** (yours is kept as it is). Below is the "
+    "new one: take from it what you like, then delete the one that you do not need."
 )
 
 
@@ -33,7 +38,9 @@ def lessons(root: Path) -> list[Path]:
 
 
 def learners(notebook: Notebook) -> Notebook:
-    """A published lesson as a learner gets it: no outputs, no counts, solutions folded and silent."""
+    """A published lesson as a learner gets it:
+    no outputs, no counts, solutions folded and silent.
+    """
     cells = []
     for cell in copy.deepcopy(notebook["cells"]):
         if cell["cell_type"] == "code":
@@ -46,7 +53,9 @@ def learners(notebook: Notebook) -> Notebook:
 
 
 def make(root: Path) -> list[str]:
-    """Make my_course/ or what is missing in it; returns the names of the lessons that are new there."""
+    """Make my_course/ or what is missing in it; returns the names of the lessons that are new
+    there.
+    """
     folder, new = root / FOLDER, []
     for path in lessons(root):
         if not (folder / path.name).exists():
@@ -61,7 +70,10 @@ def make(root: Path) -> list[str]:
 
 
 def reset(root: Path, number: str) -> str:
-    """Lesson `number` afresh; returns the sentence that says where the learner's copy is. LookupError: no such lesson."""
+    """Lesson `number` afresh; returns the sentence that says where the learner's copy is.
+
+    LookupError: no such lesson.
+    """
     found = [path for path in lessons(root) if path.name.startswith(f"{number.zfill(2)}_")]
     if not found:
         names = ", ".join(path.name[:2] for path in lessons(root))
@@ -74,11 +86,16 @@ def reset(root: Path, number: str) -> str:
         shutil.copy2(path, kept)
         said = f"Yours is kept as {FOLDER}/{KEPT}/{kept.name}. "
     _lay(root, found[0])
-    return f"{said}{found[0].name} is as published. If it is open in JupyterLab: File > Reload Notebook from Disk."
+    return (
+        f"{said}{found[0].name} is as published. If it is open in JupyterLab: File > Reload "
+        "Notebook from Disk."
+    )
 
 
 def update(root: Path) -> list[str]:
-    """Bring every lesson up to the published one; one sentence for each that changed, or that could not be read."""
+    """Bring every lesson up to the published one; one sentence for each that changed, or that could
+    not be read.
+    """
     said = [f"{name} is new." for name in make(root)]
     for path in lessons(root):
         mine, base = root / FOLDER / path.name, root / FOLDER / BASE / path.name
@@ -87,7 +104,8 @@ def update(root: Path) -> list[str]:
             own, before = _read(mine), _read(base)
         except (OSError, ValueError, KeyError, TypeError):
             said.append(
-                f"{path.name}: yours cannot be read as a notebook, or its base is gone; it stays as it is."
+                f"{path.name}: yours cannot be read as a notebook, or its base is gone; it stays "
+                "as it is."
             )
             continue
         if _sources(before) == _sources(published):
@@ -101,10 +119,12 @@ def update(root: Path) -> list[str]:
 
 
 def merge(own: Notebook, before: Notebook, new: Notebook) -> tuple[Notebook, int]:
-    """The learner's notebook brought up to `new`, and how many of its cells have the new one beside them.
+    """The learner's notebook brought up to `new`, and how many of its cells have the new one beside
+    them.
 
-    By cell id. Untouched cells become the new ones; changed ones stay; cells of the learner's own stay behind the cell that
-    they stood behind; a published cell that the course dropped goes unless the learner changed it.
+    By cell id. Untouched cells become the new ones; changed ones stay; cells of the learner's own
+    stay behind the cell that they stood behind; a published cell that the course dropped goes
+    unless the learner changed it.
     """
     old, fresh = _by_id(before), _by_id(new)
     kept = {cell["id"]: cell for cell in own["cells"] if cell.get("id") in old}
@@ -141,7 +161,9 @@ def _beside(cell: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _followers(own: Notebook, published: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """The learner's own cells by the id of the published cell that they stand behind; "" at the top."""
+    """The learner's own cells by the id of the published cell that they stand behind; "" at the
+    top.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     last = ""
     for cell in own["cells"]:

@@ -5,6 +5,8 @@ from html import escape
 
 import numpy as np
 
+from lesson_lib.colours import BLUE
+
 SIDE, LEFT, TOP = 56, 130, 90  # pixels: of a cell, for the names of the rows and of the columns
 LARGEST = 12  # classes that a table on a console has room for
 
@@ -37,7 +39,8 @@ def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'font-family="sans-serif" font-size="13" role="img"><title>{escape(title)}</title>',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="8" y="{height - 10}">rows: the truth, columns: predicted; {escape(title)}</text>',
+        f'<text x="8" y="{height - 10}">rows: the truth, columns: predicted; '
+        f"{escape(title)}</text>",
     ]
     for c, name in enumerate(columns):
         place = f"translate({LEFT + SIDE * (c + 0.5)} {TOP - 8}) rotate(-45)"
@@ -45,7 +48,8 @@ def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str
     for r, name in enumerate(rows):
         y = TOP + SIDE * r
         parts.append(
-            f'<text x="{LEFT - 8}" y="{y + SIDE / 2 + 5}" text-anchor="end">{escape(_short(name))}</text>'
+            f'<text x="{LEFT - 8}" y="{y + SIDE / 2 + 5}" text-anchor="end">'
+            f"{escape(_short(name))}</text>"
         )
         parts += [
             _cell(LEFT + SIDE * c, y, matrix[r, c], shares[r, c]) for c in range(len(columns))
@@ -56,7 +60,8 @@ def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str
 def _cell(x: int, y: int, count: int, share: float) -> str:
     ink = "white" if share > 0.5 else "black"
     return (
-        f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill="#0072B2" fill-opacity="{share:.3f}" '
+        f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill="{BLUE}" '
+        f'fill-opacity="{share:.3f}" '
         f'stroke="#999"/><text x="{x + SIDE / 2}" y="{y + SIDE / 2 + 5}" text-anchor="middle" '
         f'fill="{ink}">{count}</text>'
     )

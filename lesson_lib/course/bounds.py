@@ -15,7 +15,8 @@ from typing import Any
 from lesson_lib.config import REPOSITORY, budget
 
 RECORD = REPOSITORY / "results" / "margins.json"
-#: Names the file that numbers are appended to, a JSON object a line; then no bound stops the lesson.
+#: Names the file that numbers are appended to, a JSON object a line; then no bound stops the
+#: lesson.
 VARIABLE = "LESSON_BOUNDS"
 RELATIONS = {">": "more than", "<": "less than"}
 

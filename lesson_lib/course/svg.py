@@ -455,7 +455,7 @@ class Chart:
         self.busy += [(a, b, len(self.names)) for a, b in seen]
         return seen
 
-    def _placed(self) -> list[str]:
+    def _placed(self) -> list[str]:  # long: the search for a place is a closure over what is placed
         """Labels, then the key, each at the place that covers least of lines, points and labels
         before it; a label keeps away from what is not its own, too.
         """
@@ -468,9 +468,9 @@ class Chart:
             def cost(rank: int) -> float:
                 left, top = places[rank]
                 across, down = busy[:, 0] - left, busy[:, 1] - top
-                near = (0 < across) & (across < width)
-                covered = near & (0 < down) & (down < height)
-                strange = near & (-9 < down) & (down < height + 9) & (busy[:, 2] != own)
+                near = (across > 0) & (across < width)
+                covered = near & (down > 0) & (down < height)
+                strange = near & (down > -9) & (down < height + 9) & (busy[:, 2] != own)
                 clashes = sum(
                     left < x + w + 6 and x < left + width + 6 and top < y + h and y < top + height
                     for x, y, w, h in taken

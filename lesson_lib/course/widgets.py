@@ -29,7 +29,9 @@ def control_values(controls: dict[str, ipywidgets.Widget]) -> dict[str, Any]:
 
 
 def plain_bundle(bundle: Any) -> dict[str, Any]:
-    """What a widget shows itself as, {MIME type: data}, without the metadata that may be beside it."""
+    """What a widget shows itself as, {MIME type:
+    data}, without the metadata that may be beside it.
+    """
     return dict(bundle[0] if isinstance(bundle, tuple) else bundle)
 
 

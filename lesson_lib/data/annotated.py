@@ -1,10 +1,12 @@
-"""What the readers of annotation files share: problems, boxes sorted out, a lazy sequence of samples.
+"""What the readers of annotation files share: problems, boxes sorted out, a lazy sequence of
+samples.
 
-A reader is a subclass of `Annotated`. It calls `super().__init__(classes)`, then for each picture of its split
-either `add(...)`, with the objects as the file has them, or `leave_out(...)`, with the reason; at the end
-`require_pictures(...)`. Whatever else it finds goes to `problems` (it costs something, or training should
-know) or to `remarks` (worth a look). It decodes no picture, raises one sentence only where there is no data set
-at all, and lets no broken picture or annotation cost the others:
+A reader is a subclass of `Annotated`. It calls `super().__init__(classes)`, then for each picture
+of its split either `add(...)`, with the objects as the file has them, or `leave_out(...)`, with the
+reason; at the end `require_pictures(...)`. Whatever else it finds goes to `problems` (it costs
+something, or training should know) or to `remarks` (worth a look). It decodes no picture, raises
+one sentence only where there is no data set at all, and lets no broken picture or annotation cost
+the others:
 
     class MyFormat(Annotated):
         def __init__(self, file, classes=None, pictures=None):
@@ -14,9 +16,11 @@ at all, and lets no broken picture or annotation cost the others:
             for row in rows:
                 path = files.find(row.picture)
                 if path is None:
-                    self.leave_out(row.picture, "picture missing", "is missing; left out.", objects=3)
+                    self.leave_out(row.picture, "picture missing", "is missing; left out.",
+                    objects=3)
                 else:
-                    self.add(row.name, path, row.size, [Thing("cat", (x1, y1, x2, y2)), ...], row.file)
+                    self.add(row.name, path, row.size, [Thing("cat", (x1, y1, x2, y2)), ...],
+                    row.file)
             self.require_pictures(f"{file}")
 
 Numbers and text are read by `lesson_lib.data.text` (number, whole_number, identity, read_text).
@@ -60,9 +64,11 @@ class Problem:
 
 
 class Thing(NamedTuple):
-    """One object as the file has it; `box` holds the corners x1, y1, x2, y2 as written, not yet judged.
+    """One object as the file has it; `box` holds the corners x1, y1, x2, y2 as written, not yet
+    judged.
 
-    area: of a mask, in square pixels; None where the file has none, NaN where it has something else there.
+    area: of a mask, in square pixels; None where the file has none, NaN where it has something else
+    there.
     """
 
     name: str
@@ -94,7 +100,9 @@ class NoPictures(ValueError):
 
 
 class Annotated(Sequence[Sample]):
-    """Samples on disk. A picture is decoded only when it is asked for; boxes(i) and targets() need none.
+    """Samples on disk.
+
+    A picture is decoded only when it is asked for; boxes(i) and targets() need none.
 
     classes      names; label k is classes[k]
     own_classes  those of the files: another order or other names only where `wanted` said so
@@ -103,7 +111,9 @@ class Annotated(Sequence[Sample]):
     """
 
     def __init__(self, classes: Iterable[str], wanted: Iterable[str] | None = None):
-        """wanted: classes in the order of the labels, as a trained model has them; None: `classes`."""
+        """wanted: classes in the order of the labels, as a trained model has them;
+        None: `classes`.
+        """
         self.own_classes = tuple(classes)
         self.classes = self.own_classes if wanted is None else tuple(wanted)
         self.entries, self.problems, self.remarks = list[Entry](), list[Problem](), list[Problem]()
@@ -112,7 +122,9 @@ class Annotated(Sequence[Sample]):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises FileNotFoundError or ValueError with one sentence for a picture that cannot be used."""
+        """Raises FileNotFoundError or ValueError with one sentence for a picture that cannot be
+        used.
+        """
         entry = self.entries[as_index(index)]
         return Sample(image=read_picture(entry.path, entry.size), id=entry.id, **entry.target)
 
@@ -137,9 +149,11 @@ class Annotated(Sequence[Sample]):
         file: str,
         first_pixel: int = 0,
     ) -> None:
-        """One picture more, its objects sorted out by `sort_out`; left out where its size cannot be read.
+        """One picture more, its objects sorted out by `sort_out`; left out where its size cannot be
+        read.
 
-        size: (height, width) by the annotation, None where it does not say; file: what a problem names.
+        size: (height, width) by the annotation, None where it does not say; file: what a problem
+        names.
         """
         things, measured = list(things), size is None
         try:
@@ -162,7 +176,8 @@ class Annotated(Sequence[Sample]):
             raise NoPictures(f"{what} has no usable picture{why}", self)
 
     def leave_out_unreadable(self) -> None:
-        """Read every picture once and leave out, with the reason in .problems, those that cannot be decoded.
+        """Read every picture once and leave out, with the reason in .problems, those that cannot be
+        decoded.
 
         Costs about a third of decoding them all, shared by the cores of this machine.
         """
@@ -192,7 +207,10 @@ def left_out(samples: Sequence[Sample], word: str) -> str:
     if not parts:
         return ""
     verb = "is" if pictures + objects == 1 else "are"
-    return f"{' and '.join(parts)} {verb} left out; `python -m lesson_lib data check {word}` names them."
+    return (
+        f"{' and '.join(parts)} {verb} left out; `python -m lesson_lib data check {word}` names "
+        "them."
+    )
 
 
 def require_objects(samples: Sequence[Sample], what: str) -> None:
@@ -213,12 +231,13 @@ def sort_out(
     problems: list[Problem],
     first_pixel: int = 0,
 ) -> dict[str, Tensor]:
-    """The ground truth of one picture of `size` (height, width); what is wrong is added to `problems`.
+    """The ground truth of one picture of `size` (height, width); what is wrong is added to
+    `problems`.
 
-    first_pixel: 0 where corners are positions on a continuous scale; 1 where they are the numbers of the
-    first and the last pixel inside, counted from 1: such a box covers x1 - 1 to x2.
-    Left out: a class that is not in `classes`, and what `judge_box` finds to be no box. A box across the
-    border is cut there. An area that is none is replaced by its box's.
+    first_pixel: 0 where corners are positions on a continuous scale; 1 where they are the numbers
+    of the first and the last pixel inside, counted from 1: such a box covers x1 - 1 to x2.
+    Left out: a class that is not in `classes`, and what `judge_box` finds to be no box. A box
+    across the border is cut there. An area that is none is replaced by its box's.
     """
     labels, kept = {name: label for label, name in enumerate(classes)}, []
     for position, thing in enumerate(things, 1):
@@ -251,11 +270,12 @@ def sort_out(
 def judge_box(
     corners: tuple[float, ...], size: tuple[int, int], first_pixel: int
 ) -> tuple[list[float] | None, str, str]:
-    """A box as written, in a picture of `size` (height, width) -> (its xyxy pixels or None, kind, sentence).
+    """A box as written, in a picture of `size` (height, width) -> (its xyxy pixels or None, kind,
+    sentence).
 
-    None: corners that are no numbers or do not rise as written (x2 <= x1 or y2 <= y1: no area), all within
-    the first pixel (fractions of the picture's sides where pixels belong), outside the picture, or less
-    than THINNEST px within it. kind and sentence are "" where nothing is wrong.
+    None: corners that are no numbers or do not rise as written (x2 <= x1 or y2 <= y1: no area), all
+    within the first pixel (fractions of the picture's sides where pixels belong), outside the
+    picture, or less than THINNEST px within it. kind and sentence are "" where nothing is wrong.
     """
     (height, width), (x1, y1, x2, y2) = size, corners
     left, top = x1 - first_pixel, y1 - first_pixel

@@ -16,7 +16,9 @@ Id = int | str
 
 
 class Row(NamedTuple):
-    """A picture as the file lists it: its id, its file_name and its (height, width), None where unknown."""
+    """A picture as the file lists it: its id, its file_name and its (height, width), None where
+    unknown.
+    """
 
     id: Id
     file: str
@@ -27,13 +29,16 @@ class CocoJson(Annotated):
     """The pictures of one COCO JSON file as a sequence of samples, in the file's order.
 
     annotations  the JSON file; its "bbox" is x, y, width, height on a continuous scale from 0
-    images       the folder that "file_name" is relative to; None looks near the file (picture_folder)
+    images       the folder that "file_name" is relative to; None looks near the file
+                 (picture_folder)
     classes      their order by name, as a trained model has them; None: the categories by rising id
-    Ids may have holes: .category_ids[k] is the file's id of the k-th of its own categories. Pictures
-    without boxes are kept; "iscrowd" marks crowds; "area" is kept, because COCO tells small from large by
-    it. An object without a bbox gets that of its polygons. Numbers may be text. What is wrong with a
-    picture or an object, and what `sort_out` leaves out or cuts, stands in .problems and costs no other.
-    Raises FileNotFoundError or ValueError with one sentence for a file that is missing or no COCO JSON.
+    Ids may have holes: .category_ids[k] is the file's id of the k-th of its own categories.
+    Pictures without boxes are kept; "iscrowd" marks crowds; "area" is kept, because COCO tells
+    small from large by it. An object without a bbox gets that of its polygons. Numbers may be text.
+    What is wrong with a picture or an object, and what `sort_out` leaves out or cuts, stands in
+    .problems and costs no other.
+    Raises FileNotFoundError or ValueError with one sentence for a file that is missing or no COCO
+    JSON.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class CocoJson(Annotated):
         return things
 
     def _rows(self, rows: list[Any], things: dict[Id, list[Thing]]) -> list[Row]:
-        """The pictures that can be told apart; the others are left out, as are the objects of none."""
+        """The pictures that can be told apart; the others are left out,
+        as are the objects of none.
+        """
         good = [_row(row) for row in rows]
         files = defaultdict[Id, set[str]](set)
         for row in filter(None, good):
@@ -92,7 +99,10 @@ class CocoJson(Annotated):
         kept = dict[Id, Row]()
         for position, (row, given) in enumerate(zip(good, rows), 1):
             if row is None:
-                detail = f"picture {position} has no id or no file_name that can be read: {short(given)}; left out."
+                detail = (
+                    f"picture {position} has no id or no file_name that can be read: "
+                    f"{short(given)}; left out."
+                )
                 lost = identity(given.get("id")) if isinstance(given, dict) else None
                 objects = len(things.pop(lost, ())) if lost is not None else 0
                 self.leave_out(self.file.name, "picture without a name", detail, objects)
@@ -116,7 +126,8 @@ class CocoJson(Annotated):
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The three lists of a COCO file, each with an entry at least that has the keys it cannot do without.
+    """The three lists of a COCO file, each with an entry at least that has the keys it cannot do
+    without.
 
     Only "annotations" may be empty. Raises FileNotFoundError or ValueError with one sentence.
     """
@@ -143,7 +154,8 @@ def read_json(file: Path) -> dict[str, Any]:
 def category_names(rows: list[Any], file: Path, problems: list[Problem]) -> dict[Id, str]:
     """Names of the categories by rising id; those without an id or a name are told and left out.
 
-    Raises ValueError with one sentence where two have one id or one name: which is meant cannot be known.
+    Raises ValueError with one sentence where two have one id or one name: which is meant cannot be
+    known.
     """
     names = dict[Id, str]()
     for row in rows:
@@ -164,10 +176,12 @@ def category_names(rows: list[Any], file: Path, problems: list[Problem]) -> dict
 
 
 def picture_folder(annotations: Path, names: list[str], given: str | Path | None = None) -> Path:
-    """Where the pictures of annotations/X.json lie: of these folders the first that has most of them.
+    """Where the pictures of annotations/X.json lie: of these folders the first that has most of
+    them.
 
-    ../images/X and ../X, also with X less "instances_"; ../images; the JSON's own folder, images and data in
-    it; ..  given: a folder instead, itself or X in it. Raises FileNotFoundError with one sentence.
+    ../images/X and ../X, also with X less "instances_"; ../images; the JSON's own folder, images
+    and data in it; .. given: a folder instead, itself or X in it. Raises FileNotFoundError with one
+    sentence.
     """
     here, above = annotations.parent, annotations.parent.parent
     splits = (annotations.stem, annotations.stem.removeprefix("instances_"))
@@ -190,15 +204,17 @@ def picture_folder(annotations: Path, names: list[str], given: str | Path | None
     ]
     if not max(counts, default=0):
         raise FileNotFoundError(
-            f"{names[0] if names else 'Any picture'}, the first picture of {annotations}, is not near it, "
-            f"nor is any other (not in {folders[0]}, for one); mend file_name, or name the folder of the "
-            "pictures with --pictures DIR."
+            f"{names[0] if names else 'Any picture'}, the first picture of {annotations}, is not "
+            f"near it, nor is any other (not in {folders[0]}, for one); mend file_name, or name "
+            "the folder of the pictures with --pictures DIR."
         )
     return folders[counts.index(max(counts))]
 
 
 def polygon_box(segmentation: Any) -> tuple[float, ...] | None:
-    """Corners x1, y1, x2, y2 around COCO's polygons, [[x, y, x, y, ...], ...]; None where it holds none."""
+    """Corners x1, y1, x2, y2 around COCO's polygons, [[x, y, x, y, ...], ...]; None where it holds
+    none.
+    """
     polygons = segmentation if isinstance(segmentation, list) else []
     if polygons and not isinstance(polygons[0], list):
         polygons = [polygons]  # one, without the outer list

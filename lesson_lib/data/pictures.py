@@ -1,4 +1,6 @@
-"""Picture files: found by the names that annotations give them, measured by their header, decoded upright."""
+"""Picture files: found by the names that annotations give them, measured by their header, decoded
+upright.
+"""
 
 import os
 import unicodedata
@@ -30,16 +32,19 @@ TURNS = {
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name is that of a picture; `._*` of macOS and other hidden files are none."""
+    """Whether a file's name is that of a picture;
+    `._*` of macOS and other hidden files are none.
+    """
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".")
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """A picture file as uint8 (3, H, W) RGB, turned upright as its EXIF orientation says.
 
-    Greyscale and palettes become RGB; transparency is dropped; of several frames the first is taken.
-    size: (height, width) by the annotation; a picture of another size is refused, since the boxes then
-    belong to another version of it. Raises FileNotFoundError or ValueError with one sentence.
+    Greyscale and palettes become RGB; transparency is dropped; of several frames the first is
+    taken.
+    size: (height, width) by the annotation; a picture of another size is refused, since the boxes
+    then belong to another version of it. Raises FileNotFoundError or ValueError with one sentence.
     """
     image, turn = _load(path, size)
     if image.mode == "P" and "transparency" in image.info:
@@ -50,7 +55,8 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def picture_fault(path: Path, size: tuple[int, int] | None = None) -> str | None:
-    """Why `read_picture` would refuse the picture, or None: all of the file is read, for a third of the time.
+    """Why `read_picture` would refuse the picture, or None: all of the file is read, for a third of
+    the time.
 
     A JPEG is decoded at an eighth of its size: that skips what follows the reading of its data.
     """
@@ -62,7 +68,9 @@ def picture_fault(path: Path, size: tuple[int, int] | None = None) -> str | None
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright picture by the file's header, for annotations that do not say."""
+    """(height, width) of the upright picture by the file's header,
+    for annotations that do not say.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -90,7 +98,9 @@ def orientation(image: Image.Image) -> int:
 
 
 def _load(path: Path, size: tuple[int, int] | None, draft: bool = False) -> tuple[Image.Image, int]:
-    """The decoded picture as the file has it, and its orientation; the sentences of `read_picture`."""
+    """The decoded picture as the file has it, and its orientation;
+    the sentences of `read_picture`.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"The picture {path} is missing; restore it or take it out of the split."
@@ -138,9 +148,10 @@ class PictureFiles:
     def find(self, name: str) -> Path | None:
         """The file of a picture, or None. Tried in turn, each in every folder:
 
-        the name as it is; with slashes for a Windows path's backslashes; what follows `?d=` of an address;
-        with %20 and the like resolved; then each of these without its first folder, without the second, ...
-        A name also finds a file that differs from it in case, in the form of its accents or in the ending.
+        the name as it is; with slashes for a Windows path's backslashes; what follows `?d=` of an
+        address; with %20 and the like resolved; then each of these without its first folder,
+        without the second, ... A name also finds a file that differs from it in case, in the form
+        of its accents or in the ending.
         """
         for text in readings(name):
             for folder in self.folders:
@@ -161,7 +172,9 @@ class PictureFiles:
         return None
 
     def _listing(self, folder: Path) -> tuple[set[str], dict[str, list[str]]]:
-        """All names of files in a folder; those of pictures by plain name, with and without their ending."""
+        """All names of files in a folder; those of pictures by plain name, with and without their
+        ending.
+        """
         if folder not in self._listings:
             exact, alike = set[str](), dict[str, list[str]]()
             try:
@@ -190,7 +203,9 @@ def readings(name: str) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    """A name without what file systems change: the case of letters, the form of accents, blanks at the ends."""
+    """A name without what file systems change: the case of letters, the form of accents, blanks at
+    the ends.
+    """
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 

@@ -24,7 +24,9 @@ def coco_is_pattern(place: Path) -> bool:
 
 
 def coco_files(place: Path) -> dict[str, Path]:
-    """The JSON file of each usual split that coco:PLACE has; one file without {split} is "train"."""
+    """The JSON file of each usual split that coco:PLACE has;
+    one file without {split} is "train".
+    """
     if not coco_is_pattern(place):
         return {"train": place}
     found = {split: _file(place, split) for split in SPLITS}

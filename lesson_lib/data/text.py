@@ -1,4 +1,6 @@
-"""Text and numbers as people's files have them: in other encodings, with a byte order mark, a number as text."""
+"""Text and numbers as people's files have them: in other encodings, with a byte order mark, a
+number as text.
+"""
 
 import codecs
 from math import isfinite, nan
@@ -21,10 +23,11 @@ def read_text(file: Path, encodings: tuple[str, ...] = ()) -> str:
 
 
 def decode(data: bytes, encodings: tuple[str, ...] = ()) -> str:
-    """Bytes as text: by their byte order mark, or by the first of `encodings`, then of LIKELY, that fits.
+    """Bytes as text: by their byte order mark, or by the first of `encodings`, then of LIKELY, that
+    fits.
 
-    gb2312 before cp1252, because its strict form wants two bytes above 0xA0 for a character, which text in
-    a western encoding hardly ever has throughout.
+    gb2312 before cp1252, because its strict form wants two bytes above 0xA0 for a character, which
+    text in a western encoding hardly ever has throughout.
     """
     for mark, name in BYTE_ORDER_MARKS:
         if data.startswith(mark):
@@ -40,7 +43,9 @@ def decode(data: bytes, encodings: tuple[str, ...] = ()) -> str:
 
 
 def number(value: Any) -> float:
-    """A number, or text that is one, whole or decimal; NaN for everything else, True and False among it."""
+    """A number, or text that is one, whole or decimal; NaN for everything else, True and False
+    among it.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return nan
     try:
@@ -56,7 +61,8 @@ def whole_number(value: Any) -> int | None:
 
 
 def identity(value: Any) -> int | str | None:
-    """What an id of a file stands for: a whole number, also where it is text; other text; None if it is no id.
+    """What an id of a file stands for: a whole number, also where it is text; other text; None if
+    it is no id.
 
     Numbers beyond 2^53 stay as they are: a float would make neighbours one.
     """

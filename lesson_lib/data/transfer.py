@@ -1,4 +1,6 @@
-"""Bringing files onto this disk: transfers that resume, checksums, archives that are not trusted."""
+"""Bringing files onto this disk: transfers that resume, checksums,
+archives that are not trusted.
+"""
 
 import errno
 import gzip
@@ -29,10 +31,13 @@ class NoRoom(OSError):
 
 
 def fetch(url: str, target: Path, tries: int = 4, pause: float = 1.0) -> None:
-    """Download url to target. What came so far waits in target + ".part"; the next try goes on from there.
+    """Download url to target.
 
-    It goes on only when the server confirms (If-Range) that its file is still the one the part is of; a
-    server without ranges sends all of it again. Raises OSError with one sentence; the part stays.
+    What came so far waits in target + ".part"; the next try goes on from there.
+
+    It goes on only when the server confirms (If-Range) that its file is still the one the part is
+    of; a server without ranges sends all of it again. Raises OSError with one sentence; the part
+    stays.
     """
     part = target.with_name(target.name + ".part")
     for attempt in range(1, tries + 1):
@@ -110,7 +115,8 @@ def sha256(file: Path) -> str:
 
 
 def check_sha256(file: Path, wanted: str | None, aside: bool = True) -> None:
-    """Raises ValueError with one sentence for another checksum; with aside, the file becomes FILE.bad.
+    """Raises ValueError with one sentence for another checksum; with aside, the file becomes
+    FILE.bad.
 
     wanted None: the checksum is not known and nothing is checked.
     """
@@ -124,7 +130,9 @@ def check_sha256(file: Path, wanted: str | None, aside: bool = True) -> None:
 
 
 def tree_digest(root: Path, patterns: list[str]) -> str:
-    """SHA-256 of the lines "SHA-256  path" (as sha256sum prints them) of all files that match, by path."""
+    """SHA-256 of the lines "SHA-256 path" (as sha256sum prints them) of all files that match, by
+    path.
+    """
     files = sorted({file.relative_to(root).as_posix() for p in patterns for file in root.glob(p)})
     return hashlib.sha256(
         "".join(f"{sha256(root / file)}  {file}\n" for file in files).encode()
@@ -132,12 +140,14 @@ def tree_digest(root: Path, patterns: list[str]) -> str:
 
 
 def unpack(source: Path, target: Path, patterns: dict[str, str]) -> int:
-    """Files of a zip, a tar or a folder that match a pattern, written to target/patterns[pattern]/name.
+    """Files of a zip, a tar or a folder that match a pattern, written to
+    target/patterns[pattern]/name.
 
-    Only regular files are written, under their last name only, so nothing can land outside; an archive with
-    a path that tries ("..", absolute), or with a link where a file is wanted, is refused whole: ValueError.
-    Returns the number of files. The first pattern that matches counts; its * matches / too. Paths in a
-    folder begin with "./".
+    Only regular files are written, under their last name only, so nothing can land outside; an
+    archive with a path that tries ("..", absolute), or with a link where a file is wanted, is
+    refused whole: ValueError.
+    Returns the number of files. The first pattern that matches counts; its * matches / too. Paths
+    in a folder begin with "./".
     """
     with _members(source) as members:
         wanted = []
@@ -166,7 +176,9 @@ def unpack(source: Path, target: Path, patterns: dict[str, str]) -> int:
 
 @contextmanager
 def _members(source: Path) -> Iterator[list[tuple[str, int, Callable[[], BinaryIO] | None]]]:
-    """(path, bytes, how to open it or None for a link) of everything in an archive or folder but folders."""
+    """(path, bytes, how to open it or None for a link) of everything in an archive or folder but
+    folders.
+    """
     try:
         if source.is_dir():
             yield [

@@ -19,18 +19,20 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class VocFolder(Annotated):
     """root/{Annotations/*.xml, JPEGImages/*, ImageSets/Main/SPLIT.txt} as a sequence of samples.
 
-    split      a list in ImageSets/Main, or "all": every annotation. "trainval" without a list of its own
-               is train and val together.
-    classes    their order; None: that of root/classes.txt, one a line, if it is there, then alphabetical,
-               over all annotations, so that all splits have one order
-    one_based  True, as PASCAL VOC defines it: corners are the first and the last pixel inside, counted
-               from 1, and the box covers xmin - 1 to xmax on this package's continuous scale. False:
-               corners are positions already, counted from 0, as many tools write them.
-    pictures   the folder of the pictures; None: JPEGImages, else images, else where the annotations lie
-    `difficult` objects are marked; `truncated` and parts of objects are passed over. What `sort_out`
-    leaves out or cuts, and pictures that are missing or whose annotation is missing or broken, stand in
-    .problems. Raises FileNotFoundError or ValueError with one sentence when the folder is not there,
-    NoSplit when the split is not.
+    split      a list in ImageSets/Main, or "all": every annotation. "trainval" without a list of
+               its own is train and val together.
+    classes    their order; None: that of root/classes.txt, one a line, if it is there, then
+               alphabetical, over all annotations, so that all splits have one order
+    one_based  True, as PASCAL VOC defines it: corners are the first and the last pixel inside,
+               counted from 1, and the box covers xmin - 1 to xmax on this package's continuous
+               scale. False: corners are positions already, counted from 0, as many tools write
+               them.
+    pictures   the folder of the pictures; None: JPEGImages, else images, else where the annotations
+               lie
+    `difficult` objects are marked; `truncated` and parts of objects are passed over. What
+    `sort_out` leaves out or cuts, and pictures that are missing or whose annotation is missing or
+    broken, stand in .problems. Raises FileNotFoundError or ValueError with one sentence when the
+    folder is not there, NoSplit when the split is not.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class VocFolder(Annotated):
         self.require_pictures(f"{self.root}, split {split!r},")
 
     def _read(self, name: str, tree: ElementTree.Element | str, files: PictureFiles) -> None:
-        """Add one picture of the split, or leave it out. tree: its annotation, or why there is none."""
+        """Add one picture of the split, or leave it out. tree: its annotation, or why there is
+        none.
+        """
         file, things = f"Annotations/{name}.xml", _things(tree)
         if isinstance(tree, str):
             kind = "missing" if tree == "missing" else "unreadable"
@@ -86,8 +90,8 @@ class VocFolder(Annotated):
         zeros = sum(0 <= min(thing.box) < 1 < max(thing.box) for thing in things)
         if self.one_based and zeros:
             detail = (
-                f"{zeros} of {len(things)} boxes have a corner at 0, but VOC counts pixels from 1: if "
-                "these count from 0, read them with --first-pixel 0."
+                f"{zeros} of {len(things)} boxes have a corner at 0, but VOC counts pixels from 1: "
+                "if these count from 0, read them with --first-pixel 0."
             )
             self.remarks.append(Problem(str(self.root), "corners from 0", detail))
 
@@ -95,7 +99,8 @@ class VocFolder(Annotated):
 def read_xml(file: Path) -> ElementTree.Element:
     """The root of an XML file in whatever encoding. Raises OSError, ValueError with what is wrong.
 
-    Entities of its own are refused: no annotation needs them, and a few lines of them can fill all memory.
+    Entities of its own are refused: no annotation needs them, and a few lines of them can fill all
+    memory.
     """
     declared = DECLARED.match(file.read_bytes()[:200])
     encoding = declared[1].decode("ascii").lower() if declared else "utf-8"
@@ -115,14 +120,18 @@ def read_xml(file: Path) -> ElementTree.Element:
 
 
 def _listed_classes(root: Path) -> list[str]:
-    """The lines of classes.txt, with which `data convert` keeps an order that is not alphabetical."""
+    """The lines of classes.txt, with which `data convert` keeps an order that is not
+    alphabetical.
+    """
     file = root / "classes.txt"
     lines = read_text(file).splitlines() if file.is_file() else []
     return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def split_names(root: Path, split: str) -> list[str]:
-    """The names of the pictures of a split, in the order of its list, each once; NoSplit without a list."""
+    """The names of the pictures of a split, in the order of its list, each once; NoSplit without a
+    list.
+    """
     there = {file.stem for file in _xml_files(_annotations(root))}
     if split == "all":
         return sorted(there)
@@ -134,8 +143,8 @@ def split_names(root: Path, split: str) -> list[str]:
     if split == "trainval" and {"train", "val"} <= set(lists):
         return list(dict.fromkeys(split_names(root, "train") + split_names(root, "val")))
     raise NoSplit(
-        f"{root} has no split {split!r} (there: {', '.join(lists) or 'none'}); write the names of its "
-        f"pictures, one a line, into {root / 'ImageSets' / 'Main' / split}.txt, or take 'all'."
+        f"{root} has no split {split!r} (there: {', '.join(lists) or 'none'}); write the names of "
+        f"its pictures, one a line, into {root / 'ImageSets' / 'Main' / split}.txt, or take 'all'."
     )
 
 
@@ -150,9 +159,11 @@ def _list_file(root: Path, split: str) -> Path | None:
 
 
 def _listed(line: str, there: set[str]) -> str:
-    """The name in `there` that a line of a list means: the line itself, or less what may stand around a name.
+    """The name in `there` that a line of a list means: the line itself, or less what may stand
+    around a name.
 
-    That is a second column, as in VOC's lists for a class; the folders of a path; the ending of a file.
+    That is a second column, as in VOC's lists for a class; the folders of a path; the ending of a
+    file.
     """
     short = re.sub(r"\s+-?[01]$", "", line)
     names = [line, short]
@@ -180,7 +191,10 @@ def _xml_files(folder: Path) -> list[Path]:
 
 
 def _picture_folders(root: Path, pictures: str | Path | None) -> list[Path]:
-    """Where pictures are looked for. Raises FileNotFoundError with one sentence where there is no such folder."""
+    """Where pictures are looked for.
+
+    Raises FileNotFoundError with one sentence where there is no such folder.
+    """
     names = ("JPEGImages", "images", "Images", "Annotations", "annotations")
     wanted = [root / name for name in names] if pictures is None else [Path(pictures).expanduser()]
     folders = [folder for folder in wanted if folder.is_dir()]

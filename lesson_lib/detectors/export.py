@@ -7,8 +7,8 @@
     export_onnx(model, "cells.onnx", size=300, nms={"score_threshold": 0.4})
 
 Without `nms` the file holds everything but the last step: `boxes` and `scores` need only a score
-threshold and NMS by class, which every runtime has in its own way; `cls_logits` and `box_deltas` lead
-to this package's own inference. With `nms` it holds all of `model.detections`, by ONNX's own
+threshold and NMS by class, which every runtime has in its own way; `cls_logits` and `box_deltas`
+lead to this package's own inference. With `nms` it holds all of `model.detections`, by ONNX's own
 NonMaxSuppression.
 """
 
@@ -74,9 +74,9 @@ class Exported(nn.Module):
 class ExportedWithNMS(nn.Module):
     """Pictures (B, 3, H, W), float in 0..1 -> FOUND, what `model.detections` finds with `options`.
 
-    boxes (B, M, 4) xyxy pixels, scores (B, M), labels (B, M) int64, best first; M is max_detections (or
-    all there is). A picture with fewer has rows of score 0 and label -1 at the end.
-    What NonMaxSuppression keeps is written into a picture of the scores that is 0 elsewhere: so each
+    boxes (B, M, 4) xyxy pixels, scores (B, M), labels (B, M) int64, best first; M is max_detections
+    (or all there is). A picture with fewer has rows of score 0 and label -1 at the end. What
+    NonMaxSuppression keeps is written into a picture of the scores that is 0 elsewhere: so each
     picture of a batch gets its own best M, without a loop.
     """
 
@@ -104,7 +104,9 @@ class ExportedWithNMS(nn.Module):
         return found, values, torch.where(values > 0, labels, -1)
 
     def _best_of_groups(self, scores: Tensor) -> Tensor:
-        """0 for what is not among its group's best `topk`, (B, A, K): SSD's groups are the classes."""
+        """0 for what is not among its group's best `topk`, (B, A, K):
+        SSD's groups are the classes.
+        """
         topk = self.rules["topk"]
         if self.counts is None:
             least = scores.topk(min(topk, scores.shape[1]), dim=1).values[:, -1:]
@@ -117,7 +119,9 @@ class ExportedWithNMS(nn.Module):
         return torch.cat(parts, 1)
 
     def _voted(self, found: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
-        """`box_vote` for a batch: found (B, M, 4), labels (B, M), boxes (B, A, 4), scores (B, K, A)."""
+        """`box_vote` for a batch: found (B, M, 4), labels (B, M), boxes (B, A, 4), scores
+        (B, K, A).
+        """
         over = torch.where(scores > self.rules["score_threshold"], scores, 0.0)
         same = over.gather(1, labels.unsqueeze(-1).expand(-1, -1, boxes.shape[1]))  # (B, M, A)
         low = torch.maximum(found[:, :, None, :2], boxes[:, None, :, :2])
@@ -130,10 +134,11 @@ class ExportedWithNMS(nn.Module):
 
 
 def _suppressed(boxes: Tensor, scores: Tensor, rules: Mapping[str, Any]) -> Tensor:
-    """scores (B, K, A), 0 where NMS by class does not keep the box, or it is not over the threshold.
+    """scores (B, K, A), 0 where NMS by class does not keep the box, or it is not over the
+    threshold.
 
-    ONNX's NonMaxSuppression gives rows (picture, class, anchor), as many as it keeps: how many is not
-    known before, so the two operators that use them stand for ONNX's as well.
+    ONNX's NonMaxSuppression gives rows (picture, class, anchor), as many as it keeps: how many is
+    not known before, so the two operators that use them stand for ONNX's as well.
     """
     onnx = torch.onnx.ops.symbolic
     numbers = (

@@ -162,26 +162,7 @@ class SSD(OneStage):
             if config.extras is None
             else config.extras
         )
-        inputs = [self.backbone.channels[-1], *(extra.channels for extra in self.layout)]
-        self.extras = nn.ModuleList(
-            nn.Sequential(
-                conv_block(c, extra.middle, 1, norm=norm),
-                conv_block(
-                    extra.middle,
-                    extra.channels,
-                    extra.kernel,
-                    stride=extra.stride,
-                    padding=extra.padding,
-                    norm=norm,
-                ),
-            )
-            for c, extra in zip(inputs, self.layout)
-        )
-        for conv in self.extras.modules():
-            if isinstance(conv, nn.Conv2d):
-                nn.init.xavier_uniform_(conv.weight)
-                if conv.bias is not None:
-                    nn.init.zeros_(conv.bias)
+        self.extras = _extra_maps(self.backbone.channels[-1], self.layout, norm)
         grids = self.grids(config.image_size)
         self.spec = config.anchors or _fitted_boxes(config, grids)
         own = self.grids(self.spec.image_size)
@@ -251,6 +232,31 @@ class SSD(OneStage):
         """
         options = inference_options(self.config) | options
         return ssd_detections(outputs, anchors, size, variances=self.config.variances, **options)
+
+
+def _extra_maps(channels: int, layout: tuple[Extra, ...], norm: Norm) -> nn.ModuleList:
+    """The convolutions that make the maps after the backbone's, whose last has `channels`."""
+    inputs = [channels, *(extra.channels for extra in layout)]
+    extras = nn.ModuleList(
+        nn.Sequential(
+            conv_block(c, extra.middle, 1, norm=norm),
+            conv_block(
+                extra.middle,
+                extra.channels,
+                extra.kernel,
+                stride=extra.stride,
+                padding=extra.padding,
+                norm=norm,
+            ),
+        )
+        for c, extra in zip(inputs, layout)
+    )
+    for conv in extras.modules():
+        if isinstance(conv, nn.Conv2d):
+            nn.init.xavier_uniform_(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+    return extras
 
 
 def laid_out(

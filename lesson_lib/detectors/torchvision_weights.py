@@ -120,9 +120,9 @@ def _vgg_name(layer: int, part: str) -> str:
 
 def _check_eps(model: nn.Module, source: nn.Module) -> None:
     theirs: set[float] = {
-        getattr(m, "eps")
+        getattr(m, "eps")  # noqa: B009  a module may hold anything, says the type checker
         for m in source.modules()
-        if hasattr(m, "running_var")  # noqa: B009
+        if hasattr(m, "running_var")
     }
     ours = {m.eps for m in model.modules() if isinstance(m, FrozenBatchNorm)}
     if ours and theirs != ours:

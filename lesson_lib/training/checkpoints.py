@@ -61,10 +61,12 @@ def save(
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU: "recipe", "step", "model", "optimizer", and what `Progress` holds.
+    """What `save` wrote, on the CPU: "recipe", "step", "model", "optimizer", and what `Progress`
+    holds.
 
     No code of the file is run.
-    FileNotFoundError or ValueError with one sentence for a file that is missing, cut short or another's.
+    FileNotFoundError or ValueError with one sentence for a file that is missing, cut short or
+    another's.
     """
     if not file.is_file():
         raise FileNotFoundError(
@@ -79,8 +81,8 @@ def read(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(
-            f"{file} was not written by this version of lesson_lib ({FORMAT!r} is expected): load it "
-            "with what wrote it, or delete it to begin anew."
+            f"{file} was not written by this version of lesson_lib ({FORMAT!r} is expected): load "
+            "it with what wrote it, or delete it to begin anew."
         )
     return state
 
@@ -112,8 +114,8 @@ def _require_same(recipe: Recipe, state: dict[str, Any], file: Path) -> None:
     other = [f"{name}={old!r} (now {new!r})" for name, old, new in differences(then, recipe)]
     if other:
         raise ValueError(
-            f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, or "
-            "another folder."
+            f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, "
+            "or another folder."
         )
 
 

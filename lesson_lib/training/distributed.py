@@ -108,7 +108,9 @@ def _outline(value: Any) -> Any:
 
 
 def _received(outline: Any, mine: Any, device: torch.device) -> Any:
-    """outline with its tensors; `mine` is what the first process has, and is not looked at in others."""
+    """outline with its tensors; `mine` is what the first process has, and is not looked at in
+    others.
+    """
     first = rank_and_world()[0] == 0
     if isinstance(outline, _Outline):
         tensor = mine.to(device) if first else torch.empty(outline.shape, dtype=outline.dtype)

@@ -1,8 +1,10 @@
-"""Configs and recipes as plain fields, and back: what run.json, checkpoints and shipped weights hold.
+"""Configs and recipes as plain fields, and back: what run.json, checkpoints and shipped weights
+hold.
 
-A config becomes {"kind": "SSDConfig", field: value, ...}, as JSON can hold it. It is read by the names of its
-fields: one that did not exist yet takes its default, one that has another name today is found by RENAMED, one of a
-later version of this package is refused. So whoever adds a field gives it the default that means what was before.
+A config becomes {"kind": "SSDConfig", field: value, ...}, as JSON can hold it. It is read by the
+names of its fields: one that did not exist yet takes its default, one that has another name today
+is found by RENAMED, one of a later version of this package is refused. So whoever adds a field
+gives it the default that means what was before.
 """
 
 import ast
@@ -36,7 +38,9 @@ RENAMED = {
 
 
 def config_fields(config: Config) -> dict[str, Any]:
-    """A config, and the anchors in it, as JSON holds them: dicts with "kind", lists, numbers, text."""
+    """A config, and the anchors in it, as JSON holds them:
+    dicts with "kind", lists, numbers, text.
+    """
     return _plain(config)
 
 
@@ -46,9 +50,11 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_config(saved: dict[str, Any] | str, file: Path) -> Config:
-    """What `config_fields` made, of this version or an earlier one; the earliest wrote `repr(config)`.
+    """What `config_fields` made, of this version or an earlier one; the earliest wrote
+    `repr(config)`.
 
-    ValueError with one sentence that names `file` where it holds fields that this version does not know.
+    ValueError with one sentence that names `file` where it holds fields that this version does not
+    know.
     """
     try:
         config = _built(_parsed(saved) if isinstance(saved, str) else saved, file)
@@ -60,7 +66,10 @@ def read_config(saved: dict[str, Any] | str, file: Path) -> Config:
 
 
 def read_recipe(saved: dict[str, Any], file: Path) -> Recipe:
-    """What `recipe_fields` made, of this version or an earlier one. ValueError as for `read_config`."""
+    """What `recipe_fields` made, of this version or an earlier one.
+
+    ValueError as for `read_config`.
+    """
     named = _known_names("Recipe", saved, {f.name for f in fields(Recipe)}, file)
     named = {name: _tuples(value) for name, value in named.items()}
     if "inference" in named:
@@ -69,7 +78,9 @@ def read_recipe(saved: dict[str, Any], file: Path) -> Recipe:
 
 
 def differences(then: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(name, value then, value now) of each field in which two dataclasses differ, dotted where nested."""
+    """(name, value then, value now) of each field in which two dataclasses differ, dotted where
+    nested.
+    """
     found = []
     for name in (f.name for f in fields(now)):
         old, new = getattr(then, name), getattr(now, name)
@@ -110,8 +121,8 @@ def _built(value: Any, file: Path) -> Any:
 
 
 _LATER = (
-    "was written by another version of lesson_lib, this one does not know {}: take the version that made it, "
-    "or train anew."
+    "was written by another version of lesson_lib, this one does not know {}: take the version "
+    "that made it, or train anew."
 )
 
 
@@ -146,7 +157,9 @@ def _tuples(value: Any) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """`repr(config)` as fields, without running it: only names, literals, tuples and calls by keyword."""
+    """`repr(config)` as fields, without running it: only names, literals, tuples and calls by
+    keyword.
+    """
 
     def read(node: ast.expr) -> Any:
         if isinstance(node, ast.Call):

@@ -4,7 +4,8 @@ for record in train(model, samples, Recipe(epochs=3)):
     print(record["step"], record["loss"])
 predictions = predict(model, samples)
 
-`fit` is `train` run to its end. Both take any `detectors.detector.Detector`, the library's or your own.
+`fit` is `train` run to its end. Both take any `detectors.detector.Detector`, the library's or your
+own.
 """
 
 import itertools
@@ -51,8 +52,8 @@ def train(
     """Train `model` in place on its device, one record a step.
 
     val         is evaluated after every `recipe.evaluate` epochs, and at the end
-    checkpoint  a file: training goes on from it where it exists, and is saved there at the end of an
-                epoch, or after every `save_every` steps; the state of highest AP on val is saved
+    checkpoint  a file: training goes on from it where it exists, and is saved there at the end of
+                an epoch, or after every `save_every` steps; the state of highest AP on val is saved
                 beside it, as best.pt
     every       steps in a record, the means of which it holds; 0: 1 on the CPU, 20 on a GPU, which
                 would have to wait for each

@@ -1,4 +1,5 @@
-"""Prediction, and evaluation while training: detections, AP, and the loss of pictures not learned from.
+"""Prediction, and evaluation while training: detections, AP, and the loss of pictures not learned
+from.
 
 predictions = predict(model, samples, size=128)
 figures = evaluate(model, val, recipe)
@@ -51,7 +52,10 @@ class Resized(Sequence):
         return pair
 
     def batches(self, batch: int) -> Iterator[list[tuple[Sample, tuple[int, int]]]]:
-        """This process's share: every world-th batch. The next one is read while one is worked on."""
+        """This process's share: every world-th batch.
+
+        The next one is read while one is worked on.
+        """
         rank, world = rank_and_world()
         rows = range(len(self))
         with ThreadPoolExecutor(THREADS) as pool:
@@ -71,11 +75,12 @@ def predict(
     batch: int = BATCH,
     **options: Any,
 ) -> list[dict[str, Tensor]]:
-    """Detections of every picture, on the CPU: {"boxes" (N, 4) xyxy in its own pixels, "scores", "labels"}.
+    """Detections of every picture, on the CPU: {"boxes" (N, 4) xyxy in its own pixels, "scores",
+    "labels"}.
 
     size: pictures are brought to size x size; None: the size that the model is made for.
-    options go to model.detections. The model is left in the mode it was in. Of several processes each
-    does a share of the pictures, each picture once, and all get all.
+    options go to model.detections. The model is left in the mode it was in. Of several processes
+    each does a share of the pictures, each picture once, and all get all.
     """
     size = _square(own_size(model)) if size is None else size
     recipe, training = Recipe(size=size), model.training
@@ -93,7 +98,8 @@ def predict(
 def evaluate(
     model: nn.Module, samples: Sequence[Sample] | Resized, recipe: Recipe
 ) -> dict[str, float]:
-    """What a detector does on pictures that it does not learn from, with the recipe's size and options.
+    """What a detector does on pictures that it does not learn from, with the recipe's size and
+    options.
 
     AP, AP50, AP75, ...    coco_evaluate's figures
     F1, threshold          the best F1 of all classes together, and the score that gives it
@@ -175,7 +181,7 @@ def _square(size: Size) -> int:
     height, width = as_pair(size)
     if height != width:
         raise ValueError(
-            f"The model is made for pictures of {height} x {width} pixels; these are made square: give "
-            "a size."
+            f"The model is made for pictures of {height} x {width} pixels; these are made square: "
+            "give a size."
         )
     return height

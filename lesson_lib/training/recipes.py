@@ -218,6 +218,10 @@ def find_recipe(data: str, budget: str, model: str | None = None) -> str:
     return next(name for name in names if name in NAMED)
 
 
+#: Fields of a config that follow from the data, or are no plain value.
+NOT_SET = {"num_classes", "image_size", "anchors", "extras"}
+
+
 def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:
     """Config and recipe after "field=value", ..., fields of either; "criterion.gamma=0" sets one
     option.
@@ -225,32 +229,14 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
     Values are written as in Python, words need no quotes. ValueError with the nearest name for an
     unknown one. Default boxes made for one size bring the recipe to it, unless the size is set.
     """
-    rules = (
-        (ssd_criterion, ssd_detections)
-        if isinstance(config, SSDConfig)
-        else (retinanet_criterion, retinanet_detections)
-    )
     mine = {f.name for f in fields(recipe)} - {"criterion", "inference"}
-    theirs = {f.name for f in fields(config)} - {
-        "num_classes",
-        "image_size",
-        "anchors",
-        "extras",
-    }
-    options = {
-        f"{kind}.{p.name}"
-        for kind, rule in zip(("criterion", "inference"), rules)
-        for p in inspect.signature(rule).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
-    options -= {"criterion.normaliser", "criterion.variances"}
-    options -= {"inference.variances", "inference.counts"}
+    theirs = {f.name for f in fields(config)} - NOT_SET
+    known = sorted(mine | theirs | _options(config))
     changes: dict[str, Any] = (
         {"size": config.image_size} if isinstance(config, SSDConfig) and config.anchors else {}
     )
     for setting in settings:
         name, equals, text = setting.partition("=")
-        known = sorted(mine | theirs | options)
         if name not in known or not equals:
             near = get_close_matches(name, known, 1, 0.4)
             raise ValueError(
@@ -276,6 +262,23 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
             recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
         ),
     )
+
+
+def _options(config: Config) -> set[str]:
+    """ "criterion.gamma", ...: the options of this kind of detector that a recipe may set."""
+    rules = (
+        (ssd_criterion, ssd_detections)
+        if isinstance(config, SSDConfig)
+        else (retinanet_criterion, retinanet_detections)
+    )
+    options = {
+        f"{kind}.{p.name}"
+        for kind, rule in zip(("criterion", "inference"), rules)
+        for p in inspect.signature(rule).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    options -= {"criterion.normaliser", "criterion.variances"}
+    return options - {"inference.variances", "inference.counts"}
 
 
 def _value(text: str) -> Any:

@@ -86,8 +86,8 @@ def check_finite(
 ) -> None:
     """Raises Diverged for the first step that holds NaN or infinity, in all processes alike.
 
-    values: PARTS, summed over the processes, of the steps that end with `step`; ids: the pictures of
-    this process in each of them; last: the good record before.
+    values: PARTS, summed over the processes, of the steps that end with `step`; ids: the pictures
+    of this process in each of them; last: the good record before.
     """
     for number, row, mine in zip(
         itertools.count(step - len(values) + 1), values, ids, strict=False
@@ -98,8 +98,8 @@ def check_finite(
         names = mine if world == 1 else sum(all_gather([mine]), [])
         numbers = ", ".join(f"{value:.3g}" for value in row)
         raise Diverged(
-            f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its pictures: "
-            f"{', '.join(names)}. Likely cause: {_cause(row, last)}."
+            f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its "
+            f"pictures: {', '.join(names)}. Likely cause: {_cause(row, last)}."
         )
 
 
@@ -112,8 +112,9 @@ def _cause(row: Sequence[float], last: dict[str, Any] | None) -> str:
             "high"
         )
     return (
-        f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was {last['loss']:.3g} "
-        f"and its gradient {last['grad_norm']:.3g} long): halve it, or clip the gradient shorter"
+        f"the learning rate, {last['lr']:.2g}, is too high (before, the loss was "
+        f"{last['loss']:.3g} and its gradient {last['grad_norm']:.3g} long): halve it, or clip the "
+        "gradient shorter"
     )
 
 

@@ -1,4 +1,7 @@
-"""TensorBoard: the records of a training as curves. An extra: pip install "lesson-lib[tensorboard]"."""
+"""TensorBoard: the records of a training as curves.
+
+An extra: pip install "lesson-lib[tensorboard]".
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Trained detectors, ready to predict: those that come with the package, and those of one's own runs.
+"""Trained detectors, ready to predict: those that come with the package, and those of one's own
+runs.
 
 detector = lesson_lib.load("ssd-tiny-bccd")
 for found in detector.predict(["blood.jpg"]):
@@ -41,7 +42,8 @@ class TrainedDetector:
     def predict(
         self, pictures: Sequence[Sample | str | Path], **options: Any
     ) -> list[dict[str, Tensor]]:
-        """{"boxes" (N, 4) xyxy in each picture's own pixels, "scores" (N,), "labels" (N,)}, best first.
+        """{"boxes" (N, 4) xyxy in each picture's own pixels, "scores" (N,), "labels" (N,)}, best
+        first.
 
         pictures: samples, or picture files. options go before those in `inference`.
         """
@@ -61,8 +63,8 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> TrainedDetecto
         near = get_close_matches(str(name), weights.names(), 1, 0.4)
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"No detector is called {str(name)!r}; {guess}There are {', '.join(weights.names())}, and the "
-            "folders of your own runs."
+            f"No detector is called {str(name)!r}; {guess}There are {', '.join(weights.names())}, "
+            "and the folders of your own runs."
         )
     model, recipe, about = runs.load(name, device)
     return TrainedDetector(model, tuple(about["classes"]), recipe.size, recipe.inference, about)

@@ -1,4 +1,6 @@
-"""JupyterLab as `lab.py` starts it, on copies of the lessons, and the system's Chromium looking at it."""
+"""JupyterLab as `lab.py` starts it, on copies of the lessons, and the system's Chromium looking at
+it.
+"""
 
 import shutil
 import subprocess
@@ -13,8 +15,10 @@ import lab
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory) -> Iterator[Course]:
-    """JupyterLab, started by lab.lab itself with two things replaced: the folder, and the wait for its end."""
+def course(tmp_path_factory) -> Iterator[Course]:  # long: one server for all lessons
+    """JupyterLab, started by lab.lab itself with two things replaced: the folder, and the wait for
+    its end.
+    """
     chromium()
     root, started = tmp_path_factory.mktemp("course"), []
     (root / "notebooks").mkdir()
@@ -69,7 +73,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def lesson(browser, course) -> Iterator[Lesson]:
-    """A fresh profile; afterwards nothing may have been said in the console, and the kernels are stopped."""
+    """A fresh profile; afterwards nothing may have been said in the console, and the kernels are
+    stopped.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = Lesson(context.new_page())
     yield opened

@@ -1,4 +1,6 @@
-"""What the browser tests hold in their hands: the course's server, a lesson in the browser, its sliders and boxes."""
+"""What the browser tests hold in their hands: the course's server, a lesson in the browser, its
+sliders and boxes.
+"""
 
 import json
 import os
@@ -46,7 +48,8 @@ STATE = """() => {
              failed: errors.filter((one) => one[1]).map(([id, e]) => `${id}: ${e.ename}: ${e.evalue}`) };
 }"""
 
-# From an input event to the frame after the first change it causes inside `node`; one time for each event.
+# From an input event to the frame after the first change it causes inside `node`; one time for each
+# event.
 STOPWATCH = """(node, [kind]) => {
     let began = null;
     const start = (event) => { began = event.timeStamp; };
@@ -75,7 +78,9 @@ def chromium() -> str:
 
 
 def published(number: str) -> Path:
-    """The lesson as `lab.py test` names it (somebody's own edits stay out), else as it lies in notebooks/."""
+    """The lesson as `lab.py test` names it (somebody's own edits stay out), else as it lies in
+    notebooks/.
+    """
     named = [
         Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name
     ]
@@ -93,7 +98,9 @@ def free_port() -> int:
 
 
 class Course:
-    """A running JupyterLab over an empty copy of the course's folder; lessons are copied into it one by one."""
+    """A running JupyterLab over an empty copy of the course's folder; lessons are copied into it
+    one by one.
+    """
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.url = root, f"http://127.0.0.1:{port}"
@@ -109,7 +116,8 @@ class Course:
         path = self.root / "notebooks" / source.name.removeprefix(".published_")
         nbformat.write(notebook, path)
         nbformat.sign.NotebookNotary(data_dir=str(self.root / "data")).sign(notebook)
-        return f"{self.url}/lab/tree/notebooks/{path.name}?reset&token={TOKEN}"  # reset: no tabs of the lesson before
+        # reset: no tabs of the lesson before
+        return f"{self.url}/lab/tree/notebooks/{path.name}?reset&token={TOKEN}"
 
     def stop_kernels(self) -> None:
         for kernel in json.load(self._ask("kernels")):
@@ -137,7 +145,10 @@ def wait_for(running: Course, server: subprocess.Popen, seconds: float = 180) ->
 
 
 class Lesson:
-    """One lesson open in the browser. `complaints` fills with the console's errors and what the page threw."""
+    """One lesson open in the browser.
+
+    `complaints` fills with the console's errors and what the page threw.
+    """
 
     def __init__(self, page: Page) -> None:
         self.page, self.complaints = page, []
@@ -155,7 +166,9 @@ class Lesson:
         self.page.get_by_text("Loading", exact=True).wait_for(state="hidden")
 
     def run_all(self, seconds: float = 180) -> None:
-        """Run > Run All Cells from the menu, then the end of it; AssertionError names cells with an error."""
+        """Run > Run All Cells from the menu, then the end of it; AssertionError names cells with an
+        error.
+        """
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.page.wait_for_function(
@@ -258,7 +271,9 @@ class Playground:
         self._answered()
 
     def milliseconds(self, box: int, moves: int) -> list[float]:
-        """Times from the mouse's move to Python's new sentence on the screen, one drag of many small moves."""
+        """Times from the mouse's move to Python's new sentence on the screen, one drag of many
+        small moves.
+        """
         x1, y1, x2, y2 = self.boxes()[box]
         x, y = self._on_screen((x1 + x2) / 2, (y1 + y2) / 2)
         self.page.mouse.move(x, y)
@@ -281,7 +296,9 @@ class Playground:
         )
 
     def _answered(self) -> None:
-        """Waits until Python has answered the newest position: nothing changes any more for 0.3 s."""
+        """Waits until Python has answered the newest position:
+        nothing changes any more for 0.3 s.
+        """
         self.page.wait_for_function(
             """(root) => new Promise((done) => {
             const seen = root.dataset.seq; setTimeout(() => done(root.dataset.seq === seen), 300); })""",

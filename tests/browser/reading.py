@@ -1,4 +1,6 @@
-"""Numbers read back from a drawing in the page: what a person would read off the axes, not what Python sent."""
+"""Numbers read back from a drawing in the page: what a person would read off the axes, not what
+Python sent.
+"""
 
 import re
 from typing import NamedTuple
@@ -8,7 +10,9 @@ NUMBER, TICK = r"-?\d+(?:\.\d+)?", r"-?[\d,]+(?:\.\d+)?(?:e-?\d+)?"
 
 
 class Chart(NamedTuple):
-    """A chart of lesson_lib.course.svg: its words, its points and the vertices of its curves in the axes' units."""
+    """A chart of lesson_lib.course.svg: its words, its points and the vertices of its curves in the
+    axes' units.
+    """
 
     words: list[str]
     points: list[tuple[float, float]]
@@ -22,7 +26,9 @@ class Chart(NamedTuple):
 
 
 def chart(svg: str) -> Chart:
-    """Reads the SVG of a chart; the ticks' numbers say what a pixel is worth, on logarithmic axes too."""
+    """Reads the SVG of a chart; the ticks' numbers say what a pixel is worth, on logarithmic axes
+    too.
+    """
     root = ElementTree.fromstring(re.sub(r' xmlns="[^"]+"', "", svg))
     plot = root.find("g")
     ticks = {

@@ -1,7 +1,8 @@
-"""Every lesson in a real browser: it runs, its controls move, and what they show is the right number.
+"""Every lesson in a real browser: it runs, its controls move, and what they show is the right
+number.
 
-Each expected number is worked out here from what the page says (the slider's value, the boxes' corners), never
-with the function that the lesson calls.
+Each expected number is worked out here from what the page says (the slider's value, the boxes'
+corners), never with the function that the lesson calls.
 """
 
 import json
@@ -39,7 +40,9 @@ def read_overlap(playground) -> tuple[float, float]:
     return float(said[1]), overlap(*playground.boxes())
 
 
-def test_lesson_1_runs_and_its_boxes_and_sliders_answer(course, lesson, tmp_path):
+def test_lesson_1_runs_and_its_boxes_and_sliders_answer(
+    course, lesson, tmp_path
+):  # long: one page, which is dear to open
     lesson.open(course.lesson("01"))
     still = lesson.cell("playground").locator(".jp-RenderedSVG svg, .jp-RenderedSVG img")
     assert still.count() == 1, "before the lesson is run, a still stands in the playground's place"
@@ -95,7 +98,9 @@ def test_lesson_1_runs_and_its_boxes_and_sliders_answer(course, lesson, tmp_path
 
 
 class Visit(NamedTuple):
-    """What is moved in a lesson, and what must be seen: right(slider, words before, words now) asserts it."""
+    """What is moved in a lesson, and what must be seen: right(slider, words before, words now)
+    asserts it.
+    """
 
     cell: str
     slider: str
@@ -119,7 +124,9 @@ def default_boxes_are_counted(slider, before, now):
 
 
 def a_small_object_fills_its_share_of_the_anchor(slider, before, now):
-    """At its best place an object of area 25 x 25 lies wholly inside RetinaNet's smallest anchor of 32 x 32."""
+    """At its best place an object of area 25 x 25 lies wholly inside RetinaNet's smallest anchor of
+    32 x 32.
+    """
     assert slider.value() == 1.5 and "1.5:1" in now
     assert chart(slider.drawing()).curve_at(0, 25) == pytest.approx(25**2 / 32**2, abs=0.005)
 
@@ -174,13 +181,17 @@ def both_parts_of_the_first_loss_are_computed(slider, before, now):
 
 
 def luck_shrinks_with_seeds(slider, before, now):
-    """Means of four seeds of spread 1 differ with a spread of sqrt(2 / 4): at 1 point the better one wins in 92 %."""
+    """Means of four seeds of spread 1 differ with a spread of sqrt(2 / 4): at 1 point the better
+    one wins in 92 %.
+    """
     assert slider.value() == 4 and "4 seeds" in now
     assert chart(slider.drawing()).curve_at(1, 1) == pytest.approx((1 + math.erf(1)) / 2, abs=0.004)
 
 
 def platelets_are_covered_at_last(slider, before, now):
-    """Share of the close-ups' platelets that one of RetinaNet's anchors overlaps by .5, by plain arithmetic."""
+    """Share of the close-ups' platelets that one of RetinaNet's anchors overlaps by .5, by plain
+    arithmetic.
+    """
     side, best = int(slider.value()), []
     for sample in Smears("train", 24, size=96):
         boxes = sample.boxes[sample.labels == 2].numpy() * side / 96

@@ -1,4 +1,6 @@
-"""The few cells of a lesson that one of them needs: a page with a slider opens without its trainings."""
+"""The few cells of a lesson that one of them needs: a page with a slider opens without its
+trainings.
+"""
 
 import symtable
 
@@ -6,7 +8,9 @@ from nbformat import NotebookNode
 
 
 def needed(notebook: NotebookNode, wanted: str) -> set[str]:
-    """Ids of the code cells that bind, directly or by way of others, a name that cell `wanted` uses; and its own."""
+    """Ids of the code cells that bind, directly or by way of others, a name that cell `wanted`
+    uses; and its own.
+    """
     cells = [
         cell
         for cell in notebook.cells

@@ -41,7 +41,9 @@ class Backbone(nn.Module):
 
 
 def grid(rows: int, columns: int, stride: float, sides: list[tuple[float, float]]) -> Tensor:
-    """(rows * columns * len(sides), 4) xyxy: at each cell's centre a box of each (width, height)."""
+    """(rows * columns * len(sides), 4) xyxy:
+    at each cell's centre a box of each (width, height).
+    """
     y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
     centres, half = torch.stack((x, y), -1).reshape(-1, 1, 2) * stride, torch.tensor(sides) / 2
     return torch.cat((centres - half, centres + half), -1).reshape(-1, 4)

@@ -10,7 +10,7 @@ from lesson_lib.course.checks import Case, Exercise
 from lesson_lib.course.review import Question
 
 
-def _first(
+def _first(  # noqa: PLR0913  the numbers of one case
     why: str,
     anchors: int,
     ignored: int,
