@@ -1,6 +1,8 @@
-"""Losses: for offsets (L1 to Huber), for classes (cross entropy to focal), and the two papers' joint losses.
+"""Losses: for offsets (L1 to Huber), for classes (cross entropy to focal), and the two papers'
+joint losses.
 
-The single losses are elementwise: nothing is summed, because mining, ignoring and normalising come after.
+The single losses are elementwise: nothing is summed, because mining, ignoring and normalising come
+after.
 SSD is arXiv:1512.02325; FL is "Focal Loss for Dense Object Detection", arXiv:1708.02002.
 """
 
@@ -13,21 +15,25 @@ from torch import Tensor
 from lesson_lib.boxes import at_least_float32
 from lesson_lib.matching import IGNORE, POSITIVE
 
-# ---- box offsets ---------------------------------------------------------------------------------------
+# ---- box offsets
+# ---------------------------------------------------------------------------------------
 
 
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """|x| of the residual x = pred - target.  (...) -> (...), in their unit.  Slope +-1 however far off."""
+    """|x| of the residual x = pred - target. (...) -> (...), in their unit. Slope +-1 however far
+    off.
+    """
     return _residual(pred, target).abs()
 
 
 def l2_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """x^2 / 2 of the residual x = pred - target.  (...) -> (...).  Slope x: an outlier dominates."""
+    """x^2 / 2 of the residual x = pred - target. (...) -> (...). Slope x: an outlier dominates."""
     return 0.5 * _residual(pred, target) ** 2
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
-    """L2 near zero, L1 far away, joined with equal value and slope (Fast R-CNN, arXiv:1504.08083, eq. 3).
+    """L2 near zero, L1 far away, joined with equal value and slope (Fast R-CNN, arXiv:1504.08083,
+    eq. 3).
 
         x^2 / (2 beta)   if |x| < beta,   else   |x| - beta / 2          x = pred - target
 
@@ -57,19 +63,23 @@ def huber_loss(pred: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     return delta * smooth_l1_loss(pred, target, beta=delta)
 
 
-# ---- classes: one sigmoid for each ---------------------------------------------------------------------
+# ---- classes: one sigmoid for each
+# ---------------------------------------------------------------------
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """CE(p_t) = -log(p_t), p = sigmoid(logit); p_t is p for target 1 and 1 - p for target 0 (FL eq. 1, 2).
+    """CE(p_t) = -log(p_t), p = sigmoid(logit); p_t is p for target 1 and 1 - p for target 0
+    (FL eq. 1, 2).
 
-    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.  ValueError for unequal shapes.
+    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.
+    ValueError for unequal shapes.
     """
     return -F.logsigmoid(_towards_target(logits, targets))
 
 
 def balanced_cross_entropy(logits: Tensor, targets: Tensor, alpha: float) -> Tensor:
-    """-alpha_t log(p_t), alpha_t = alpha where the target is 1 and 1 - alpha where it is 0 (FL eq. 3).
+    """-alpha_t log(p_t), alpha_t = alpha where the target is 1 and 1 - alpha where it is 0
+    (FL eq. 3).
 
     Shapes as in `binary_cross_entropy`.  ValueError for alpha outside [0, 1].
     One factor for both sides, as summaries of the paper often print it, would balance nothing.
@@ -83,15 +93,18 @@ def balanced_cross_entropy(logits: Tensor, targets: Tensor, alpha: float) -> Ten
 def sigmoid_focal_loss(
     logits: Tensor, targets: Tensor, alpha: float | None = 0.25, gamma: float = 2.0
 ) -> Tensor:
-    """Focal loss: cross entropy, faded out where the right answer already has a high probability (FL eq. 5).
+    """Focal loss: cross entropy, faded out where the right answer already has a high probability
+    (FL eq. 5).
 
         FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t)
 
-    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.  alpha=None: no weights, FL eq. 4.
+    logits (...), targets (...) 0 or 1, any dtype.  Returns (...), in nats.
+    alpha=None: no weights, FL eq. 4.
     ValueError for alpha outside [0, 1], a negative gamma, unequal shapes.
     With z the logit turned towards the target, p_t = sigmoid(z) and 1 - p_t = sigmoid(-z): kept as
-    logarithms, value and gradient are finite at any finite logit. The usual code, (1 - p_t) ** gamma, rounds
-    1 - p_t to 0 from about z = 17 on; for gamma < 1 that power's slope is infinite there, and inf * 0 is NaN.
+    logarithms, value and gradient are finite at any finite logit. The usual code,
+    (1 - p_t) ** gamma, rounds 1 - p_t to 0 from about z = 17 on; for gamma < 1 that power's slope
+    is infinite there, and inf * 0 is NaN.
     """
     _check_gamma(gamma)
     if alpha is None:
@@ -103,9 +116,11 @@ def sigmoid_focal_loss(
 
 
 def prior_bias(pi: float = 0.01) -> float:
-    """Bias -log((1 - pi) / pi) of the last classification layer: sigmoid of it is pi (FL section 4.1).
+    """Bias -log((1 - pi) / pi) of the last classification layer: sigmoid of it is pi
+    (FL section 4.1).
 
-    With 0 instead, each of some 100,000 background anchors starts at p = .5: a first loss of millions.
+    With 0 instead, each of some 100,000 background anchors starts at p = .5: a first loss of
+    millions.
     """
     if not 0 < pi < 1:
         raise ValueError(
@@ -114,13 +129,15 @@ def prior_bias(pi: float = 0.01) -> float:
     return -math.log((1 - pi) / pi)
 
 
-# ---- classes: one softmax over all ---------------------------------------------------------------------
+# ---- classes: one softmax over all
+# ---------------------------------------------------------------------
 
 
 def softmax_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """-log softmax(logits)[class]: the confidence loss of one default box (SSD eq. 3).
 
-    logits (..., C), background among the C where there is one; classes (...) int64 in 0..C-1.  Returns (...).
+    logits (..., C), background among the C where there is one; classes (...) int64 in 0..C-1.
+    Returns (...).
     """
     return -_log_softmax_at(logits, classes)[1]
 
@@ -130,9 +147,11 @@ def softmax_focal_loss(
 ) -> Tensor:
     """Focal loss over a softmax: -alpha_t (1 - p_t)^gamma log(p_t), p_t = softmax(logits)[class].
 
-    logits (..., C), C >= 2; classes (...) int64; alpha None or (C,), a weight for each class.  Returns (...).
-    FL defines the two-sided case and calls this extension straightforward; they agree for logits (0, x).
-    log(1 - p_t) is the logarithm of the other classes' summed probability, so nothing is rounded to 0.
+    logits (..., C), C >= 2; classes (...) int64; alpha None or (C,), a weight for each class.
+    Returns (...).
+    FL defines the two-sided case and calls this extension straightforward; they agree for logits
+    (0, x). log(1 - p_t) is the logarithm of the other classes' summed probability, so nothing is
+    rounded to 0.
     """
     _check_gamma(gamma)
     if logits.shape[-1] < 2:
@@ -145,11 +164,12 @@ def softmax_focal_loss(
     return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
 
 
-# ---- joint losses --------------------------------------------------------------------------------------
+# ---- joint losses
+# --------------------------------------------------------------------------------------
 
 
-#: Where RetinaNet's smooth L1 ends to bend: RETINANET.BBOX_REG_BETA of the authors' release (Detectron).
-#: Its region proposals, another network's, have 1/9.
+#: Where RetinaNet's smooth L1 ends to bend: RETINANET.BBOX_REG_BETA of the authors' release
+#: (Detectron). Its region proposals, another network's, have 1/9.
 BETA = 0.11
 
 
@@ -203,8 +223,8 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     n: Tensor | None = None,
     dense: bool | None = None,
 ) -> dict[str, Tensor]:
-    """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive (FL section
-    4).
+    """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive
+    (FL section 4).
 
     cls_logits (B, A, K), no background; classes (B, A) in 0..K-1, read only where positive;
     box_deltas, box_targets (B, A, 4); label (B, A) from Match.  Returns {"cls", "box"}: sums over
@@ -233,7 +253,8 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
 
 
 class _FocalSum(torch.autograd.Function):
-    """`sigmoid_focal_loss` against one class or none an anchor, summed by picture: (B, A, K) -> (B,).
+    """`sigmoid_focal_loss` against one class or none an anchor, summed by picture: (B, A, K) ->
+    (B,).
 
     The same numbers, but neither the K targets of each anchor nor what autograd would keep of each
     step are ever in memory: all entries are taken as background, those of the positives' classes
@@ -340,8 +361,10 @@ def _check_gamma(gamma: float) -> None:
 
 
 def _box_sum(deltas: Tensor, targets: Tensor, positive: Tensor, beta: float) -> Tensor:
-    """Smooth L1 summed over each picture's positive anchors: (B, A, 4) -> (B,).  The other rows mean nothing
-    and may hold log 0, so they are blanked before the loss: after it, their gradient would be inf * 0."""
+    """Smooth L1 summed over each picture's positive anchors: (B, A, 4) -> (B,). The other rows mean
+    nothing and may hold log 0, so they are blanked before the loss: after it, their gradient would
+    be inf * 0.
+    """
     mask = positive.unsqueeze(-1)
     deltas = torch.where(mask, at_least_float32(deltas), 0)
     targets = torch.where(mask, at_least_float32(targets), 0)

@@ -1,4 +1,6 @@
-"""Augmentation: the boxes go where the pixels go, and the same key always gives the same picture."""
+"""Augmentation: the boxes go where the pixels go,
+and the same key always gives the same picture.
+"""
 
 from dataclasses import replace
 
@@ -120,7 +122,7 @@ def test_zoom_out_is_up_to_sixteen_times_the_area_and_crops_hold_a_centre():
 
 def test_without_objects_and_with_boxes_over_the_border():
     empty = Sample(painted().image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    for name, step in STEPS.items():
+    for step in STEPS.values():
         assert len(step(empty).boxes) == 0
     assert iou_crop(empty) is empty
     across = replace(painted(), boxes=painted().boxes + torch.tensor([-10.0, 0, 0, 0]))

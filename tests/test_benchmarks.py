@@ -99,7 +99,9 @@ def test_a_busy_neighbour_runs_as_long_as_it_is_wanted():
 
 
 def test_busy_measures_each_row_twice(tmp_path, monkeypatch, capsys):
-    """The whole command with the real mining rows: plain, then beside a busy core, which then is gone."""
+    """The whole command with the real mining rows: plain, then beside a busy core, which then is
+    gone.
+    """
     neighbours = []
 
     @contextmanager

@@ -274,7 +274,9 @@ def test_refuses_nonsense_with_a_sentence(call, message):
 
 
 def ssd_case(seed, batch=3, anchors=40, classes=4, objects_at=0.1, dtype=torch.float32):
-    """Random heads, a random matching (index of the object, -1 for none) with the last picture empty."""
+    """Random heads, a random matching (index of the object, -1 for none) with the last picture
+    empty.
+    """
     chance = torch.rand(batch, anchors, generator=torch.Generator().manual_seed(seed))
     matched = torch.where(chance < objects_at, torch.arange(anchors) % 3, -1)
     matched[-1] = -1
@@ -479,7 +481,9 @@ def test_joint_losses_stay_in_float32_under_autocast():
 @pytest.mark.parametrize("at_once", [1, 7, 2**18])
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_joint_losses_of_a_gpus_path_are_those_of_a_cpus(at_once, gamma, monkeypatch):
-    """All anchors at once against those that matter (SSD), against some rows at a time (RetinaNet)."""
+    """All anchors at once against those that matter (SSD),
+    against some rows at a time (RetinaNet).
+    """
     monkeypatch.setattr(losses._FocalSum, "LOGITS_AT_ONCE", at_once)
     ssd, retina = ssd_arguments(ssd_case(0), CODER), retinanet_case(0)[0]
     for loss, arguments in (

@@ -11,7 +11,8 @@ import lab
 from lesson_lib import threads
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Imports the entry's module, and says at the moment when torch is asked for what the environment holds.
+# Imports the entry's module, and says at the moment when torch is asked for what the environment
+# holds.
 WATCH = """
 import builtins, os, sys
 plain = builtins.__import__

@@ -81,8 +81,8 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     batch. It is called before anything that may fail in one process alone.
     ValueError for outputs that are not finite (with the picture's name), for unknown labels, for
     shapes that do not fit. Values are looked at where they are on the CPU, and nowhere else.
-    dense: whether matching and loss go the way of a GPU, see `match_ssd` and `ssd_loss`; the results
-    are the same. None: as the device needs it.
+    dense: whether matching and loss go the way of a GPU, see `match_ssd` and `ssd_loss`; the
+    results are the same. None: as the device needs it.
     """
     if mining not in MINING:
         raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
