@@ -15,8 +15,7 @@ from torch import Tensor
 from lesson_lib.boxes import at_least_float32
 from lesson_lib.matching import IGNORE, POSITIVE
 
-# ---- box offsets
-# ---------------------------------------------------------------------------------------
+# ---- box offsets ----
 
 
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
@@ -63,8 +62,7 @@ def huber_loss(pred: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     return delta * smooth_l1_loss(pred, target, beta=delta)
 
 
-# ---- classes: one sigmoid for each
-# ---------------------------------------------------------------------
+# ---- classes: one sigmoid for each ----
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -129,8 +127,7 @@ def prior_bias(pi: float = 0.01) -> float:
     return -math.log((1 - pi) / pi)
 
 
-# ---- classes: one softmax over all
-# ---------------------------------------------------------------------
+# ---- classes: one softmax over all ----
 
 
 def softmax_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
@@ -164,8 +161,7 @@ def softmax_focal_loss(
     return loss if gamma == 0 else torch.exp(gamma * log_error) * loss
 
 
-# ---- joint losses
-# --------------------------------------------------------------------------------------
+# ---- joint losses ----
 
 
 #: Where RetinaNet's smooth L1 ends to bend: RETINANET.BBOX_REG_BETA of the authors' release
