@@ -10,6 +10,7 @@ from lesson_lib.cli.data import add_data
 from lesson_lib.cli.evaluate import add_evaluate
 from lesson_lib.cli.export import add_export
 from lesson_lib.cli.predict import add_predict
+from lesson_lib.cli.rehearse import add_rehearse
 from lesson_lib.cli.train import add_train
 
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_predict(commands)
     add_export(commands)
     add_data(commands)
+    add_rehearse(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -213,7 +213,7 @@ class SSD(OneStage):
 
         Mined by rank on a GPU, which then waits for nothing, by sorting on a CPU.
         """
-        config, mining = self.config, "rank" if outputs[0].is_cuda else "sort"
+        config, mining = self.config, "sort" if outputs[0].is_cpu else "rank"
         defaults = {"best": config.best, "inclusive": config.inclusive, "mining": mining}
         return ssd_criterion(
             Outputs(*outputs),

@@ -1,0 +1,170 @@
+"""A GPU rehearsed without one: memory against what the CPU's allocator held, operations by
+hand, and the words.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from lesson_lib import cli
+from lesson_lib.cli.rehearse import clock, gpu_lines
+from lesson_lib.training import rehearsal
+from lesson_lib.training.recipes import MODELS, Recipe, build_model
+from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
+
+SMALL = {
+    "ssd-tiny": (MODELS["ssd-tiny"], 128),
+    "ssd300-vgg16": (replace(MODELS["ssd300-vgg16"], norm="group"), 300),
+    "retinanet-tiny": (MODELS["retinanet-tiny"], 128),
+    "retinanet-r18": (MODELS["retinanet-r18"], 128),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_activations_are_what_the_cpus_allocator_held(name):
+    """Net bytes that forward and criterion allocated and the graph still holds, in a real step."""
+    config, size = SMALL[name]
+    costs = step_costs(config, 3, size)
+    torch.manual_seed(0)
+    model = build_model(config, 3, size)
+    images = torch.rand(2, 3, size, size).to(memory_format=torch.channels_last)
+    anchors = model.anchors(size)
+    rehearsal._loss(model, model(images), anchors, 2)  # what is made once is made before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        loss = rehearsal._loss(model, model(images), anchors, 2)
+    held = sum(event.self_cpu_memory_usage for event in measured.events()) + images.nbytes
+    predicted = costs.fixed + 2 * costs.per_picture
+    assert loss.requires_grad
+    assert predicted == pytest.approx(held, rel=0.15)
+
+
+def test_operations_of_a_convolution_by_hand():
+    """Twice forward's for the weights' and the inputs' gradients; the first layer has no
+    input's.
+    """
+    config, size = SMALL["ssd-tiny"]
+    costs = step_costs(config, 3, size)
+    model = build_model(config, 3, size)
+    forward = {}
+
+    def count(module, inputs, output):
+        positions = output.shape[-2] * output.shape[-1]
+        forward[module] = 2 * module.weight.numel() * positions
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    model.eval()(torch.rand(1, 3, size, size))
+    first = next(iter(forward))
+    assert costs.flops == 3 * sum(forward.values()) - forward[first]
+
+
+def test_all_grows_in_a_line_with_the_batch():
+    config, size = SMALL["retinanet-tiny"]
+    costs = step_costs(config, 3, size)
+    three = rehearsal._held(config, 3, size, 3, None)
+    assert costs.fixed + 3 * costs.per_picture == pytest.approx(three.bytes, rel=1e-3)
+
+
+def test_numbers_of_the_full_networks_are_the_papers():
+    """100,000 anchors and more; 34 million parameters with 80 classes and frozen norm."""
+    costs = step_costs(replace(MODELS["retinanet-r50"], norm="group"), 80, 800)
+    assert costs.anchors == 120_087
+    assert costs.memory(16).parts()["activations"] / GIB == pytest.approx(21.0, rel=0.05)
+    config = replace(MODELS["ssd300-vgg16"], norm="group")
+    network = build_model(config, 20, 300)
+    ssd = step_costs(config, 20, 300)
+    assert ssd.anchors == 8732
+    assert ssd.parameters == sum(p.numel() for p in network.parameters())
+
+
+def test_the_largest_batch_fits_and_one_more_does_not():
+    config, size = SMALL["retinanet-r18"]
+    costs = step_costs(config, 3, size)
+    small = replace(GPUS["t4"], memory=4.0)
+    batch = costs.largest_batch(small, "adamw")
+    assert costs.memory(batch, "adamw").total <= 4 * GIB < costs.memory(batch + 1, "adamw").total
+    assert costs.largest_batch(replace(small, memory=0.5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "largest", "parts"),
+    [(16, 16, 1), (16, 9, 2), (16, 5, 4), (16, 1, 16), (6, 4, 2), (16, 0, 0)],
+)
+def test_a_batch_is_cut_into_the_fewest_equal_parts_that_fit(batch, largest, parts):
+    assert rehearsal._parts(batch, largest) == parts
+
+
+def test_hours_are_pictures_by_operations_by_the_share_of_peak():
+    costs = replace(step_costs(*SMALL["ssd-tiny"][:1], 3, 128), flops=10**12, precision="fp16")
+    made = plan(costs, Recipe(batch=4), GPUS["v100"], steps=900)
+    assert made.pictures == 3600
+    assert made.rate == pytest.approx((12.5, 42.5))  # 10 and 34 % of 125 TFLOP/s
+    assert made.hours == pytest.approx((3600 / 42.5 / 3600, 3600 / 12.5 / 3600))
+
+
+def test_a_gpu_without_bf16_is_told_and_auto_does_not_take_it():
+    costs = replace(step_costs(MODELS["ssd-tiny"], 3, 128), precision="bf16")
+    with pytest.raises(ValueError, match="T4 does not calculate in bf16"):
+        plan(costs, Recipe(), GPUS["t4"], 1)
+    assert [precision_on("auto", GPUS[name]) for name in ("t4", "v100", "a100")] == [
+        "fp32",
+        "fp32",
+        "bf16",
+    ]
+    with pytest.raises(ValueError, match="fp32, bf16 or fp16"):
+        step_costs(MODELS["ssd-tiny"], 3, 128, "int8")
+
+
+def test_half_precision_is_rehearsed_in_half_precision():
+    """Under autocast convolutions take copies of the weights in 16 bits, which the backward
+    pass needs.
+    """
+    full, half = (step_costs(MODELS["retinanet-r18"], 3, 128, p) for p in ("fp32", "fp16"))
+    copies = half.fixed - full.fixed
+    assert full.parameters < copies <= 2 * full.parameters + 4096
+    assert not torch.is_autocast_enabled("cuda")
+
+
+def test_nothing_fake_is_left_behind():
+    step_costs(MODELS["ssd-tiny"], 3, 96)
+    anchors = build_model(MODELS["ssd-tiny"], 3, 96).anchors(96)
+    assert type(anchors) is torch.Tensor and anchors.device.type == "cpu"
+
+
+def test_the_command_answers_in_words_json_and_a_picture(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LESSON_DATASETS", "none")
+    command = ["rehearse", "--data", "bccd", "--recipe", "bccd-ci", "--gpu", "t4"]
+    assert cli.main([*command, "--picture", str(tmp_path / "memory.png")]) == 0
+    words = capsys.readouterr().out
+    for word in (
+        "parameters",
+        "GiB at batch",
+        "It fits",
+        "pictures/s",
+        "not on this machine",
+        "loss",
+    ):
+        assert word in words
+    assert max(map(len, words.splitlines())) <= 100
+    assert (tmp_path / "memory.png").stat().st_size > 10_000
+    assert cli.main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["classes"] == 3 and report["plan"]["fits"] is True
+    parts = report["plan"]["memory"]
+    assert sum(v for k, v in parts.items() if k != "total") == parts["total"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(0.001, "1 min"), (0.66, "40 min"), (9.06, "9.1 h"), (1234, "1,234 h")]
+)
+def test_clock(hours, words):
+    assert clock(hours) == words
+
+
+def test_gpus_that_hold_the_same_share_a_line():
+    assert len(gpu_lines()) == 3
+    assert sum(names.count("\n") + 1 for names in gpu_lines().values()) == len(GPUS)
