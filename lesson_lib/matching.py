@@ -95,7 +95,7 @@ class _Overlaps:
         self.area = box_area(anchors)
         self.best = gt.new_zeros(len(gt), len(anchors))  # (B, A) highest IoU so far
         self.owner = torch.zeros_like(self.best)  # (B, A) whose it is; a float, see _keep_one
-        self.dense = gt.is_cuda if dense is None else dense
+        self.dense = not gt.is_cpu if dense is None else dense
         fit = OVERLAPS_AT_ONCE // max(1, self.best.numel())
         self.at_once = DENSE_OBJECTS if self.dense else min(max(fit, 1), DENSE_OBJECTS)
 
