@@ -369,3 +369,9 @@ def test_a_reader_never_meets_half_a_picture(cache, painted, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", lambda _: seen.append(list(cache.rglob("*.npz"))))
     Smears("train", 1, 40)[0]
     assert seen == [[]] and len(list(cache.rglob("*.npz"))) == 1
+
+
+def test_a_slice_is_a_list_of_smears(cache):
+    data = Smears("train", 5, 40)
+    assert [s.id for s in data[1:4]] == data.ids()[1:4] and data[9:] == []
+    assert [s.id for s in data[::-2]] == data.ids()[::-2]

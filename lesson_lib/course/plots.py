@@ -4,10 +4,10 @@ What a colour means is fixed here for the whole course.
 """
 
 import io
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
@@ -54,8 +54,7 @@ STYLE = {
 
 def use_style() -> None:
     """The course's look for all figures from here on: a lesson's first cell asks for it."""
-    rcParams: MutableMapping[str, Any] = plt.rcParams
-    rcParams.update(STYLE)
+    plt.rcParams.update(mpl.RcParams(STYLE))
 
 
 def show(figure: Figure, alt: str, caption: str) -> None:

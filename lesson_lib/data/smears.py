@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def _name(seed: int, split: str, index: int) -> str:
     return f"smear-{seed}-{split}-{index:05d}"
 
 
-class Smears(Sequence):
+class Smears(Sequence[Sample]):
     """`count` smears of one split as a sequence of samples; an index always gives the same picture.
 
     cache   keep each picture, once painted, in a file below config.cache_dir()
@@ -89,7 +90,15 @@ class Smears(Sequence):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Sample:
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"There is no smear {index}; the data set has {len(self)}.")
         index = int(index) % len(self)
