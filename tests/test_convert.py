@@ -98,6 +98,13 @@ def test_coco_comes_back_from_voc_and_yolo_less_crowds_and_areas(coco, tmp_path)
     torch.testing.assert_close(boxes["sub/x"], torch.tensor(ODD), atol=0.002, rtol=0)
 
 
+def test_coco_keeps_crowds_and_areas(coco, tmp_path):
+    again = into(coco, "coco", tmp_path / "again")
+    assert_same(coco, again)
+    first = open_splits(again)["train"].entries[0].target
+    assert first["crowd"].tolist() == [False, True] and first["area"].tolist() == [7.5, 9]
+
+
 def test_yolo_comes_back_from_coco_and_voc(coco, tmp_path):
     yolo = into(coco, "yolo", tmp_path / "yolo")
     assert_same(yolo, into(into(yolo, "coco", tmp_path / "a"), "yolo", tmp_path / "b"))

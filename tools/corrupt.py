@@ -3,11 +3,11 @@
     python tools/corrupt.py [--seed S] [--count N] [--only KIND] [--first K]
 
 Case k of a seed is always the same. It lays out a clean set of a few pictures as VOC, COCO or
-YOLO, spoils one file of it, and then does what `data check` and `train` do first: check, open every
-split, decode every picture, feed them, evaluate nothing against them. A case falls short if
+YOLO, spoils one file of it, and then does what `data check` and `train` do first: check, open
+every split, decode every picture, feed them, evaluate nothing against them. A case falls short if
 anything is raised that is not one sentence naming a file of the set, if a box that is outside its
-picture or has no area gets as far as a batch, or if it takes more than LIMIT seconds of CPU. Exit status 1
-if any case falls short; each is told with how to repeat it.
+picture or has no area gets as far as a batch, or if it takes more than LIMIT seconds of CPU. Exit
+status 1 if any case falls short; each is told with how to repeat it.
 """
 
 import argparse
