@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_data import coco_file, voc_folder
 
 from lesson_lib import cli
-from lesson_lib.cli import train
+from lesson_lib.cli import opening
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -97,11 +97,15 @@ def test_a_run_goes_on_with_its_log(trained, tmp_path, capsys):
     )
 
 
-def test_trainval_is_the_default_where_there_is_one(tmp_path, trained):
+def test_train_and_val_are_joined_only_where_that_is_asked_for(tmp_path, trained):
     root, _ = trained
-    assert train.open_for_training(f"coco:{root}", None)[1] == "trainval"
-    assert len(train.open_for_training(f"coco:{root}", None)[0]) == 4
-    assert train.open_for_training("smears", None)[1] == "train"
+    opened = opening.open_for_training(f"coco:{root}")
+    assert (opened.split, len(opened.samples), len(opened.val)) == ("train", 2, 2)
+    assert "--train-split trainval learns from both" in " ".join(opened.notes)
+    opened = opening.open_for_training(f"coco:{root}", "trainval")
+    assert (opened.split, len(opened.samples), opened.val) == ("trainval", 4, None)
+    opened = opening.open_for_training("smears")
+    assert (opened.split, opened.val) == ("train", None)
 
 
 def test_evaluate(trained, capsys):

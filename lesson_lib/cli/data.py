@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from lesson_lib.cli.opening import add_reading, reading
 from lesson_lib.data import catalog
 from lesson_lib.data.convert import FORMS, convert
 from lesson_lib.data.inspect import inspect_dataset, layout, open_what_can_be
@@ -40,6 +41,7 @@ def add_data(commands) -> None:
     check.add_argument(
         "--all", action="store_true", help="name every file, not only the first ten of a kind"
     )
+    add_reading(check)
     check.set_defaults(run=check_data)
     _add_convert(actions)
 
@@ -82,7 +84,10 @@ def download_data(options: argparse.Namespace) -> int:
 
 
 def check_data(options: argparse.Namespace) -> int:
-    report = inspect_dataset(options.what, options.classes.split(",") if options.classes else None)
+    classes = options.classes.split(",") if options.classes else None
+    kind, place = layout(options.what)
+    read = reading(options, f"{kind}:{place}" if kind else place)
+    report = inspect_dataset(options.what, classes, **read)
     print(report.text(None if options.all else 10))
     return 1 if report.problems else 0
 

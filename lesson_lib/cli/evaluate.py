@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from lesson_lib.breakdown import (
     judge,
 )
 from lesson_lib.cli.confusion import confusion_svg, confusion_text
+from lesson_lib.cli.opening import add_reading, open_for_evaluation, reading, told
 from lesson_lib.cli.predict import check_score
-from lesson_lib.data import catalog
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.files import write_whole
 from lesson_lib.training import runs
@@ -35,6 +36,7 @@ def add_evaluate(commands) -> None:
     command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument("--data", help="default: what it was trained on")
     command.add_argument("--split", help="default: test; with --choose-threshold val")
+    add_reading(command)
     command.add_argument("--json", action="store_true", help="one line with everything")
     command.add_argument("--checkpoint", choices=("best", "last"), help="default: best, if any")
     command.add_argument(
@@ -63,11 +65,16 @@ def run_evaluation(options: argparse.Namespace) -> int:
     with processes() as device:
         model, recipe, about = runs.load(options.folder, device, options.checkpoint)
         data, classes = options.data or about["data"], about["classes"]
-        samples = catalog.open_for_classes(data, split, classes)
+        read = reading(options, data)
+        if data == about["data"]:
+            read = about.get("reading", {}) | read
+        samples = open_for_evaluation(data, split, classes, **read)
         predictions = predict(model, samples, recipe.size, **recipe.inference)
         targets = ground_truth(samples)
         if rank_and_world()[0] > 0:
             return 0
+    if note := told(samples, split, data, read):
+        print(note, file=sys.stderr)
     figures = coco_evaluate(predictions, targets, len(classes))
     if options.choose_threshold:
         return _choose(options.folder, about, best_threshold(figures, targets), split)

@@ -3,16 +3,15 @@
 import argparse
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from lesson_lib.cli.opening import add_reading, open_for_training, reading
 from lesson_lib.config import BUDGETS, budget
-from lesson_lib.data import catalog
-from lesson_lib.data.samples import Sample
 from lesson_lib.training import checkpoints, runs
 from lesson_lib.training.distributed import processes, rank_and_world
 from lesson_lib.training.loop import train
@@ -34,7 +33,9 @@ def add_train(commands) -> None:
         "train", help="train a detector; the same command goes on with a stopped run"
     )
     command.add_argument(
-        "--data", required=True, help="a name of `data list`, voc:DIR or coco:ANNOTATIONS.json"
+        "--data",
+        required=True,
+        help="a name of `data list`, voc:DIR, coco:ANNOTATIONS.json or yolo:DIR",
     )
     command.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     command.add_argument("--model", choices=MODELS, help="default: the recipe's")
@@ -47,8 +48,9 @@ def add_train(commands) -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--train-split", help="default: trainval where there is one, else train")
     command.add_argument(
-        "--val-split", help="evaluated while training; default: val with --train-split train"
+        "--val-split", help="evaluated while training; default: val where train is learnt"
     )
+    add_reading(command)
     command.add_argument(
         "--norm", choices=("frozen", "batch", "group"), help="short for --set norm=..."
     )
@@ -87,20 +89,23 @@ def _count(text: str) -> int:
 
 def run_training(options: argparse.Namespace) -> int:
     name, config, recipe = chosen(options)
-    samples, split = open_for_training(options.data, options.train_split)
-    val_split = options.val_split or ("val" if split == "train" == options.train_split else None)
-    val = catalog.open_dataset(options.data, val_split) if val_split else None
-    about = runs.describe(options.data, split, samples, name, config, recipe)
+    read = reading(options, options.data)
+    opened = open_for_training(
+        options.data, options.train_split, options.val_split, recipe.size, **read
+    )
+    samples, split = opened.samples, opened.split
+    about = runs.describe(options.data, split, samples, name, config, recipe) | {"reading": read}
     with processes() as device:
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
         model = build_model(config, len(samples.classes), recipe.size).to(device)
         last = options.out / checkpoints.LAST
-        records = train(model, samples, recipe, val, last, options.save_every)
+        records = train(model, samples, recipe, opened.val, last, options.save_every)
         if rank_and_world()[0] > 0:
             deque(records, maxlen=0)  # the first process speaks for all
             return 0
         print(f"{name} on {options.data} {split}, {len(samples)} pictures\n{recipe}", flush=True)
+        print("".join(f"{note}\n" for note in opened.notes), end="", flush=True)
         records = runs.logged(records, options.out, about)
         if options.tensorboard:
             records = to_tensorboard(records, options.out)
@@ -133,16 +138,6 @@ def _finish(folder: Path, last: dict | None) -> None:
         )
     done = "Trained" if last else "Was trained before"
     print(f"{done}: python -m lesson_lib evaluate {folder}")
-
-
-def open_for_training(data: str, split: str | None) -> tuple[Sequence[Sample], str]:
-    """The split, or, where none is named, trainval if the data set has it, else train."""
-    if split is None:
-        try:
-            return catalog.open_dataset(data, "trainval"), "trainval"
-        except ValueError:
-            split = "train"
-    return catalog.open_dataset(data, split), split
 
 
 def shown(records: Iterable[dict]) -> Iterator[dict]:

@@ -213,14 +213,18 @@ def left_out(samples: Sequence[Sample], word: str) -> str:
     )
 
 
+class NoObjects(ValueError):
+    """No picture of a split has an object."""
+
+
 def require_objects(samples: Sequence[Sample], what: str) -> None:
-    """Raises ValueError with one sentence where no picture has an object, crowds not counted."""
+    """Raises NoObjects with one sentence where no picture has an object, crowds not counted."""
     if isinstance(samples, Annotated) and not any(
         (~target["crowd"]).any() for target in samples.targets()
     ):
         costly = [problem for problem in samples.problems if problem.objects] or samples.problems
         found = f": {costly[0]}" if costly else "."
-        raise ValueError(f"{what} has no objects, nothing to learn or to measure{found}")
+        raise NoObjects(f"{what} has no objects, nothing to learn or to measure{found}")
 
 
 def sort_out(

@@ -22,6 +22,11 @@ CACHE_BYTES = 4 * 2**30
 Batch = tuple[Tensor, list[dict]]
 
 
+def fits_in_memory(count: int, side: int) -> bool:
+    """Whether `count` pictures of side x side pixels are kept decoded, where nobody says whether they are."""
+    return count * 3 * side**2 <= CACHE_BYTES
+
+
 class Feed:
     """Batches of `samples` at size x size pixels.
 
@@ -68,8 +73,7 @@ class Feed:
         self.augment, self.device = find_augment(augment), torch.device(device)
         self.rank, self.world, self.workers, self.stored = rank, world, workers, stored or size
         self.num_classes = num_classes
-        needed = len(samples) * 3 * self.stored**2
-        self.cache = needed <= CACHE_BYTES if cache is None else cache
+        self.cache = fits_in_memory(len(samples), self.stored) if cache is None else cache
         self._pictures: Tensor | None = None  # uint8 (N, 3, stored, stored)
         self._targets: list[dict] = []
 
@@ -151,7 +155,10 @@ class Feed:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
         )  # its own: or it would draw from the global one
-        for images, targets in loader:
+        for batch in loader:
+            if isinstance(batch, Exception):
+                raise batch
+            images, targets = batch
             images = images.to(self.device, non_blocking=True).float().mul_(1 / 255)
             yield images, [_to(target, self.device) for target in targets]
 
@@ -195,7 +202,10 @@ def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
     }
 
 
-def _collate(pairs: list[tuple[Tensor, dict]]) -> Batch:
+def _collate(pairs: list[tuple[Tensor, dict] | Exception]) -> Batch | Exception:
+    for pair in pairs:
+        if isinstance(pair, Exception):
+            return pair
     return torch.stack([image for image, _ in pairs]), [target for _, target in pairs]
 
 

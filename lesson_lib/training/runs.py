@@ -66,9 +66,10 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     if not (folder / ABOUT).is_file() or not (folder / LAST).is_file():
         return
     old, where = _read_about(folder), folder / ABOUT
-    for name in ("data", "split", "model", "classes"):
-        if old[name] != about[name]:
-            raise ValueError(_another(folder, name, _told(old[name]), _told(about[name])))
+    for name in ("data", "reading", "split", "model", "classes"):
+        then, now = old.get(name, {}), about.get(name, {})
+        if then != now:
+            raise ValueError(_another(folder, name, _told(then), _told(now)))
     for read, name in ((read_config, "config"), (read_recipe, "recipe")):
         for field, then, now in differences(read(old[name], where), read(about[name], where)):
             raise ValueError(_another(folder, field, then, now))
