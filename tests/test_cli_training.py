@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_and_another_is_refused(trained, capsys):
     assert "of another lr (there 0.004, now 0.5)" in (err := capsys.readouterr().err)
     assert "another --out" in err
     assert (
-        cli.main(command) == 1
+        cli.main([*command, "--train-split", "trainval"]) == 1
         and "of another split (there train, now trainval)" in capsys.readouterr().err
     )
 

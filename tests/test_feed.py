@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
+from tiny_data import voc_object, voc_picture
 
 from lesson_lib.data.augment import AUGMENTS
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
+from lesson_lib.data.voc import VocFolder
 
 
 def samples(count: int = 10) -> list[Sample]:
@@ -142,3 +144,15 @@ def test_small_sets_and_no_cache_for_large_ones(monkeypatch):
 def test_nonsense_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         Feed(**dict(samples=samples(), size=32, batch=4) | change)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_a_worker_cannot_read_is_one_sentence(tmp_path, workers):
+    for name in "abcd":
+        voc_picture(tmp_path, name, voc_object("cat", (1, 1, 9, 9)))
+    data = VocFolder(tmp_path, "all")
+    file = tmp_path / "JPEGImages" / "c.png"
+    file.write_bytes(file.read_bytes()[:200])
+    feed = Feed(data, 32, 2, cache=False, workers=workers)
+    with pytest.raises(ValueError, match=r"^The picture \S+c\.png cannot be read .*remove it\.$"):
+        list(feed.epoch(0))

@@ -181,9 +181,17 @@ class _Augmented(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, dict]:
-        sample = resize(augmented(self.samples[row], self.augment, *self.numbers, row), self.size)
-        return sample.image, _target(sample, row, self.num_classes)
+    def __getitem__(self, row: int) -> tuple[Tensor, dict] | Exception:
+        """The picture and its target; an error as a value, for the main process to raise it.
+
+        Raised here, a worker's traceback would take the place of its one sentence.
+        """
+        try:
+            sample = augmented(self.samples[row], self.augment, *self.numbers, row)
+            sample = resize(sample, self.size)
+            return sample.image, _target(sample, row, self.num_classes)
+        except (OSError, ValueError) as error:
+            return error
 
 
 def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
