@@ -19,6 +19,7 @@ from tiny_data import coco_file, picture, voc_folder
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.data import catalog, transfer
 from lesson_lib.data.catalog import download, facts, find_dataset, names, open_dataset
+from lesson_lib.data.splits import NoSplit
 from lesson_lib.data.transfer import fetch, sha256, tree_digest, unpack
 
 CARDS = Path(__file__).parent.parent / "data" / "cards"
@@ -234,6 +235,53 @@ def test_your_own_coco_file_or_folder(tmp_path):
     file.write_text(json.dumps({**data, "categories": data["categories"][:2]}))
     with pytest.raises(ValueError, match="train and val of .* have different classes"):
         open_dataset(f"coco:{tmp_path}", "trainval")
+
+
+def renamed(file, *names):
+    """The three categories of a tiny file under other names, by rising id."""
+    data = json.loads(file.read_text())
+    data["categories"] = [{"id": k, "name": n} for k, n in zip((3, 7, 20), names, strict=True)]
+    file.write_text(json.dumps(data))
+
+
+def test_train_and_val_of_another_order_are_joined_by_name(tmp_path):
+    coco_file(tmp_path, "train")
+    renamed(coco_file(tmp_path, "val"), "cup", "bus", "fox")
+    both = open_dataset(f"coco:{tmp_path}", "trainval")
+    assert both.classes == ("bus", "fox", "cup")
+    assert [t["labels"].tolist() for t in both.targets()] == [[2, 0], [], [1, 2], []]
+
+
+def test_a_split_that_is_broken_is_no_split_that_is_missing(tmp_path):
+    coco_file(tmp_path, "train")
+    with pytest.raises(NoSplit, match="no split 'trainval'"):
+        open_dataset(f"coco:{tmp_path}", "trainval")
+    (tmp_path / "annotations" / "val.json").write_text("{")
+    with pytest.raises(ValueError, match="val.json is no JSON") as error:
+        open_dataset(f"coco:{tmp_path}", "trainval")
+    assert not isinstance(error.value, NoSplit)
+    with pytest.raises(NoSplit):
+        open_dataset(f"voc:{voc_folder(tmp_path / 'voc')}", "valid")
+
+
+def test_splits_that_a_data_set_has(tmp_path):
+    assert catalog.splits(f"voc:{voc_folder(tmp_path / 'voc')}") == ["train", "val", "test"]
+    for split in ("train", "valid"):
+        file = coco_file(tmp_path / "coco", split)
+    assert catalog.splits(f"coco:{tmp_path / 'coco'}") == ["train", "val"]
+    assert catalog.splits(f"coco:{file}") == ["train"]
+    assert catalog.splits("bccd") == ["train", "val", "test"]
+
+
+def test_a_split_for_the_classes_of_a_model(tmp_path):
+    file = coco_file(tmp_path)
+    data = catalog.open_for_classes(f"coco:{file}", "train", ["cup", "bus"])
+    assert data.classes == ("cup", "bus") and data[0].labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="knows the classes cat, dog; .* has bus, fox, cup"):
+        catalog.open_for_classes(f"coco:{file}", "train", ["cat", "dog"])
+    assert len(catalog.open_for_classes("smears", "test", CELL_CLASSES)) > 0
+    with pytest.raises(ValueError, match="knows the classes cat; smears test has RBC"):
+        catalog.open_for_classes("smears", "test", ["cat"])
 
 
 # ---------------------------------------------------------------------------------------------- transfers

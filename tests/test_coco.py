@@ -194,3 +194,209 @@ def test_aquarium(real_datasets):
     sample = data["train"][0]
     assert sample.boxes[0].tolist() == [x, y, x + w, y + h] and sample.area[0] == first["area"]
     assert sample.size == (512, 384)
+
+
+def changed(tmp_path, change, **options):
+    """The tiny file after `change` of its tree, opened."""
+    file = coco_file(tmp_path)
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+    return CocoJson(file, **options)
+
+
+def each(rows, key, new):
+    for row in rows:
+        row[key] = new(row[key])
+
+
+SAME = ([[1, 2, 4, 6], [0, 0, 20, 10]], [2, 0], [False, True], [7.5, 9])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: each(d["annotations"], "category_id", str),
+        lambda d: each(d["categories"], "id", str),
+        lambda d: d["categories"][0].update(id="20.0"),
+        lambda d: each(d["images"], "id", str),
+        lambda d: each(d["images"], "id", float),
+        lambda d: each(d["annotations"], "image_id", lambda k: f" {k}.0"),
+        lambda d: each(d["annotations"], "iscrowd", str),
+        lambda d: each(d["annotations"], "iscrowd", bool),
+        lambda d: each(d["annotations"], "area", str),
+        lambda d: each(d["annotations"], "bbox", lambda box: [f"{v:.1f} " for v in box]),
+        lambda d: each(d["images"], "width", str),
+        lambda d: each(d["images"], "height", lambda v: f"{v}.0"),
+        lambda d: each(d["images"], "file_name", lambda name: f"images\\train\\{name}"),
+        lambda d: each(d["images"], "file_name", lambda name: f"C:\\set\\{name}"),
+        lambda d: each(d["images"], "file_name", lambda name: f"data/local-files/?d=x/{name}"),
+        lambda d: each(d["images"], "file_name", lambda name: name[:-4]),
+        lambda d: each(d["images"], "file_name", lambda name: name.upper()),
+        lambda d: each(d["images"], "file_name", lambda name: f" {name}\n"),
+        lambda d: each(d["categories"], "name", lambda name: f" {name}\n"),
+        lambda d: d.update(info={"year": None}, licenses=[]),
+    ],
+)
+def test_the_same_data_written_in_other_ways(tmp_path, change):
+    sample = (data := changed(tmp_path, change))[0]
+    found = (sample.boxes, sample.labels, sample.crowd, sample.area)
+    assert tuple(value.tolist() for value in found) == SAME
+    assert (data.classes, data.problems, len(data)) == (("bus", "fox", "cup"), [], 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1", "gb2312"])
+def test_files_in_other_encodings(tmp_path, encoding):
+    name = {"latin-1": "bébé", "gb2312": "图片和猫"}.get(encoding, "bébé 猫")
+    file = coco_file(tmp_path)
+    data = json.loads(file.read_text())
+    data["categories"][0]["name"] = name
+    file.write_bytes(json.dumps(data, ensure_ascii=False).encode(encoding))
+    assert CocoJson(file).classes == ("bus", "fox", name)
+
+
+@pytest.mark.parametrize(
+    "change, kind, lost",
+    [
+        (lambda d: d["images"][0].update(file_name=None), "picture without a name", (1, 2)),
+        (lambda d: d["images"][0].update(file_name=["a"]), "picture without a name", (1, 2)),
+        (lambda d: d["images"][0].update(file_name=""), "picture without a name", (1, 2)),
+        (lambda d: d["images"].append(7), "picture without a name", (1, 0)),
+        (lambda d: d["images"].append({"id": 9}), "picture without a name", (1, 0)),
+        (lambda d: d["images"].append({"id": [9], "file_name": "x"}), "picture without a name", (1, 0)),
+        (lambda d: d["images"][0].update(file_name="gone.png"), "picture missing", (1, 2)),
+        (lambda d: d["images"][0].update(file_name="x" * 999), "picture missing", (1, 2)),
+        (lambda d: d["images"][0].update(file_name="\0"), "picture missing", (1, 2)),
+        (lambda d: d["annotations"].append(None), "box of no picture", (0, 1)),
+        (lambda d: d["annotations"].append([]), "box of no picture", (0, 1)),
+        (lambda d: d["annotations"][0].pop("image_id"), "box of no picture", (0, 1)),
+        (lambda d: d["annotations"][0].update(image_id=[10]), "box of no picture", (0, 1)),
+        (lambda d: d["annotations"][0].update(image_id=12), "box of no picture", (0, 1)),
+        (lambda d: d["annotations"][0].update(category_id=[3]), "unknown class", (0, 1)),
+        (lambda d: d["annotations"][0].update(category_id=None), "unknown class", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox="1,2,3,4"), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox={"x": 1}), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, [3], 4]), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 3, True]), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, float("inf"), 4]), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 10**400, 4]), "broken box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 1e-6, 4]), "thin box", (0, 1)),
+        (lambda d: d["annotations"][0].update(bbox=[0.1, 0.2, 0.3, 0.4]), "fractions for pixels", (0, 1)),
+        (lambda d: d["categories"].append({"id": 9}), "category without a name", (0, 0)),
+        (lambda d: d["categories"].append({"id": None, "name": "x"}), "category without a name", (0, 0)),
+        (lambda d: d["annotations"][0].update(area=0), "area that is none", (0, 0)),
+        (lambda d: d["annotations"][0].update(area=float("nan")), "area that is none", (0, 0)),
+        (lambda d: d["annotations"][0].update(area=-5), "area that is none", (0, 0)),
+        (lambda d: d["annotations"][0].update(area="large"), "area that is none", (0, 0)),
+        (lambda d: d["annotations"][0].update(area=[7]), "area that is none", (0, 0)),
+        (lambda d: d["annotations"][0].update(area=1e300), "area that is none", (0, 0)),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_costs_no_other_and_is_counted(tmp_path, change, kind, lost):
+    data = changed(tmp_path, change)
+    assert {p.kind for p in data.problems} == {kind}
+    assert (sum(p.pictures for p in data.problems), sum(p.objects for p in data.problems)) == lost
+    assert len(data) == 2 - (kind.startswith("picture") and "train0" not in str(data.ids()))
+    for sample in data:
+        assert sample.size == (10, 20)
+    assert not any("\n" in str(p) or len(str(p)) > 1200 for p in data.problems)
+
+
+def test_an_area_that_is_none_is_that_of_the_box(tmp_path):
+    data = changed(tmp_path, lambda d: d["annotations"][0].update(area=0))
+    assert data[0].area.tolist() == [12, 9]
+
+
+@pytest.mark.parametrize(
+    "segmentation, box",
+    [
+        ([[1, 2, 5, 2, 5, 8, 1, 8]], [1, 2, 5, 8]),
+        ([[1, 2, 3, 2, 3, 4], [6, 7, 9, 7, 9, 9]], [1, 2, 9, 9]),
+        ([1, 2, 5, 2, 5, 8], [1, 2, 5, 8]),
+        ([["1", "2", 5, 2, 5, 8.0]], [1, 2, 5, 8]),
+        ([], None),
+        ([[1, 2, 3]], None),
+        ([[1, 2, None, 4, 5, 6]], None),
+        ({"counts": [1], "size": [10, 20]}, None),
+        ("text", None),
+    ],
+)
+@pytest.mark.parametrize("bbox", [{}, {"bbox": None}, {"bbox": []}])
+def test_polygons_stand_in_for_a_box_that_is_missing(tmp_path, segmentation, box, bbox):
+    row = {"id": 1, "image_id": 10, "category_id": 3, "segmentation": segmentation} | bbox
+    data = CocoJson(coco_file(tmp_path, annotations=[row]))
+    assert data.boxes(0).tolist() == ([] if box is None else [box])
+    assert [p.kind for p in data.problems] == ([] if box else ["broken box"])
+
+
+def test_a_picture_that_is_listed_twice_is_used_once(tmp_path):
+    data = changed(tmp_path, lambda d: d["images"].append(d["images"][0]))
+    assert len(data) == 2 and [p.kind for p in data.problems] == ["picture listed twice"]
+    assert data[0].boxes.tolist() == SAME[0]
+
+
+def test_two_pictures_of_one_id_are_left_out_both(tmp_path):
+    def change(data):
+        data["images"] += [{"id": 77, "file_name": "train0.png"}, {"id": 77, "file_name": "x.png"}]
+        data["annotations"][0]["image_id"] = 77
+
+    data = changed(tmp_path, change)
+    assert data.ids() == ["train0", "train1"] and len(data.boxes(0)) == 1
+    assert [(p.kind, p.pictures) for p in data.problems] == [("two pictures of one id", 1)] * 2
+
+
+def test_two_names_that_mean_one_file_are_left_out_both(tmp_path):
+    extra = [{"id": 1, "file_name": "a/train0.png"}, {"id": 2, "file_name": "b/train0.png"}]
+    file = coco_file(tmp_path)
+    data = json.loads(file.read_text())
+    data["images"] = [*extra, data["images"][1]]
+    file.write_text(json.dumps(data | {"annotations": []}))
+    data = CocoJson(file)
+    assert data.ids() == ["train1"]
+    assert [p.kind for p in data.problems[-2:]] == ["names of one file"] * 2
+
+
+def test_labels_follow_the_names_that_are_wanted(tmp_path):
+    def exchange(data):
+        data["categories"] = [{"id": 20, "name": "bus"}, {"id": 3, "name": "cup"}]
+
+    data = changed(tmp_path, exchange, classes=("bus", "fox"))
+    assert (data.classes, data.own_classes) == (("bus", "fox"), ("cup", "bus"))
+    assert data[0].labels.tolist() == [0] and data[0].boxes.tolist() == [[1, 2, 4, 6]]
+    assert [(p.kind, p.objects) for p in data.problems] == [("unknown class", 1)]
+
+
+def test_the_folder_is_that_which_has_most_of_the_pictures(tmp_path):
+    file = coco_file(tmp_path, pictures=3)
+    (tmp_path / "images" / "train" / "train0.png").unlink()
+    data = CocoJson(file)
+    assert data.ids() == ["train1", "train2"]
+    assert [(p.kind, p.file) for p in data.problems] == [("picture missing", "train0.png")]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[" * 100_000, "is no JSON"),
+        ('{"a":' * 100_000, "is no JSON"),
+        ("1" * 5000, "is no JSON"),
+        ("", "is no JSON"),
+        ("\0" * 40, "is no JSON"),
+        ("null", "is no COCO file"),
+        ('{"images": {"1": 2}}', "is no COCO file"),
+    ],
+)
+def test_files_of_nothing_are_one_sentence(tmp_path, text, words):
+    file = tmp_path / "bad.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=rf"bad\.json {words}") as error:
+        CocoJson(file)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_no_picture_at_all_says_what_to_mend(tmp_path):
+    file = coco_file(tmp_path)
+    for picture_file in (tmp_path / "images" / "train").iterdir():
+        picture_file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"mend file_name, or .* --pictures DIR"):
+        CocoJson(file)

@@ -2,9 +2,11 @@
 there.
 """
 
+import json
 import shutil
 
 import pytest
+from PIL import Image
 from tiny_data import coco_file, picture, voc_folder, voc_object, voc_picture, voc_split
 
 from lesson_lib.data.annotated import Annotated
@@ -260,3 +262,110 @@ def test_aquarium_as_its_card_says(real_datasets):
         "picture without objects": 1,
         "nearly the same picture in two splits": 8,
     }
+
+
+def voc_boxes(root):
+    voc_picture(root, "a", voc_object("cat", (1, 1, 9, 9)))
+    voc_picture(root, "b", voc_object("cat", (2, 2, 9, 9)), seed=1)
+    return root
+
+
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_no_object_to_learn_is_a_problem(tmp_path, form):
+    if form == "voc":
+        voc_picture(tmp_path, "a")
+        what = f"voc:{tmp_path}"
+    else:
+        what = f"coco:{coco_file(tmp_path, annotations=[])}"
+    assert "there is nothing to learn" in found(inspect_dataset(what))["no objects"][0]
+
+
+def test_a_broken_split_does_not_stop_the_others(tmp_path):
+    for split in ("train", "val"):
+        coco_file(tmp_path, split)
+    (tmp_path / "annotations" / "val.json").write_text("{")
+    report = inspect_dataset(f"coco:{tmp_path}")
+    assert report.pictures == {"train": 2, "val": 0} and report.counts["train"]["cup"] == 1
+    assert list(report.problems) == ["split unreadable"]
+    assert "val.json is no JSON" in report.problems["split unreadable"][0]
+    (tmp_path / "annotations" / "train.json").write_text("{")
+    with pytest.raises(ValueError, match="train.json is no JSON"):
+        inspect_dataset(f"coco:{tmp_path}")
+
+
+def test_classes_of_other_splits(tmp_path):
+    coco_file(tmp_path, "train")
+    file = coco_file(tmp_path, "val", seed=5)
+    data = json.loads(file.read_text())
+    data["categories"] = [
+        {"id": 3, "name": "cup"},
+        {"id": 7, "name": "fox"},
+        {"id": 20, "name": "bus"},
+    ]
+    file.write_text(json.dumps(data))
+    report = inspect_dataset(f"coco:{tmp_path}")
+    assert found(report) == {}
+    assert (
+        "val has cup, fox, bus; train has bus, fox, cup"
+        in (report.remarks["classes in another order"][0])
+    )
+    data["categories"][0]["name"] = "Fox"
+    file.write_text(json.dumps(data))
+    report = inspect_dataset(f"coco:{tmp_path}")
+    assert "val has Fox, which train has not" in found(report)["classes of another split"][0]
+    assert report.remarks["classes that differ in case only"] == ["Fox, fox"]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+@pytest.mark.parametrize("size", ["", None])
+def test_pictures_that_exif_turns_are_pointed_out_where_no_size_proves_the_boxes(
+    tmp_path, orientation, size
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    voc_picture(tmp_path, "a", voc_object("cat", (1, 1, 9, 9)), 16, 16, size=size)
+    picture(tmp_path / "JPEGImages" / "a.png", 16, 16, exif=exif)
+    remarks = inspect_dataset(tmp_path).remarks
+    assert f"EXIF orientation {orientation}" in remarks["picture turned by EXIF"][0]
+
+
+def test_an_annotation_of_the_picture_before_it_was_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    voc_picture(tmp_path, "a", voc_object("cat", (1, 1, 9, 9)))
+    picture(tmp_path / "JPEGImages" / "a.png", exif=exif)
+    told = found(inspect_dataset(tmp_path))["picture of another size"]
+    assert told == [
+        "all: a.png is 10x20, annotated as 20x10 before its EXIF orientation 6 is applied"
+    ]
+
+
+def test_options_of_the_reader(tmp_path):
+    voc_boxes(tmp_path / "set")
+    (tmp_path / "set" / "JPEGImages").rename(tmp_path / "far")
+    report = inspect_dataset(f"voc:{tmp_path / 'set'}", pictures=tmp_path / "far", one_based=False)
+    assert report.pictures == {"all": 2} and found(report) == {}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{split}/_annotations.coco.json",
+        "annotations/instances_{split}2017.json",
+        "annotations/instances_{split}.json",
+        "{split}.json",
+    ],
+)
+def test_layouts_of_coco(tmp_path, pattern):
+    for split, seed in (("train", 0), ("val", 5)):
+        file = coco_file(tmp_path, split, seed=seed)
+        name = "valid" if split == "val" and "/_" in pattern else split
+        new = tmp_path / pattern.replace("{split}", name)
+        new.parent.mkdir(exist_ok=True)
+        file.rename(new)
+        (tmp_path / "images" / split).rename(tmp_path / "images" / new.stem)
+        if "/_" in pattern:
+            (tmp_path / "images" / new.stem).rename(new.parent / "data")
+    assert inspect_dataset(f"coco:{tmp_path}").pictures == {"train": 2, "val": 2}
+    whole = inspect_dataset(f"coco:{tmp_path / pattern}")
+    assert set(whole.pictures.values()) == {2} and found(whole) == {}

@@ -8,6 +8,7 @@ from PIL import Image
 from tiny_data import picture, voc_folder, voc_object, voc_picture, voc_split
 
 from lesson_lib.config import CELL_CLASSES
+from lesson_lib.data.annotated import left_out
 from lesson_lib.data.pictures import read_picture
 from lesson_lib.data.voc import VocFolder
 
@@ -270,3 +271,224 @@ def test_bccd(real_datasets):
         e.id for split in ("train", "val") for e in data[split].entries
     }
     assert data["val"][0].size == (480, 640)
+
+
+def xml_of(tmp_path, text: str, encoding: str, name: str = "猫"):
+    """A folder of one picture whose annotation is `text` around an object, in an encoding."""
+    voc_picture(tmp_path, "a")
+    objects = voc_object(name, (2, 3, 11, 9))
+    xml = f"{text}<annotation><filename>a.png</filename>{objects}</annotation>"
+    (tmp_path / "Annotations" / "a.xml").write_bytes(xml.encode(encoding))
+    return VocFolder(tmp_path, "all")
+
+
+@pytest.mark.parametrize(
+    "declared, encoding, name",
+    [
+        ("", "utf-8", "猫"),
+        ("", "utf-8-sig", "猫"),
+        ("utf-8", "utf-8-sig", "猫"),
+        ("gb2312", "gb2312", "猫"),
+        ("GBK", "gbk", "猫"),
+        ("gb18030", "gb18030", "猫"),
+        ("big5", "big5", "貓"),
+        ("Shift_JIS", "shift_jis", "猫"),
+        ("windows-1251", "cp1251", "кот"),
+        ("ISO-8859-1", "latin-1", "bébé"),
+        ("", "latin-1", "bébé"),
+        ("utf-8", "latin-1", "bébé"),
+        ("utf-16", "utf-16", "猫"),
+        ("utf-16", "utf-16-le", "猫"),
+        ("utf-16", "utf-8", "猫"),
+        ("no-such-encoding", "utf-8", "猫"),
+    ],
+)
+def test_annotations_in_any_encoding(tmp_path, declared, encoding, name):
+    head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
+    data = xml_of(tmp_path, head + "\n<!-- x -->", encoding, name)
+    assert data.classes == (name,) and data.boxes(0).tolist() == [[1, 2, 11, 9]]
+    assert data.problems == []
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "x"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"<",
+        b"no XML",
+        b"\0" * 50,
+        b"<annotation>" * 3,
+        BOMB.encode() + b"<annotation>&b;</annotation>",
+        BOMB.encode("utf-16") + "<annotation>&b;</annotation>".encode("utf-16-le"),
+    ],
+)
+def test_an_annotation_that_is_no_xml_costs_no_other(tmp_path, text):
+    voc_picture(tmp_path, "good", voc_object("cat", (1, 1, 9, 9)))
+    voc_picture(tmp_path, "bad")
+    (tmp_path / "Annotations" / "bad.xml").write_bytes(text)
+    data = VocFolder(tmp_path, "all")
+    assert data.ids() == ["good"]
+    assert [(p.kind, p.file, p.pictures) for p in data.problems] == [
+        ("annotation unreadable", "Annotations/bad.xml", 1)
+    ]
+    assert "\n" not in str(data.problems[0])
+    assert left_out(data, "voc:x") == (
+        "1 of 2 pictures is left out; `python -m lesson_lib data check voc:x` names them."
+    )
+
+
+def test_an_annotation_that_is_nested_deeply_is_read_or_told(tmp_path):
+    voc_picture(tmp_path, "good", voc_object("cat", (1, 1, 9, 9)))
+    deep = "<a>" * 200_000 + "</a>" * 200_000
+    (tmp_path / "Annotations" / "good2.xml").write_text(deep)
+    assert VocFolder(tmp_path, "all").ids() == ["good"]
+
+
+def test_a_namespace_and_blanks_around_names_and_numbers(tmp_path):
+    voc_picture(tmp_path, "a")
+    (tmp_path / "Annotations" / "a.xml").write_text(
+        '<annotation xmlns="http://x.invalid"><size><width> 20 </width><height>\n10.0</height></size>'
+        "<object><name>\n small  cat\t</name><difficult> 1 </difficult><bndbox><xmin> 2.0 </xmin>"
+        "<ymin>\n3</ymin><xmax>1.1e1</xmax><ymax>8.999</ymax></bndbox></object></annotation>"
+    )
+    data = VocFolder(tmp_path, "all")
+    assert data.classes == ("small cat",) and data[0].difficult.tolist() == [True]
+    assert data.boxes(0).tolist() == [[1, 2, 11, pytest.approx(8.999)]]
+
+
+def test_an_object_without_a_name_or_without_a_box_is_told(tmp_path):
+    objects = voc_object(" ", (1, 1, 5, 5)) + "<object><name>cat</name></object>"
+    data = one(tmp_path, objects + voc_object("cat", (1, 1, 5, 5)))
+    assert data.boxes(0).tolist() == [[0, 0, 5, 5]] and data.classes == ("cat",)
+    assert [(p.kind, p.objects) for p in data.problems] == [
+        ("object without a name", 1),
+        ("broken box", 1),
+    ]
+    assert left_out(data, "w").startswith("2 objects are left out;")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a b",
+        "a b 1",
+        "a b  -1",
+        "  a b\t",
+        "a b.png",
+        "JPEGImages/a b.png",
+        "/home/me/VOC/JPEGImages/a b.png",
+        "C:\\VOC\\JPEGImages\\a b.png",
+        "Annotations/a b.xml",
+        '"a b"',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_line_of_a_list(tmp_path, line, encoding):
+    voc_picture(tmp_path, "a b", voc_object("cat", (1, 1, 9, 9)))
+    voc_split(tmp_path, "train")
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_bytes(f"{line}\r\n\r\n".encode(encoding))
+    assert VocFolder(tmp_path, "train").ids() == ["a b"]
+
+
+@pytest.mark.parametrize("name", ["猫 1", "x.y.rf.0a", "é", "1", "a" * 240])
+def test_names_of_pictures(tmp_path, name):
+    voc_picture(tmp_path, name, voc_object("cat", (1, 1, 9, 9)))
+    voc_split(tmp_path, "train", name, name)
+    data = VocFolder(tmp_path, "train")
+    assert data.ids() == [name] and data[0].size == (10, 20)
+
+
+@pytest.mark.parametrize("where", ["ImageSets", "."])
+def test_lists_that_lie_elsewhere(tmp_path, where):
+    voc_folder(tmp_path)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").rename(tmp_path / where / "train.txt")
+    assert VocFolder(tmp_path, "train").ids() == ["a"]
+
+
+@pytest.mark.parametrize("folder", ["images", "Annotations"])
+def test_pictures_that_are_not_in_jpegimages(tmp_path, folder):
+    voc_picture(tmp_path, "a", voc_object("cat", (1, 1, 9, 9)))
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / "JPEGImages" / "a.png").rename(tmp_path / folder / "a.PNG")
+    (tmp_path / "JPEGImages").rmdir()
+    assert VocFolder(tmp_path, "all")[0].size == (10, 20)
+
+
+def test_the_folder_of_the_pictures_can_be_named(tmp_path):
+    voc_picture(tmp_path / "set", "a", voc_object("cat", (1, 1, 9, 9)))
+    (tmp_path / "set" / "JPEGImages").rename(tmp_path / "far")
+    with pytest.raises(ValueError, match=r"no usable picture; .*picture a is missing in"):
+        VocFolder(tmp_path / "set", "all")
+    assert VocFolder(tmp_path / "set", "all", pictures=tmp_path / "far")[0].size == (10, 20)
+    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder; .*--pictures DIR"):
+        VocFolder(tmp_path / "set", "all", pictures=tmp_path / "nowhere")
+
+
+def test_missing_pictures_are_left_out_and_counted(tmp_path):
+    voc_split(voc_folder(tmp_path), "train", "a", "b", "c")
+    (tmp_path / "JPEGImages" / "a.png").unlink()
+    data = VocFolder(tmp_path, "train")
+    assert data.ids() == ["b", "c"]
+    assert [(p.kind, p.pictures, p.objects) for p in data.problems] == [("picture missing", 1, 2)]
+    assert left_out(data, "voc:x").startswith("1 of 3 pictures and 2 objects are left out;")
+
+
+@pytest.mark.parametrize("name, taken", [("._a.xml", False), ("notes.txt", False), ("d.XML", True)])
+def test_what_lies_beside_the_annotations(tmp_path, name, taken):
+    voc_picture(tmp_path, "a", voc_object("cat", (1, 1, 9, 9)))
+    voc_picture(tmp_path, "d", voc_object("cat", (1, 1, 9, 9)))
+    (tmp_path / "Annotations" / "d.xml").rename(tmp_path / "Annotations" / name)
+    assert VocFolder(tmp_path, "all").ids() == (["a", "d"] if taken else ["a"])
+
+
+def test_corners_from_0_are_spoken_of_and_can_be_read(tmp_path):
+    data = one(tmp_path, voc_object("cat", (0, 0, 9, 9)) + voc_object("cat", (2, 2, 5, 5)))
+    assert [r.kind for r in data.remarks] == ["corners from 0"]
+    assert "1 of 2 boxes have a corner at 0" in str(data.remarks[0])
+    assert "--first-pixel 0" in str(data.remarks[0])
+    data = VocFolder(tmp_path, "all", one_based=False)
+    assert data.boxes(0).tolist()[0] == [0, 0, 9, 9] and data.remarks == data.problems == []
+
+
+def test_labels_follow_the_names_that_are_wanted(tmp_path):
+    objects = [voc_object(name, (1, 1, 9, 9)) for name in ("cat", "dog", "cow")]
+    data = one(tmp_path, "".join(objects), classes=("dog", "cat"))
+    assert data[0].labels.tolist() == [1, 0] and data.classes == ("dog", "cat")
+    assert data.own_classes == ("cat", "cow", "dog")
+    assert [(p.kind, p.objects) for p in data.problems] == [("unknown class", 1)]
+
+
+@pytest.mark.parametrize(
+    "box", [(0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1), (-0.01, 0.2, 0.5, 1.02), (0.0, 0.0, 0.5, 0.5)]
+)
+def test_fractions_are_no_pixels(tmp_path, box):
+    data = one(tmp_path, voc_object("cat", (3, 3, 9, 9)) + voc_object("cat", box))
+    assert [p.kind for p in data.problems] == ["fractions for pixels"] and len(data.boxes(0)) == 1
+
+
+@pytest.mark.parametrize(
+    "box", [(5, 3, 5 + 1e-6, 9), (20.0, 3, 30, 9), (3, 9.95, 8, 20), (-5, 3, 0.05, 9)]
+)
+def test_boxes_that_are_too_thin_within_the_picture(tmp_path, box):
+    data = one(tmp_path, voc_object("cat", box), one_based=False)
+    assert len(data.boxes(0)) == 0 and data[0].image.shape == (3, 10, 20)
+    assert [p.objects for p in data.problems] == [1]
+
+
+def test_pictures_that_cannot_be_decoded_can_be_left_out(tmp_path):
+    voc_split(voc_folder(tmp_path), "train", "a", "b", "c")
+    file = tmp_path / "JPEGImages" / "a.png"
+    file.write_bytes(file.read_bytes()[:300])
+    picture(tmp_path / "JPEGImages" / "c.png", 30, 15)
+    data = VocFolder(tmp_path, "train")
+    assert len(data) == 3 and data.problems == [], "opening decodes nothing"
+    data.leave_out_unreadable()
+    assert data.ids() == ["b"]
+    assert [(p.file, p.pictures, p.objects) for p in data.problems] == [
+        ("a.png", 1, 2),
+        ("c.png", 1, 0),
+    ]
+    assert left_out(data, "voc:x").startswith("2 of 3 pictures and 2 objects are left out;")

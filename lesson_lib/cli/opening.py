@@ -22,7 +22,9 @@ from lesson_lib.data.splits import NoSplit
 
 @dataclass
 class Opened:
-    """What a training learns from, and what it is evaluated on; notes: sentences to print about both."""
+    """What a training learns from, and what it is evaluated on; notes: sentences to print about
+    both.
+    """
 
     samples: Sequence[Sample]
     split: str
@@ -39,19 +41,21 @@ def add_reading(command: argparse.ArgumentParser) -> None:
         "--first-pixel",
         type=int,
         choices=(0, 1),
-        help="of voc:DIR: 1, corners count pixels from 1, as VOC defines it (the default); 0, they are "
-        "positions counted from 0",
+        help="of voc:DIR: 1, corners count pixels from 1, as VOC defines it (the default); 0, they "
+        "are positions counted from 0",
     )
 
 
 def reading(options: argparse.Namespace, data: str) -> dict[str, Any]:
-    """The options of the reader of `data`. Raises ValueError for one that its format has no use for."""
+    """The options of the reader of `data`. Raises ValueError for one that its format has no use
+    for.
+    """
     kind = data.partition(":")[0]
     found = {}
     if options.pictures is not None:
         if kind not in ("voc", "coco"):
             raise ValueError(
-                f"--pictures is for voc:DIR and coco:FILE; {data} has a place for them."
+                f"--pictures is for voc:DIR and coco:FILE; {data} knows where they are."
             )
         found["pictures"] = str(Path(options.pictures).absolute())
     if options.first_pixel is not None:
@@ -79,12 +83,13 @@ def open_for_training(
 ) -> Opened:
     """The split to learn from, and that to evaluate on while training.
 
-    split      None: trainval where the data set has it, else train. Train and val are joined where that
-               is asked for, and for the data sets of the catalogue.
+    split      None: trainval where the data set has it, else train. Train and val are joined where
+               that is asked for, and for the data sets of the catalogue.
     val_split  None: val where train is learnt and there is one
-    size       of the network's input: where all pictures fit into memory at it, each is decoded once
-               here, and those that cannot be are left out; else they are met while training.
-    Raises ValueError or FileNotFoundError with one sentence, where there is nothing to learn among others.
+    size       of the network's input: where all pictures fit into memory at it, each is decoded
+               once here, and those that cannot be are left out; else they are met while training.
+    Raises ValueError or FileNotFoundError with one sentence, where there is nothing to learn among
+    others.
     """
     samples, found = _open_split(data, split, read)
     opened = Opened(samples, found)
@@ -103,7 +108,7 @@ def open_for_training(
 
 
 def _open_val(opened: Opened, data: str, split: str, chosen: bool, read: dict[str, Any]) -> None:
-    """Adds the split to evaluate on; one that nobody named and that is empty is told, and not used."""
+    """Adds the split to evaluate on; an empty one that nobody named is told, and not used."""
     try:
         opened.val = open_for_evaluation(data, split, opened.samples.classes, **read)
     except (NoPictures, NoObjects) as error:
@@ -126,7 +131,8 @@ def is_own(data: str) -> bool:
 def open_for_evaluation(
     data: str, split: str, classes: Sequence[str], **read: Any
 ) -> Sequence[Sample]:
-    """A split as a model that knows `classes` needs it; pictures that cannot be decoded are left out.
+    """A split as a model that knows `classes` needs it; pictures that cannot be decoded are left
+    out.
 
     Raises ValueError with one sentence where nothing is left to evaluate on, or no class is known.
     """

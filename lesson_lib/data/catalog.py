@@ -28,7 +28,9 @@ def names() -> tuple[str, ...]:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """data/cards/NAME.json, for a data set that can be downloaded; data/README.md explains the keys."""
+    """data/cards/NAME.json, for a data set that can be downloaded; data/README.md explains the
+    keys.
+    """
     if name == "smears":
         raise ValueError(
             "The smears are drawn by this package; there is nothing to download or look up."
@@ -56,13 +58,15 @@ def find_dataset(name: str) -> Path | None:
 def open_dataset(name: str, split: str = "train", **options: Any) -> Smears | Annotated:
     """A split of a data set, as a sequence of samples with .classes.
 
-    name   "smears" (drawn here, always at hand; options go to Smears); a name of the catalogue; voc:DIR, a
-           folder in VOC's layout; coco:FILE, a COCO JSON file. FILE may hold {split}; a folder stands for
-           the layouts in `splits.COCO_LAYOUTS`; yolo:DIR or yolo:DIR/data.yaml, labels in YOLO's text form.
+    name   "smears" (drawn here, always at hand; options go to Smears); a name of the catalogue;
+           voc:DIR, a folder in VOC's layout; coco:FILE, a COCO JSON file. FILE may hold {split}; a
+           folder stands for the layouts in `splits.COCO_LAYOUTS`; yolo:DIR or yolo:DIR/data.yaml,
+           labels in YOLO's text form.
     split  "train", "val", "test", or "trainval": the first two together
-    Options go to the reader: classes (the order of the labels, by name), pictures (the folder of the
-    pictures), one_based (VOC). Raises NoSplit, a ValueError, where there is no such split, ValueError for
-    an unknown name or a broken file, FileNotFoundError for what is not on this machine.
+    Options go to the reader: classes (the order of the labels, by name), pictures (the folder of
+    the pictures), one_based (VOC). Raises NoSplit, a ValueError, where there is no such split,
+    ValueError for an unknown name or a broken file, FileNotFoundError for what is not on this
+    machine.
     """
     kind, _, place = name.partition(":")
     if name == "smears":
@@ -84,8 +88,8 @@ def open_for_classes(
 ) -> Smears | Annotated:
     """A split as a model that knows `classes` needs it: label k is classes[k], found by name.
 
-    Objects of other classes are left out, as its .problems say. Raises ValueError with both orders where
-    no class of the data set is among them; and as `open_dataset`.
+    Objects of other classes are left out, as its .problems say. Raises ValueError with both orders
+    where no class of the data set is among them; and as `open_dataset`.
     """
     if name == "smears":
         samples = Smears(split, **options)
@@ -103,7 +107,7 @@ def open_for_classes(
 
 
 def splits(name: str) -> list[str]:
-    """The usual splits that a data set has, each with a list or a file of its own: none is opened."""
+    """The usual splits that a data set has, with a list or a file each; none is opened."""
     kind, _, place = name.partition(":")
     if name == "smears":
         return ["train", "val", "test"]
@@ -123,7 +127,9 @@ def _open(place: Path, split: str, kind: str, **options: Any) -> Annotated:
 
 
 def _open_known(folder: Path, split: str, about: dict[str, Any], **options: Any) -> Annotated:
-    """A data set of the catalogue: its card says the format and, for VOC, the classes and the first pixel."""
+    """A data set of the catalogue: its card says the format and, for VOC, the classes and the first
+    pixel.
+    """
     card = {} if about["format"] == "coco" else {k: about[k] for k in ("classes", "one_based")}
     return _open(folder, split, about["format"], **card | options)
 
@@ -162,12 +168,14 @@ def joined(first: Annotated, second: Annotated, what: str) -> Annotated:
 
 
 def download(name: str, source: str | Path | None = None) -> Path:
-    """Bring a data set into data/downloads and return its folder; what is on this machine is not fetched.
+    """Bring a data set into data/downloads and return its folder; what is on this machine is not
+    fetched.
 
-    source  a folder with a copy: the data set as this package lays it out or as its home does, or the
-            archives as they come; None: its home on the net, from the pinned addresses in its card
-    It is built and verified in a hidden folder beside its place and renamed at the end, so that what is
-    half done never looks done. Raises OSError or ValueError with one sentence.
+    source  a folder with a copy: the data set as this package lays it out or as its home does, or
+            the archives as they come; None: its home on the net, from the pinned addresses in its
+            card
+    It is built and verified in a hidden folder beside its place and renamed at the end, so that
+    what is half done never looks done. Raises OSError or ValueError with one sentence.
     """
     about, found = facts(name), find_dataset(name)
     if found is not None:
@@ -196,7 +204,9 @@ def download(name: str, source: str | Path | None = None) -> Path:
 
 
 def _archives(name: str, about: dict, source: Path | None) -> list[Path]:
-    """What to unpack: archives, downloaded or found in the user's folder, and checked; else that folder."""
+    """What to unpack: archives, downloaded or found in the user's folder, and checked; else that
+    folder.
+    """
     if source is not None and not source.is_dir():
         raise NotADirectoryError(
             f"{source} is no folder; --from takes a folder with a copy of {name}."
@@ -215,8 +225,8 @@ def _archives(name: str, about: dict, source: Path | None) -> list[Path]:
 def _verify(about: dict, tree: Path, converted: bool) -> None:
     """Raises ValueError with one sentence unless `tree` is what the card describes.
 
-    Where nobody publishes a checksum (sha256 null), or the files were converted here, that of the first
-    download is kept in data/downloads/NAME.first.json, and a later one must agree with it.
+    Where nobody publishes a checksum (sha256 null), or the files were converted here, that of the
+    first download is kept in data/downloads/NAME.first.json, and a later one must agree with it.
     """
     for split, wanted in about["pictures"].items():
         found = _count(tree, split, about)

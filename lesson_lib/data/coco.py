@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from math import nan
+from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -187,28 +187,21 @@ def picture_folder(annotations: Path, names: list[str], given: str | Path | None
     splits = (annotations.stem, annotations.stem.removeprefix("instances_"))
     if given is not None:
         base = Path(given).expanduser()
-        folders = [
-            base,
-            *(base / split for split in splits),
-            *(base / "images" / s for s in splits),
-        ]
+        folders = [base, *(f / split for f in (base, base / "images") for split in splits)]
     else:
-        folders = [
-            folder for split in splits for folder in (above / "images" / split, above / split)
-        ]
+        bases = (above / "images", above, here / "images", here)
+        folders = [base / split for split in splits for base in bases]
         folders += [above / "images", here, above, here / "images", here / "data", above / "data"]
-    some = names[:: max(1, len(names) // 200)]  # enough to tell
-    counts = [
-        sum(files.find(name) is not None for name in some)
-        for files in (PictureFiles([folder]) for folder in folders)
-    ]
-    if not max(counts, default=0):
-        raise FileNotFoundError(
-            f"{names[0] if names else 'Any picture'}, the first picture of {annotations}, is not "
-            f"near it, nor is any other (not in {folders[0]}, for one); mend file_name, or name "
-            "the folder of the pictures with --pictures DIR."
-        )
-    return folders[counts.index(max(counts))]
+    searched = [PictureFiles([folder]) for folder in folders]
+    for some in (names[:: max(1, len(names) // 200)], names):  # a part tells, if any of it is there
+        counts = [sum(files.find(name) is not None for name in some) for files in searched]
+        if any(counts):
+            return folders[counts.index(max(counts))]
+    raise FileNotFoundError(
+        f"{names[0] if names else 'Any picture'}, the first picture of {annotations}, is not "
+        f"near it, nor is any other (not in {folders[0]}, for one); mend file_name, or name the "
+        "folder of the pictures with --pictures DIR."
+    )
 
 
 def polygon_box(segmentation: Any) -> tuple[float, ...] | None:
@@ -221,7 +214,9 @@ def polygon_box(segmentation: Any) -> tuple[float, ...] | None:
     points = [[number(v) for v in polygon] for polygon in polygons if isinstance(polygon, list)]
     points = [polygon for polygon in points if len(polygon) >= 6 and len(polygon) % 2 == 0]
     xs, ys = ([v for polygon in points for v in polygon[k::2]] for k in (0, 1))
-    return (min(xs), min(ys), max(xs), max(ys)) if xs else None
+    if not xs or not all(map(isfinite, xs + ys)):
+        return None
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def short(value: Any) -> str:

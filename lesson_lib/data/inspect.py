@@ -28,7 +28,9 @@ ODD = 0.1  # a class that no more than this share of a split's pictures lacks is
 
 @dataclass
 class Report:
-    """problems: what training and evaluation should not see. remarks: may be meant so, but worth a look."""
+    """problems: what training and evaluation should not see. remarks: may be meant so, but worth a
+    look.
+    """
 
     name: str
     pictures: dict[str, int] = field(default_factory=dict)  # by split
@@ -42,7 +44,9 @@ class Report:
         return self.text()
 
     def text(self, limit: int | None = 10) -> str:
-        """A table of counts, then each kind of finding with its count and its files, at most `limit`."""
+        """A table of counts, then each kind of finding with its count and its files, at most
+        `limit`.
+        """
         classes = sorted({name for counts in self.counts.values() for name in counts})
         rows = [["", *self.pictures], ["pictures", *self.pictures.values()]]
         rows += [[name, *(self.counts[split][name] for split in self.pictures)] for name in classes]
@@ -69,10 +73,11 @@ def inspect_dataset(
     classes: Iterable[str] | None = None,
     **options: Any,
 ) -> Report:
-    """Read all of a data set and report what is wrong; nothing that is wrong with a picture stops it.
+    """Read all of a data set and report what is wrong; nothing that is wrong with a picture stops
+    it.
 
-    what     a name of the catalogue, voc:DIR, coco:FILE, yolo:DIR, a folder in one of these layouts, or
-             open splits by name
+    what     a name of the catalogue, voc:DIR, coco:FILE, yolo:DIR, a folder in one of these
+             layouts, or open splits by name
     classes  those that are expected; any other is then a problem
     options  of the reader: pictures, one_based
     Raises ValueError or FileNotFoundError with one sentence where there is no data set at all.
@@ -156,7 +161,9 @@ def open_what_can_be(
 
 
 def layout(what: str) -> tuple[str, str]:
-    """("voc", "coco" or "yolo", the path), also of a path alone; ("", name) for one of the catalogue."""
+    """("voc", "coco" or "yolo", the path), also of a path alone; ("", name) for one of the
+    catalogue.
+    """
     kind, _, path = what.partition(":")
     if kind in ("voc", "coco", "yolo"):
         return kind, path
@@ -164,7 +171,9 @@ def layout(what: str) -> tuple[str, str]:
 
 
 def _guessed(place: Path) -> str:
-    """The layout of a path that is given without voc:, coco: or yolo:; "" for a name of the catalogue."""
+    """The layout of a path that is given without voc:, coco: or yolo:; "" for a name of the
+    catalogue.
+    """
     if place.is_file():
         return {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(place.suffix, "")
     if not place.is_dir():
@@ -175,7 +184,9 @@ def _guessed(place: Path) -> str:
 
 
 def _coco_files(place: Path) -> dict[str, Path]:
-    """The files of coco:PLACE by split: those that the layouts know, else any, of a folder, or the one file."""
+    """The files of coco:PLACE by split: those that the layouts know, else any, of a folder, or the
+    one file.
+    """
     if not place.is_dir():
         return {place.stem: place}
     found = coco_files(place) or {f.stem: f for f in sorted((place / "annotations").glob("*.json"))}
@@ -221,7 +232,7 @@ def _look_at_picture(report: Report, split: str, where: str, entry: Entry) -> Te
 
 
 def fingerprint(pixels: Tensor) -> tuple[bytes, Tensor]:
-    """The SHA-256 of a picture's size and pixels (3, H, W), and its 16x16 grey thumbnail, (256,)."""
+    """SHA-256 of a picture's size and pixels (3, H, W), and its 16x16 grey thumbnail, (256,)."""
     digest = hashlib.sha256(repr(tuple(pixels.shape[1:])).encode() + pixels.numpy().tobytes())
     small = F.interpolate(pixels.float().mean(0)[None, None], (16, 16), mode="area").flatten()
     return digest.digest(), small
@@ -241,7 +252,7 @@ def _look_at_boxes(
 
 
 def _look_at_classes(report: Report, split: str, data: Annotated) -> None:
-    """Classes without a box, and pictures without a class that most have: was it forgotten there?"""
+    """Classes without a box; pictures without a class that most have: was it forgotten there?"""
     for k, name in enumerate(data.classes):
         without = [entry.path.name for entry in data.entries if k not in entry.target["labels"]]
         if len(without) == len(data):
@@ -253,7 +264,9 @@ def _look_at_classes(report: Report, split: str, data: Annotated) -> None:
 
 
 def _look_at_names(report: Report, splits: Mapping[str, Annotated]) -> None:
-    """No object at all where training looks for some; classes of other splits than the first's; look-alikes."""
+    """No object at all where training looks for some; classes of other splits than the first's;
+    look-alikes.
+    """
     first = next(iter(splits), "")
     for split, data in splits.items():
         if split in (first, "train", "trainval", "all") and not any(
@@ -290,7 +303,9 @@ def _look_for_strays(report: Report, splits: Mapping[str, Annotated]) -> None:
 
 
 def _look_for_copies(report: Report, prints: dict[tuple[str, str], tuple[bytes, Tensor]]) -> None:
-    """Equal pictures by the SHA-256 of their pixels, alike ones by how 16x16 grey thumbnails correlate."""
+    """Equal pictures by the SHA-256 of their pixels, alike ones by how 16x16 grey thumbnails
+    correlate.
+    """
     places, first = list(prints), {}
     for (split, where), (digest, _) in prints.items():
         if (known := first.setdefault(digest, (split, where))) != (split, where):

@@ -193,7 +193,7 @@ def readings(name: str) -> Iterator[str]:
     """What a name of a picture may mean, the likeliest first; `PictureFiles.find` tells which."""
     slashed = name.strip().replace("\\", "/")
     texts = [name, slashed, slashed.rpartition("?d=")[2]]
-    texts += [unquote(text) for text in texts[1:]] if "%" in name else []
+    texts += [unquote(text).replace("\\", "/") for text in texts[1:]] if "%" in name else []
     texts += [slashed.partition("?")[0]] if "://" in name else []
     texts = list(dict.fromkeys(text for text in texts if text and "\0" not in text))
     yield from texts
