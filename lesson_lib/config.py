@@ -1,18 +1,30 @@
-"""Settings that every room of the package reads: the budget, where data lies, the names of the cells."""
+"""Settings that every room of the package reads: the budget, where data lies, the cells' names."""
 
 import os
 import platform
 from pathlib import Path
 
+import platformdirs
 import torch
 
 BUDGETS = ("ci", "laptop", "gpu")
 CELL_CLASSES = ("RBC", "WBC", "Platelets")
-REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def find_checkout(package: Path) -> Path | None:
+    """The course's folder, where `package` is a checkout's lesson_lib; None where installed."""
+    folder = package.parent
+    ours = (folder / "lab.py", folder / "pyproject.toml", folder / "data" / "README.md")
+    return folder if all(file.is_file() for file in ours) else None
+
+
+CHECKOUT = find_checkout(Path(__file__).resolve().parent)
+#: Where the course keeps its own files (results, my_course): the checkout, else where one works.
+REPOSITORY = CHECKOUT or Path.cwd()
 
 
 def budget() -> str:
-    """Size and time of training: `LESSON_BUDGET`, by default "gpu" where CUDA is at hand, else "laptop".
+    """Size and time of training: `LESSON_BUDGET`; by default "gpu" with CUDA, else "laptop".
 
     Raises ValueError for a name that is not in BUDGETS.
     """
@@ -24,20 +36,39 @@ def budget() -> str:
     return name
 
 
+def downloads_dir() -> Path:
+    """Folder for downloaded data sets: a checkout's data/downloads, else the user's own folder.
+
+    platformdirs says where that is, on Linux ~/.local/share/lesson-lib/datasets. Never the
+    package's folder, which may be read-only and is wiped by the next installation.
+    """
+    if CHECKOUT:
+        return CHECKOUT / "data" / "downloads"
+    return platformdirs.user_data_path("lesson-lib", appauthor=False) / "datasets"
+
+
 def dataset_roots() -> list[Path]:
-    """Folders that may hold data sets, best first: `LESSON_DATASETS` if set, then data/downloads.
+    """Folders that may hold data sets, best first: `LESSON_DATASETS` if set, `downloads_dir()`.
 
     `LESSON_DATASETS=none` hides both: the lessons are stored as they look without any download.
     """
     named = os.environ.get("LESSON_DATASETS")
     if named == "none":
         return []
-    return ([Path(named).expanduser()] if named else []) + [REPOSITORY / "data" / "downloads"]
+    return ([Path(named).expanduser()] if named else []) + [downloads_dir()]
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again at any time (`LESSON_CACHE`, default data/cache)."""
-    return Path(os.environ.get("LESSON_CACHE") or REPOSITORY / "data" / "cache")
+    """Folder for what can be made again at any time.
+
+    `LESSON_CACHE` if set, else a checkout's data/cache, else the user's folder for caches
+    (platformdirs; on Linux ~/.cache/lesson-lib).
+    """
+    if named := os.environ.get("LESSON_CACHE"):
+        return Path(named).expanduser()
+    if CHECKOUT:
+        return CHECKOUT / "data" / "cache"
+    return platformdirs.user_cache_path("lesson-lib", appauthor=False)
 
 
 def hardware() -> str:

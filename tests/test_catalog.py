@@ -22,7 +22,7 @@ from lesson_lib.data.catalog import download, facts, find_dataset, names, open_d
 from lesson_lib.data.splits import NoSplit
 from lesson_lib.data.transfer import fetch, sha256, tree_digest, unpack
 
-CARDS = Path(__file__).parent.parent / "data" / "cards"
+CARDS = catalog.CARDS
 VOC_FILES = {
     "*/Annotations/*.xml": "Annotations",
     "*/JPEGImages/*.png": "JPEGImages",

@@ -1,5 +1,6 @@
 """data/focal_outputs.npz, which lesson 4 draws from, and the tool that makes it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,12 +8,11 @@ import pytest
 import torch
 
 from lesson_lib.anchors import pyramid_anchors
-from lesson_lib.config import REPOSITORY
 from lesson_lib.data.samples import Sample
 from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet
 from tools.focal_outputs import CONFIG, SIZE, turned_logits
 
-FILE = REPOSITORY / "data" / "focal_outputs.npz"
+FILE = Path(__file__).parent.parent / "data" / "focal_outputs.npz"
 
 
 @pytest.fixture

@@ -234,7 +234,7 @@ def test_cells_touch_and_overlap_as_in_bccd(statistics, row):
 
 
 def test_the_card_shows_these_numbers_side_by_side(statistics):
-    card = (Path(__file__).parent.parent / "data" / "cards" / "smears.md").read_text(
+    card = (Path(__file__).parent.parent / "lesson_lib" / "data" / "cards" / "smears.md").read_text(
         encoding="utf-8"
     )
     for row, theirs in BCCD_TRAIN.items():

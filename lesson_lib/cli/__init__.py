@@ -1,11 +1,13 @@
-"""The command line, `python -m lesson_lib COMMAND`: each command is one module of this folder."""
+"""The command line, `lesson-lib COMMAND` or `python -m lesson_lib COMMAND`: a module for each."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 
+from lesson_lib import __version__
 from lesson_lib.cli.data import add_data
 from lesson_lib.cli.evaluate import add_evaluate
 from lesson_lib.cli.export import add_export
@@ -17,9 +19,12 @@ from lesson_lib.cli.train import add_train
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status 0; 1 for problems or an error, told in a sentence; 2 for misuse."""
     _print_any_character()
+    script = Path(sys.argv[0]).stem == "lesson-lib"
     parser = argparse.ArgumentParser(
-        prog="python -m lesson_lib", description="One-stage object detection."
+        prog="lesson-lib" if script else "python -m lesson_lib",
+        description="One-stage object detection.",
     )
+    parser.add_argument("--version", action="version", version=f"lesson-lib {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
     add_evaluate(commands)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lesson_lib.config import REPOSITORY, dataset_roots
+from lesson_lib.config import dataset_roots, downloads_dir
 from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.data.smears import Smears
@@ -17,8 +17,8 @@ from lesson_lib.data.transfer import check_sha256, fetch, tree_digest, unpack
 from lesson_lib.data.voc import VocFolder, voc_splits
 from lesson_lib.data.yolo import YoloFolder, yolo_splits, yolo_to_coco
 
-CARDS = REPOSITORY / "data" / "cards"  # NAME.json: facts for this file; NAME.md: the card to read
-DOWNLOADS = REPOSITORY / "data" / "downloads"
+CARDS = Path(__file__).parent / "cards"  # NAME.json: facts for this file; NAME.md: to read
+DOWNLOADS = downloads_dir()
 READERS = ("voc", "coco", "yolo")  # what stands before the colon of a data set of one's own
 
 
@@ -28,7 +28,7 @@ def names() -> tuple[str, ...]:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """data/cards/NAME.json, for a data set that can be downloaded; data/README.md explains the
+    """cards/NAME.json, for a data set that can be downloaded; data/README.md explains the
     keys.
     """
     if name == "smears":
@@ -46,7 +46,7 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def find_dataset(name: str) -> Path | None:
-    """The folder of a data set on this machine: below LESSON_DATASETS, then in data/downloads."""
+    """The folder of a data set on this machine: below LESSON_DATASETS, then in DOWNLOADS."""
     folders = [
         root / sub for root in dataset_roots() for sub in (name, *facts(name).get("also", ()))
     ]
@@ -168,7 +168,7 @@ def joined(first: Annotated, second: Annotated, what: str) -> Annotated:
 
 
 def download(name: str, source: str | Path | None = None) -> Path:
-    """Bring a data set into data/downloads and return its folder; what is on this machine is not
+    """Bring a data set into DOWNLOADS and return its folder; what is on this machine is not
     fetched.
 
     source  a folder with a copy: the data set as this package lays it out or as its home does, or
@@ -226,7 +226,7 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
     """Raises ValueError with one sentence unless `tree` is what the card describes.
 
     Where nobody publishes a checksum (sha256 null), or the files were converted here, that of the
-    first download is kept in data/downloads/NAME.first.json, and a later one must agree with it.
+    first download is kept in DOWNLOADS/NAME.first.json, and a later one must agree with it.
     """
     for split, wanted in about["pictures"].items():
         found = _count(tree, split, about)
