@@ -3,11 +3,17 @@ case.
 """
 
 import math
+import re
 
 import pytest
 import torch
 
+from lesson_lib.anchors import SSD300_SCALES, default_boxes
 from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks.lesson03 import BUGS, bug_tables
+from lesson_lib.course.matching_pictures import match_index, matched_shapes, six_grids
+from lesson_lib.course.story import running_smear
+from lesson_lib.matching import match_ssd
 
 
 def iou(a, b):
@@ -26,9 +32,11 @@ def input_side(side, picture, anchor, threshold):
 def best_pairs(overlaps):
     result, free = [-1] * len(overlaps), set(range(len(overlaps[0]) if overlaps else 0))
     while free and -1 in result:
-        _, anchor, g = min(
+        overlap, anchor, g = min(
             (-overlaps[g][a], a, g) for g in range(len(overlaps)) if result[g] < 0 for a in free
         )
+        if overlap > -1e-6:
+            break
         result[g] = anchor
         free.remove(anchor)
     return result
@@ -36,7 +44,7 @@ def best_pairs(overlaps):
 
 def each_its_best(overlaps):
     """The mistake: every object takes its best anchor, whoever has it already."""
-    return [max(range(len(row)), key=row.__getitem__) for row in overlaps]
+    return [row.index(max(row)) if max(row) > 1e-6 else -1 for row in overlaps]
 
 
 def in_turn(overlaps):
@@ -44,8 +52,16 @@ def in_turn(overlaps):
     taken = []
     for row in overlaps:
         left = [a for a in range(len(row)) if a not in taken]
-        taken.append(max(left, key=row.__getitem__) if left else -1)
+        best = max(left, key=row.__getitem__, default=-1)
+        taken.append(best if left and row[best] > 1e-6 else -1)
     return taken
+
+
+def even_at_nothing(overlaps):
+    """Objects that overlap no anchor are given one all the same."""
+    result = best_pairs(overlaps)
+    free = [a for a in range(len(overlaps[0])) if a not in result] if overlaps else []
+    return [a if a >= 0 else free.pop(0) for a in result]
 
 
 def match(
@@ -80,7 +96,7 @@ def claimed_only_if_over(objects, anchors, threshold):
     return match(objects, anchors, threshold, force=False)
 
 
-RIGHT = {"labels": labels, "input_side": input_side, "best_pairs": best_pairs, "match": match}
+RIGHT = {"labels": labels, "input_side": input_side, "match": match, "bugs": BUGS.get}
 WRONG = [
     ("labels", lambda b, p, n: torch.where(b > p, 1, torch.where(b < n, 0, -1)), "upper threshold"),
     (
@@ -98,23 +114,12 @@ WRONG = [
     ("input_side", lambda s, z, a, t: z * a * t / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * a / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * 32 * math.sqrt(t) / s, "21 px"),
-    ("best_pairs", each_its_best, "two objects want anchor 0, the second"),
-    ("best_pairs", in_turn, "two objects want anchor 0, the second"),
-    ("best_pairs", lambda o: best_pairs(o) if len(o) != 3 else [0, 1, 2], "second choice is taken"),
-    (
-        "best_pairs",
-        lambda o: (
-            [len(o[0]) - 1 - a for a in best_pairs([r[::-1] for r in o])]
-            if len(o) == 1
-            else best_pairs(o)
-        ),
-        "equal overlaps",
-    ),
-    (
-        "best_pairs",
-        lambda o: best_pairs(o) if len(o) <= len(o[0]) else [0, 0],
-        "more objects than anchors",
-    ),
+    ("bugs", {**BUGS, "P": "last claim wins"}.get, "program P"),
+    ("bugs", {**BUGS, "Q": "predictions are matched"}.get, "program Q"),
+    ("bugs", {**BUGS, "R": "best pairs first"}.get, "program R"),
+    ("match", lambda g, a, t: match(g, a, t, pairs=even_at_nothing), "overlaps none"),
+    ("match", lambda g, a, t: match_index(g, a, t), "match_index"),
+    ("match", lambda g, a, t: match_ssd(g, a, t).gt_index, "match_ssd"),
     ("match", lambda *a: match(*a, over=lambda v, bar: v > bar + 2e-9), "two anchors"),
     ("match", claimed_only_if_over, "a small object"),
     ("match", lambda *a: match(*a, pairs=each_its_best), "two objects want anchor 0"),
@@ -136,3 +141,34 @@ def test_a_right_answer_passes(name):
 def test_a_wrong_answer_is_told_with_its_case(name, answer, words):
     told = verdict(f"03.{name}", answer)
     assert told.startswith("✗") and words in told, told
+
+
+def test_a_wrong_diagnosis_does_not_tell_the_right_one():
+    for letter, bug in BUGS.items():
+        assert bug not in verdict("03.bugs", {**BUGS, letter: "predictions are matched"}.get)
+
+
+def test_the_three_tables_differ_and_show_their_bugs():
+    tables = bug_tables()
+    assert len({str(table) for table in tables.values()}) == 3
+    assert tables["P"][2] == [] and tables["R"][0] == [] and all(tables["Q"])
+
+
+def test_the_pictures_say_what_is_matched():
+    smear, spec = running_smear(300), SSD300_SCALES["torchvision-coco"]
+    anchors = default_boxes(spec)
+    match = match_ssd(smear.boxes, anchors)
+    words, shapes = matched_shapes(match, anchors, smear.boxes)
+    positive = int((match.label == 1).sum())
+    assert f"{positive} positive, 0 ignored, {8732 - positive:,} background" in words
+    assert [s.get("owner") for s in shapes[1:]] == list(range(17))
+    grids = six_grids(smear.image, spec, match, anchors)
+    counts = dict(re.findall(r"(\d+ x \d+): (\d+) of", grids))
+    assert len(counts) == 6 and sum(map(int, counts.values())) == positive
+
+
+def test_an_object_without_anchors_is_filled():
+    anchors = default_boxes(SSD300_SCALES["torchvision-coco"])
+    lost = torch.tensor([[1000.0, 1000, 1010, 1010]])
+    words, shapes = matched_shapes(match_ssd(lost, anchors), anchors, lost)
+    assert "1 without any" in words and shapes[1]["kind"] == "shared"

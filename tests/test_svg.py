@@ -224,3 +224,15 @@ def test_a_still_has_a_white_ground_of_its_size():
         "#ffffff",
     )
     assert "color:#222222" in root.get("style")
+
+
+def test_boxes_that_fall_together_are_drawn_once_and_the_path_is_in_ascending_order():
+    boxes = torch.tensor([[5.0, 1, 9, 9], [-3.0, 2, 4, 4], [5.1, 1, 9, 9], [5.0, 1, 9, 8]])
+    path = svg.shape("matched", boxes)["d"]
+    assert path == "M-3 2H4V4H-3ZM5 1H9V8H5ZM5 1H9V9H5Z"
+
+
+def test_a_shape_can_belong_to_a_box():
+    box = torch.tensor([0.0, 0, 1, 1])
+    assert svg.shape("positive", box, owner=2)["owner"] == 2
+    assert "owner" not in svg.shape("positive", box)

@@ -24,7 +24,7 @@ LIBRARY = {
     "decode": "lesson_lib.coding",
     "ssd_scales": "lesson_lib.anchors",
     "default_boxes": "lesson_lib.anchors",
-    "match_ssd": "lesson_lib.matching",
+    "match_index": "lesson_lib.course.matching_pictures",
     "sigmoid_focal_loss": "lesson_lib.losses",
     "hard_negative_mask": "lesson_lib.mining",
     "nms": "lesson_lib.nms",

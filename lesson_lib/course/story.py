@@ -1,4 +1,6 @@
-"""The one smear that goes through the course: its anchors, its matches, its loss, its detections are all of this picture."""
+"""The one smear that goes through the course: its anchors, its matches, its loss, its
+detections are all of this picture.
+"""
 
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears

@@ -4,10 +4,13 @@ Small enough to work out by hand; what is expected was written down from the ove
 matching code.
 """
 
+import random
+
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
 from lesson_lib.course.review import Question
+from lesson_lib.matching import match_ssd
 
 # Four anchors of 10 x 10 px side by side; overlaps of [x1, 0, x2, h] with them are easy fractions.
 STRIP = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10]])
@@ -21,16 +24,59 @@ def _labels(
     )
 
 
-def _pairs(why: str, overlaps: list[list[float]], expected: list[int]) -> Case:
-    return Case(why, (overlaps,), expected)
-
-
 def _matched(why: str, objects: list[list[float]], threshold: float, expected: list[int]) -> Case:
     return Case(
         why,
         (torch.tensor(objects).reshape(-1, 4), STRIP, threshold),
         torch.tensor(expected, dtype=torch.int64),
     )
+
+
+GRID = torch.tensor([[12.0 + 8 * c, 12.0 + 8 * r] for r in range(3) for c in range(5)])
+TOY = torch.cat([GRID - 12, GRID + 12], 1)  # the lesson's fifteen anchors of 24 px
+#: The lesson's pair that wants one anchor, and a third object that no anchor reaches with 0.7.
+THREE = torch.tensor([[9.0, 9, 31, 31], [14, 12, 26, 28], [33, 1, 45, 13]])
+BUGS = {"P": "nothing is forced", "Q": "best pairs first", "R": "last claim wins"}
+
+
+def bug_tables() -> dict[str, list[list[int]]]:
+    """{"P": [anchors of A, of B, of C], ...}: what three programs made of the same objects."""
+    rules = {"nothing is forced": "none", "best pairs first": "bipartite"}
+    rules["last claim wins"] = "overwrite"
+    tables = {}
+    for letter, bug in BUGS.items():
+        index = match_ssd(THREE, TOY, threshold=0.7, best=rules[bug]).gt_index
+        tables[letter] = [(index == g).nonzero().flatten().tolist() for g in range(len(THREE))]
+    return tables
+
+
+class Diagnosis(str):
+    """The right answer of a diagnosis, which no message shows."""
+
+    def __repr__(self) -> str:
+        return "another diagnosis"
+
+
+def _overlap(a: list[float], b: list[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (area - shared) if shared else 0.0
+
+
+def _fresh_match(draw: random.Random) -> Case:
+    """Two objects on the strip, drawn anew; what is expected is worked out pair by pair."""
+    boxes = [[x, 0, x + draw.uniform(6, 18), draw.uniform(6, 10)] for x in (draw.uniform(0, 8), 17)]
+    table = [[_overlap(box, anchor) for anchor in STRIP.tolist()] for box in boxes]
+    owner = [max(range(2), key=lambda g: table[g][a]) for a in range(4)]
+    expected = [g if table[g][a] >= 0.5 else -1 for a, g in enumerate(owner)]
+    pairs = sorted(((table[g][a], -a, -g) for g in range(2) for a in range(4)), reverse=True)
+    done: set[tuple[str, int]] = set()
+    for overlap, a, g in pairs:
+        if overlap > 1e-6 and not done & {("g", g), ("a", a)}:
+            expected[-a] = -g
+            done |= {("g", g), ("a", a)}
+    return _matched("two objects drawn anew", boxes, 0.5, expected)
 
 
 EXERCISES = {
@@ -52,6 +98,11 @@ EXERCISES = {
             _labels("no anchor", [], 0.5, 0.4, []),
         ],
         "and that is RetinaNet's rule, but for the forced matches.",
+        hints=(
+            "Three cases, two thresholds: draw the number line and mark what holds at each end.",
+            "The thresholds themselves: one belongs to the positives, one to the ignored.",
+            "One choice inside another: `torch.where` takes a tensor as its last argument, too.",
+        ),
     ),
     "03.input_side": Exercise(
         [  # 32 sqrt(.5) = 22.6274...
@@ -69,36 +120,25 @@ EXERCISES = {
             Case("anchors of 21 px, as in torchvision's SSD300", (20.0, 640, 21, 0.5), 475.1758),
         ],
         'you can now answer "how large must my input be?" before you train.',
+        hints=(
+            "Work in pixels of the network's input: how large is the object there?",
+            "Section 3.7 has the side at which a square inside the anchor just reaches 0.5; put "
+            "the threshold in its place.",
+            "Two expressions for the same side, one with the input's size in it: solve for that.",
+        ),
     ),
-    "03.best_pairs": Exercise(
+    "03.bugs": Exercise(
         [
-            _pairs(
-                "no conflict: each object has its own best anchor",
-                [[0.6, 0.1, 0.0], [0.0, 0.2, 0.7]],
-                [0, 2],
-            ),
-            _pairs(
-                "two objects want anchor 0, the second overlaps it more",
-                [[0.5, 0.3, 0.1], [0.8, 0.4, 0.2]],
-                [1, 0],
-            ),
-            _pairs(
-                "two objects want anchor 0, the first overlaps it more",
-                [[0.8, 0.4, 0.2], [0.5, 0.3, 0.1]],
-                [0, 1],
-            ),
-            _pairs(
-                "the loser's second choice is taken as well",
-                [[0.9, 0.2, 0.1], [0.7, 0.6, 0.3], [0.2, 0.8, 0.4]],
-                [0, 2, 1],
-            ),
-            _pairs("equal overlaps: the lower anchor", [[0.3, 0.5, 0.5]], [1]),
-            _pairs(
-                "more objects than anchors: the last one left has none, -1", [[0.5], [0.9]], [-1, 0]
-            ),
-            _pairs("no object", [], []),
+            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            for letter, answer in BUGS.items()
         ],
-        "nobody is left with nothing, and the order of the objects does not matter.",
+        "three programs, told apart by their tables alone.",
+        hints=(
+            "Find the rows in which an object has no anchor, and ask which rule can leave it so.",
+            "C reaches 0.7 with no anchor. Whoever gives C an anchor forces something.",
+            "A and B want the same anchor; A overlaps it far more. Who has it, and does the other "
+            "have another one?",
+        ),
     ),
     "03.match": Exercise(
         [
@@ -106,6 +146,18 @@ EXERCISES = {
                 "one object that is one of the anchors", [[10, 0, 20, 10]], 0.5, [-1, 0, -1, -1]
             ),
             _matched("no object: every anchor is background", [], 0.5, [-1, -1, -1, -1]),
+            _matched(
+                "an object beside all anchors: it overlaps none and gets none",
+                [[60, 0, 70, 10], [10, 0, 20, 10]],
+                0.5,
+                [-1, 1, -1, -1],
+            ),
+            _matched(
+                "an object without area gets none",
+                [[0, 0, 0, 0]],
+                0.5,
+                [-1, -1, -1, -1],
+            ),
             _matched(
                 "a small object, overlap 0.2: it gets its best anchor all the same",
                 [[0, 0, 10, 2]],
@@ -167,7 +219,17 @@ EXERCISES = {
                 [0, -1, -1, -1],
             ),
         ],
-        "this is SSD's matching, and no object is ever lost.",
+        "this is SSD's matching, and no object that overlaps an anchor is ever lost.",
+        fresh=_fresh_match,
+        refused=("match_ssd", "match_retinanet", "match_index"),
+        hints=(
+            "Do the two steps one after the other; which of them must have the last word?",
+            "Step 2 first: the maximum over the objects gives each anchor its best overlap and "
+            "whose it is. Without objects there is no maximum.",
+            "Then step 1 over it: look for the largest overlap left, note its object and anchor, "
+            "and take both out of the table before you look again.",
+        ),
+        serves="match_index",
     ),
 }
 

@@ -71,6 +71,8 @@ function render({ model, el }) {
     label.textContent = name;
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
+    group.addEventListener("pointerenter", () => fade(i));
+    group.addEventListener("pointerleave", () => fade(null));
     group.addEventListener("focus", () => halo.setAttribute("stroke", "#E69F00"));
     group.addEventListener("blur", () => halo.setAttribute("stroke", look.casing || "white"));
     grab(area, i, (start, dx, dy) => moved(start, dx, dy, size));
@@ -135,12 +137,26 @@ function render({ model, el }) {
     model.save_changes();
   }
 
+  let pointed = null;
+  /** Pointing at box i fades the shapes that belong to other boxes. */
+  function fade(i) {
+    pointed = i;
+    for (const node of shapes.children) {
+      const owner = node.dataset.owner;
+      node.style.opacity = i === null || owner === undefined || Number(owner) === i ? "" : "0.12";
+    }
+  }
+
   function show() {
     const answer = model.get("answer");
     out.textContent = answer.readout ?? "";
-    shapes.replaceChildren(...(answer.shapes ?? []).flatMap((s) => [
-      ...(s.casing ? [outline(s.d, s.casing, s.width + 2, "", null, { "stroke-opacity": 0.85 })] : []),
-      outline(s.d, s.stroke, s.width, s.dash, null, { fill: s.fill, "fill-opacity": s.opacity, "data-kind": s.kind })]));
+    shapes.replaceChildren(...(answer.shapes ?? []).flatMap((s) => {
+      const owned = s.owner === undefined ? {} : { "data-owner": s.owner };
+      const casing = s.casing ? [outline(s.d, s.casing, s.width + 2, "", null, { "stroke-opacity": 0.85, ...owned })] : [];
+      return [...casing, outline(s.d, s.stroke, s.width, s.dash, null,
+        { fill: s.fill, "fill-opacity": s.opacity, "data-kind": s.kind, ...owned })];
+    }));
+    fade(pointed);
     root.dataset.seq = answer.seq;
     if (answer.seq >= seq) busy = false;
     ask();
