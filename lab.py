@@ -6,8 +6,12 @@
                                                      x86 processor without AVX; avx2 and avx512 are
                                                      others, threads1 and threads2 set the threads
     python3 lab.py test --lessons [...]              the lessons without the other tests
-    python3 lab.py reset 03                          lesson 03 as published; yours is kept in
-                                                     notebooks/mine/
+    python3 lab.py reset 03                          lesson 03 afresh; yours is kept
+    python3 lab.py update                            a newer course comes into your lessons, cell by
+                                                     cell; what you wrote stays
+    python3 lab.py progress                          what you have solved and guessed
+
+You work in my_course/, your own copies of the lessons; notebooks/ stays as published.
 
 Further arguments go to JupyterLab (`--ip 0.0.0.0`), those of `test` to pytest (`-k boxes`).
 """
@@ -27,8 +31,6 @@ if sys.version_info < (
 import argparse
 import hashlib
 import importlib.util
-import itertools
-import json
 import os
 import platform
 import re
@@ -37,6 +39,8 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+
+from tools import workspace
 
 ROOT = Path(__file__).resolve().parent
 # .venv takes 6.4 GB on Linux (measured), where torch brings CUDA's libraries, and under 2 GB
@@ -256,7 +260,10 @@ def check_port(port: int) -> None:
 
 
 def lab(arguments: list[str]) -> int:
-    """Open JupyterLab on lesson 0 with the settings in .jupyter; `arguments` go to JupyterLab."""
+    """Open JupyterLab on the learner's copy of lesson 0, with the settings in .jupyter.
+
+    `arguments` go to JupyterLab.
+    """
     parser = argparse.ArgumentParser(prog="lab.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--port", type=int)
     options, rest = parser.parse_known_args(arguments)
@@ -271,6 +278,8 @@ def lab(arguments: list[str]) -> int:
             "--allow-root"
         )  # the usual user of a container; the server listens on this machine only
     python, settings = environment(), ROOT / ".jupyter"
+    if workspace.make(ROOT):
+        print(f"Your own copies of the lessons are in {workspace.FOLDER}/.", flush=True)
     # Settings that a learner changes, and the open tabs, stay with the course, apart from other
     # projects'.
     env = clean_environment(
@@ -285,7 +294,7 @@ def lab(arguments: list[str]) -> int:
             "-m",
             "jupyterlab",
             f"--ServerApp.root_dir={ROOT}",
-            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+            f"--LabApp.default_url=/lab/tree/{workspace.FOLDER}/00_start_here.ipynb",
             *rest,
         ],
         env,
@@ -295,72 +304,6 @@ def lab(arguments: list[str]) -> int:
 def lessons() -> list[Path]:
     """The lesson notebooks in their order."""
     return sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-
-
-def published() -> dict[str, bytes]:
-    """Name and content of every lesson in the last commit; LookupError without git or its
-    history."""
-
-    def git(*command: str) -> bytes:
-        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, check=True).stdout
-
-    try:
-        names = git("ls-tree", "--name-only", "HEAD", "notebooks/").decode().splitlines()
-        return {
-            Path(name).name: git("show", f"HEAD:./{name}")
-            for name in names
-            if name.endswith(".ipynb")
-        }
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise LookupError("the published lessons cannot be read from git") from error
-
-
-def edited_cells(mine: bytes, original: bytes) -> int | None:
-    """How many cells have another source (or are new or gone); None when nothing at all differs."""
-    try:
-        notebooks = json.loads(mine), json.loads(original)
-        if notebooks[0] == notebooks[1]:
-            return None
-        sources = [
-            ["".join(cell["source"]) for cell in notebook["cells"]] for notebook in notebooks
-        ]
-    except (ValueError, KeyError, TypeError):  # not a notebook any more
-        return 1
-    return sum(a != b for a, b in itertools.zip_longest(*sources))
-
-
-def lessons_to_test() -> list[Path]:
-    """Every lesson as published: in place of one that a learner has filled in or run, a hidden copy
-    beside it.
-
-    Somebody's answers and numbers must not fail the test of an installation; each such lesson is
-    named.
-    """
-    try:
-        originals = published()
-    except LookupError:
-        print(
-            "Without git nobody knows which lessons were edited: all are tested as they are.",
-            flush=True,
-        )
-        return lessons()
-    paths = []
-    for path in lessons():
-        original = originals.get(
-            path.name, path.read_bytes()
-        )  # a new lesson is tested as it stands
-        edited = edited_cells(path.read_bytes(), original)
-        if edited is not None:
-            what = f"edited {edited} cell{'s' * (edited != 1)} of" if edited else "opened or run"
-            print(
-                f"You have {what} {path.name}: the published lesson is tested, yours stays as it "
-                f"is. To test yours: python3 lab.py test notebooks/{path.name}",
-                flush=True,
-            )
-            path = path.with_name(f".published_{path.name}")
-            path.write_bytes(original)
-        paths.append(path)
-    return paths
 
 
 def test(arguments: list[str]) -> int:
@@ -382,71 +325,59 @@ def test(arguments: list[str]) -> int:
         Path(argument).parts[:1] in (("tests",), ("notebooks",)) and before not in ("-k", "-m")
         for before, argument in zip(["", *arguments], arguments)
     )
-    chosen = [] if named else lessons_to_test()
+    chosen = [] if named else lessons()
     settings = REPRODUCIBLE | machine | {"LESSON_NOTEBOOKS": os.pathsep.join(map(str, chosen))}
     tests = [] if named or options.lessons else ["tests"]
-    try:
-        return run(
-            [
-                python,
-                "-m",
-                "pytest",
-                "-n",
-                "2",
-                "--dist",
-                "loadscope",
-                "--nbval",
-                "--nbval-current-env",
-                "--nbval-cell-timeout=300",
-                *arguments,
-                *tests,
-                *map(str, chosen),
-            ],
-            clean_environment(**settings),
-        )
-    finally:
-        for path in chosen:
-            if path.name.startswith(".published_"):
-                path.unlink()
+    options_of_nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
+    return run(
+        [
+            python,
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "--dist",
+            "loadscope",
+            *options_of_nbval,
+            *arguments,
+            *tests,
+            *map(str, chosen),
+        ],
+        clean_environment(**settings),
+    )
 
 
 def reset(numbers: list[str]) -> int:
-    """Put lessons back as published; the learner's are kept as notebooks/mine/NAME_1.ipynb, _2 and
-    so on."""
-    try:
-        originals = published()
-    except LookupError:
-        sys.exit(
-            "reset takes the published lesson out of git, and this folder is not a git repository: "
-            "clone the course with git, or copy the notebook from a fresh download."
-        )
+    """Lessons afresh in my_course/; the learner's copies are kept beside them."""
     for number in numbers or sys.exit("Say which lesson, for example: python3 lab.py reset 03"):
-        name = next((name for name in originals if name.startswith(f"{number.zfill(2)}_")), None)
-        if name is None:
-            sys.exit(
-                f"There is no lesson {number}: there are "
-                f"{', '.join(name[:2] for name in originals)}."
-            )
-        path, mine = ROOT / "notebooks" / name, ROOT / "notebooks" / "mine"
-        if path.exists() and edited_cells(path.read_bytes(), originals[name]) is None:
-            print(f"{name} is as published: nothing to do.")
-            continue
-        if path.exists():
-            mine.mkdir(exist_ok=True)
-            copies = (mine / f"{path.stem}_{i}.ipynb" for i in itertools.count(1))
-            copy = shutil.copy2(path, next(copy for copy in copies if not copy.exists()))
-            print(f"Your {name} is kept as notebooks/mine/{copy.name}.")
-        path.write_bytes(originals[name])
-        print(
-            f"{name} is as published again. If it is open in JupyterLab: File > Reload Notebook "
-            "from Disk."
-        )
+        try:
+            print(workspace.reset(ROOT, number))
+        except LookupError as error:
+            sys.exit(str(error))
+    return 0
+
+
+def update(_: list[str]) -> int:
+    """Bring a newer course into my_course/; what the learner wrote stays."""
+    print("\n".join(workspace.update(ROOT)) or "Your lessons are those of this course already.")
+    return 0
+
+
+def progress(_: list[str]) -> int:
+    """What is solved and guessed, lesson by lesson."""
+    print(workspace.progress(ROOT))
     return 0
 
 
 def main(arguments: list[str]) -> int:
     """Run the command that `arguments` name; without one, open JupyterLab."""
-    commands = {"lab": lab, "test": test, "reset": reset}
+    commands = {
+        "lab": lab,
+        "test": test,
+        "reset": reset,
+        "update": update,
+        "progress": progress,
+    }
     if not arguments or arguments[0].startswith("-"):
         return lab(arguments)
     if arguments[0] not in commands:

@@ -47,19 +47,20 @@ class Course:
         return self.codes.pop(0) if self.codes else 0
 
     def lesson(self, name: str, *sources: str, printed: str = "1") -> Path:
-        cells = [{"source": [source], "outputs": [printed]} for source in sources]
+        cells = [
+            {
+                "cell_type": "code",
+                "id": f"cell-{i}",
+                "metadata": {},
+                "source": [source],
+                "outputs": [printed],
+                "execution_count": 1,
+            }
+            for i, source in enumerate(sources)
+        ]
         path = self.notebooks / name
         path.write_text(json.dumps({"cells": cells}))
         return path
-
-    def commit(self) -> None:
-        for command in (
-            ["init", "-q"],
-            ["add", "-f", "notebooks"],
-            ["commit", "-q", "-m", "published"],
-        ):
-            identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-            subprocess.run(["git", *identity, *command], cwd=self.root, check=True)
 
     @property
     def stamp(self) -> str:
@@ -74,6 +75,7 @@ def course(tmp_path, monkeypatch) -> Course:
     monkeypatch.setattr(lab, "DISK_NEEDED_GB", 0)
     monkeypatch.setattr(lab.shutil, "which", lambda name: None)  # no uv
     monkeypatch.setattr(lab.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(lab.subprocess, "run", lambda *_, **__: None)  # no lesson is signed
     return course
 
 
@@ -206,7 +208,7 @@ def test_jupyterlab_opens_the_first_lesson_with_the_courses_settings_only(ready,
     (command,), (env,) = ready.commands, ready.environments
     assert command[1:3] == ["-m", "jupyterlab"] and {"--no-browser", "--ip=0.0.0.0"} < set(command)
     assert f"--ServerApp.root_dir={ready.root}" in command
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert "--LabApp.default_url=/lab/tree/my_course/00_start_here.ipynb" in command
     assert env["JUPYTER_CONFIG_PATH"] == str(ready.root / ".jupyter") and "PYTHONPATH" not in env
     assert Path(env["JUPYTER_CONFIG_DIR"]).is_relative_to(ready.root)
 
@@ -271,83 +273,55 @@ def test_named_tests_are_the_only_ones_and_a_word_after_k_names_none(ready):
     assert ready.commands[1][-2:] == ["tests", str(lesson)]
 
 
-def test_an_edited_lesson_is_named_and_the_published_one_is_tested(ready, monkeypatch, capsys):
-    ready.lesson("01_boxes.ipynb", "a = 1", "b = 1")
-    ready.lesson("02_anchors.ipynb", "a = 1")
+def test_a_learner_works_in_copies_and_the_published_lessons_are_tested(ready, capsys):
+    lesson = ready.lesson("00_start_here.ipynb", "a = 1")
+    before = lesson.read_bytes()
+    lab.lab([])
+    mine = ready.root / "my_course" / "00_start_here.ipynb"
+    assert "my_course/" in capsys.readouterr().out
+    mine.write_text(mine.read_text().replace("a = 1", "a = 2"))
+    lab.lab([])
+    assert "a = 2" in mine.read_text() and lesson.read_bytes() == before
+    lab.test([])
+    assert ready.commands[-1][-1] == str(lesson)
+
+
+def test_reset_and_update_lose_nothing(ready, capsys):
     ready.lesson("03_matching.ipynb", "a = 1")
-    ready.commit()
-    ready.lesson("01_boxes.ipynb", "a = 2", "b = 1", "c = 1")
-    ready.lesson("02_anchors.ipynb", "a = 1", printed="another machine's number")
-    tested = {}
-
-    def run(command: list[str], env: dict[str, str]) -> int:
-        tested.update({Path(path).name: Path(path).read_text() for path in command[-3:]})
-        assert env["LESSON_NOTEBOOKS"].split(os.pathsep) == command[-3:]
-        return 0
-
-    monkeypatch.setattr(lab, "run", run)
-    lab.test([])
-    said = capsys.readouterr().out
-    assert (
-        "edited 2 cells of 01_boxes.ipynb" in said
-        and "opened or run 02_anchors.ipynb" in said
-        and "03" not in said
-    )
-    assert list(tested) == [
-        ".published_01_boxes.ipynb",
-        ".published_02_anchors.ipynb",
-        "03_matching.ipynb",
-    ]
-    assert "a = 2" not in tested[".published_01_boxes.ipynb"]
-    assert "another machine" not in tested[".published_02_anchors.ipynb"]
-    assert sorted(path.name[:2] for path in ready.notebooks.iterdir()) == ["01", "02", "03"]
-    assert "a = 2" in (ready.notebooks / "01_boxes.ipynb").read_text()
+    lab.lab([])
+    mine = ready.root / "my_course" / "03_matching.ipynb"
+    mine.write_text(mine.read_text().replace("a = 1", "a = 2"))
+    ready.lesson("03_matching.ipynb", "a = 3")
+    assert lab.main(["update"]) == 0
+    assert "a = 2" in mine.read_text() and "a = 3" in mine.read_text()
+    assert lab.main(["reset", "3"]) == 0
+    assert "a = 2" not in mine.read_text()
+    assert "a = 2" in (mine.parent / "kept" / "03_matching_1.ipynb").read_text()
+    assert "kept as my_course/kept/03_matching_1.ipynb" in capsys.readouterr().out
+    lab.main(["update"])
+    assert "are those of this course already" in capsys.readouterr().out
 
 
-def test_without_git_the_lessons_are_tested_as_they_are(ready, capsys):
-    lesson = ready.lesson("01_boxes.ipynb", "1")
-    lab.test([])
-    assert "Without git" in capsys.readouterr().out and ready.commands[0][-1] == str(lesson)
-
-
-def test_a_new_lesson_is_tested_as_it_is(ready, capsys):
+def test_reset_says_what_it_cannot_do(ready):
     ready.lesson("01_boxes.ipynb", "1")
-    ready.commit()
-    new = ready.lesson("02_anchors.ipynb", "1")
-    lab.test([])
-    assert not capsys.readouterr().out and ready.commands[0][-1] == str(new)
-
-
-def test_reset_restores_a_lesson_and_never_loses_a_copy(course, capsys):
-    path = course.lesson("03_matching.ipynb", "published")
-    original = path.read_bytes()
-    course.commit()
-    for work in ("first", "second"):
-        course.lesson("03_matching.ipynb", work)
-        assert lab.main(["reset", "3"]) == 0 and path.read_bytes() == original
-    assert "first" in (course.notebooks / "mine" / "03_matching_1.ipynb").read_text()
-    assert "second" in (course.notebooks / "mine" / "03_matching_2.ipynb").read_text()
-    assert "kept as notebooks/mine/03_matching_2.ipynb" in capsys.readouterr().out
-    lab.main(["reset", "03"])
-    assert "nothing to do" in capsys.readouterr().out
-    assert len(list((course.notebooks / "mine").iterdir())) == 2
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
-def test_reset_brings_back_a_lesson_that_is_gone_or_broken(course, damage):
-    path = course.lesson("03_matching.ipynb", "published")
-    course.commit()
-    damage(path)
-    lab.reset(["03"])
-    assert "published" in path.read_text()
-
-
-def test_reset_says_what_it_cannot_do(course):
-    assert "not a git repository" in stops(lab.reset, ["03"])
-    course.lesson("01_boxes.ipynb", "1")
-    course.commit()
     assert "There is no lesson 9: there are 01." in stops(lab.reset, ["9"])
     assert "Say which lesson" in stops(lab.reset, [])
+
+
+def test_progress_counts_exercises_and_hits(ready, capsys):
+    ready.lesson("03_matching.ipynb", 'check("03.match", f)', 'check("03.labels", g)')
+    lab.lab([])
+    capsys.readouterr()
+    lab.main(["progress"])
+    assert "0 of 2 exercises" in capsys.readouterr().out
+    kept = {
+        "exercises": {"03.match": {}, "04.other": {}},
+        "guesses": {"03.a": {"hit": True}, "03.b": {"hit": False}},
+    }
+    (ready.root / "my_course" / "progress.json").write_text(json.dumps(kept))
+    lab.main(["progress"])
+    said = capsys.readouterr().out
+    assert said.startswith("03 matching") and "1 of 2 exercises, 1 of 2 guesses were hits" in said
 
 
 def test_an_unknown_command_is_answered_with_the_known_ones(course):

@@ -6,8 +6,10 @@ cell. Standard library only.
     update(root)          brings a newer course in, cell by cell: what the learner did not touch
                           becomes the new cell, what the learner changed stays, with the new one
                           beside it where that changed, too
-    reset(root, ["03"])   lesson 03 afresh; the learner's copy is kept as
+    reset(root, "03")     lesson 03 afresh; the learner's copy is kept as
                           my_course/kept/03_matching_1.ipynb
+
+    progress(root)        what is solved and guessed, as text
 
 A copy has no outputs, so that no answer stands below a question, and its solutions are folded and
 silent: their first line is IPython's `%%capture`, which takes what they print. my_course/.base
@@ -19,6 +21,7 @@ import copy
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -210,3 +213,31 @@ def _write(path: Path, notebook: Notebook) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def progress(root: Path) -> str:
+    """A line for each lesson: exercises solved of all, predictions that were hits of all
+    guessed.
+    """
+    try:
+        kept = json.loads((root / FOLDER / "progress.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    solved, guesses = kept.get("exercises", {}), kept.get("guesses", {})
+    lines = []
+    for path in lessons(root):
+        number = path.name[:2]
+        of_all = exercises(_read(path))
+        done = len(of_all & set(solved))
+        mine = [guess for name, guess in guesses.items() if name.startswith(f"{number}.")]
+        hits = sum(bool(guess.get("hit")) for guess in mine)
+        guessed = f", {hits} of {len(mine)} guesses were hits" if mine else ""
+        title = path.stem[3:].replace("_", " ")
+        lines.append(f"{number} {title:<32}{done} of {len(of_all)} exercises{guessed}")
+    return "\n".join(lines)
+
+
+def exercises(notebook: Notebook) -> set[str]:
+    """Names of the exercises that a lesson checks."""
+    found = (re.findall(r'\bcheck\("([\w.]+)"', text_of(cell)) for cell in notebook["cells"])
+    return {name for names in found for name in names}

@@ -84,11 +84,7 @@ def published(number: str) -> Path:
     named = [
         Path(name) for name in os.environ.get("LESSON_NOTEBOOKS", "").split(os.pathsep) if name
     ]
-    return next(
-        path
-        for path in named or lab.lessons()
-        if path.name.removeprefix(".published_").startswith(f"{number}_")
-    )
+    return next(path for path in named or lab.lessons() if path.name.startswith(f"{number}_"))
 
 
 def free_port() -> int:
@@ -113,7 +109,7 @@ class Course:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.execution_count = None  # so that it is seen which have run
-        path = self.root / "notebooks" / source.name.removeprefix(".published_")
+        path = self.root / "notebooks" / source.name
         nbformat.write(notebook, path)
         nbformat.sign.NotebookNotary(data_dir=str(self.root / "data")).sign(notebook)
         # reset: no tabs of the lesson before
