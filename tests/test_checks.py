@@ -8,9 +8,26 @@ import re
 import pytest
 import torch
 
-from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
-from lesson_lib.coding import decode
+from lesson_lib import boxes, coding
 from lesson_lib.course.checks import Case, Exercise, check, difference, find, lesson01, verdict
+
+
+def own_iou(a, b):
+    sides = (
+        torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
+    ).clamp(min=0)
+    shared = sides.prod(-1)
+    area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)
+    return shared / (area - shared).clamp(min=1e-12)
+
+
+def own_centres(b):
+    return torch.cat(((b[..., :2] + b[..., 2:]) / 2, b[..., 2:] - b[..., :2]), -1)
+
+
+def own_decode(t, d, variances=(0.1, 0.2)):
+    v, w = variances
+    return torch.cat((d[:, :2] + v * t[:, :2] * d[:, 2:], d[:, 2:] * (w * t[:, 2:]).exp()), 1)
 
 
 def slip(side, overlap):
@@ -24,10 +41,12 @@ RIGHT = {
     "00.softmax_sigmoid": (0.5, 0.5, 0.5, 0.99),
     "00.cross_entropy": (0.105, 2.303),
     "00.loss_curves": ("B", "C", "D"),
-    "01.to_cxcywh": xyxy_to_cxcywh,
+    "01.to_cxcywh": own_centres,
+    "01.which_format": ("cxcywh", "xyxy", "xywh"),
     "01.largest_slip": slip,
-    "01.decode": decode,
-    "01.pairwise_iou": pairwise_iou,
+    "01.fair_bar": (0, 0, 0.5, 0.75, 0.75),
+    "01.decode": own_decode,
+    "01.pairwise_iou": own_iou,
 }
 
 
@@ -74,9 +93,9 @@ WRONG = [  # name, answer, words of the line that helps
     ("00.loss_curves", ("B", "C", "A"), "place 3"),
     ("00.loss_curves", 7, "three letters"),
     ("01.to_cxcywh", lambda b: b, "one box"),
-    ("01.to_cxcywh", lambda b: xyxy_to_cxcywh(b[0]), "one box"),
+    ("01.to_cxcywh", lambda b: own_centres(b[0]), "one box"),
     ("01.largest_slip", lambda s, j: s * (1 - j) / (1 + j), "side 100"),
-    ("01.decode", lambda t, d: decode(t, d, (1.0, 1.0)), "a shift of 1 to the right"),
+    ("01.decode", lambda t, d: own_decode(t, d, (1.0, 1.0)), "a shift of 1 to the right"),
     (
         "01.decode",
         lambda t, d: torch.cat(
@@ -84,10 +103,20 @@ WRONG = [  # name, answer, words of the line that helps
         ),
         "a shift of 1 down",
     ),
+    ("01.to_cxcywh", lambda b: torch.cat((b[..., :2], b[..., 2:] - b[..., :2]), -1), "one box"),
+    ("01.to_cxcywh", lambda b: own_centres(b.reshape(-1, 4)), "one box"),
+    ("01.which_format", ("xywh", "xyxy", "cxcywh"), "place 1"),
+    ("01.which_format", ("cxcywh", "xyxy", "cxcywh"), "place 3"),
+    ("01.which_format", "cxcywh", "three of the names"),
+    ("01.largest_slip", lambda s, j: s * (1 - math.sqrt(j)), "side 100"),
+    ("01.largest_slip", lambda s, j: 18.3503 / 100 * s if j < 1 else 0.0, "overlap 0.75"),
+    ("01.fair_bar", (0, 0.5, 0.5, 0.75, 0.75), "place 2"),
+    ("01.fair_bar", (0, 0, 0.5, 0.5, 0.75), "place 4"),
+    ("01.fair_bar", 0.5, "five numbers"),
     ("01.pairwise_iou", no_clamp, "apart in both"),
     ("01.pairwise_iou", clamped_too_late, "apart in both"),
     ("01.pairwise_iou", nan_for_nothing, "zero area"),
-    ("01.pairwise_iou", lambda a, b: pairwise_iou(a, b).T, "no boxes on the left"),
+    ("01.pairwise_iou", lambda a, b: own_iou(a, b).T, "no boxes on the left"),
 ]
 
 
@@ -104,6 +133,24 @@ def test_every_exercise_of_lessons_0_and_1_has_a_right_answer_here():
 def test_a_wrong_answer_is_told_in_one_line_that_names_the_case(name, answer, words):
     line = verdict(name, answer)
     assert line.startswith(f"✗ {name}, ") and words in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "name, function",
+    [
+        ("01.to_cxcywh", boxes.xyxy_to_cxcywh),
+        ("01.decode", coding.decode),
+        ("01.pairwise_iou", boxes.pairwise_iou),
+    ],
+)
+def test_a_call_of_the_answer_is_refused(name, function):
+    told = verdict(name, function)
+    assert told.startswith(f"✗ {name}") and f"lesson_lib's {function.__name__}" in told
+
+
+@pytest.mark.parametrize("name", lesson01.EXERCISES)
+def test_every_exercise_of_lesson_1_has_three_hints(name):
+    assert len(set(lesson01.EXERCISES[name].hints)) == 3
 
 
 @pytest.mark.parametrize(

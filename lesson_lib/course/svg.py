@@ -47,6 +47,8 @@ LOOKS = {
     "ignored": Look(COLOURS["ignored"], 2, "dotted"),
     "negative": Look(COLOURS["negative"], 1),
     "shared": Look(COLOURS["shared"], 0, fill=0.45),
+    "union": Look(COLOURS["prediction"], 0, fill=0.3),
+    "hull": Look(COLOURS["ignored"], 2.5, "dotted", casing="#000000"),
 }
 
 
@@ -134,6 +136,48 @@ def _distinct(rows: np.ndarray) -> np.ndarray:
     spans = rows.max(0) - low + 1
     codes = np.unique(np.ravel_multi_index(tuple((rows - low).T), tuple(spans)))
     return np.stack(np.unravel_index(codes, tuple(spans)), 1) + low
+
+
+def stroke(path: str, colour: str, width: float = 2.5, filled: bool = False) -> dict:
+    """Any SVG path in px of the picture, drawn like a `shape`: lines, arrows, dots."""
+    return {
+        "kind": "stroke",
+        "d": path,
+        "stroke": colour,
+        "width": width,
+        "casing": "#ffffff",
+        "dash": "",
+        "fill": colour if filled else "none",
+        "opacity": 1,
+    }
+
+
+def arrow(
+    start: tuple[float, float], end: tuple[float, float], colour: str, head: float = 7
+) -> dict:
+    """A straight arrow from `start` to `end`, px of the picture; `head` px long at most."""
+    (x, y), (a, b) = start, end
+    length = math.hypot(a - x, b - y)
+    path = f"M{number(x)} {number(y)}L{number(a)} {number(b)}"
+    if length > 0:
+        size = min(head, length / 2)
+        along, across = ((a - x) / length * size, (b - y) / length * size), size / 2 / length
+        for side in (-across, across):
+            back = a - along[0] - side * (b - y), b - along[1] + side * (a - x)
+            path += f"M{number(a)} {number(b)}L{number(back[0])} {number(back[1])}"
+    return stroke(path, colour)
+
+
+def dot(x: float, y: float, colour: str, radius: float = 3) -> dict:
+    """A filled circle, px of the picture."""
+    r = number(radius)
+    return stroke(
+        f"M{number(x - radius)} {number(y)}a{r} {r} 0 1 0 {number(2 * radius)} 0"
+        f"a{r} {r} 0 1 0 {number(-2 * radius)} 0Z",
+        colour,
+        1,
+        filled=True,
+    )
 
 
 def picture_uri(image: Tensor) -> str:

@@ -8,8 +8,11 @@ import math
 import random
 
 import torch
+from torch import Tensor
 
+from lesson_lib.boxes import xyxy_to_cxcywh, xyxy_to_xywh
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks.lesson00 import Secret
 from lesson_lib.course.review import Question
 
 
@@ -29,6 +32,45 @@ def _random_boxes(count: int, seed: int) -> list[list[float]]:
     rng = random.Random(seed)
     corners = [(rng.uniform(0, 80), rng.uniform(0, 80)) for _ in range(count)]
     return [[x, y, x + rng.uniform(5, 60), y + rng.uniform(5, 60)] for x, y in corners]
+
+
+def _drawn_pairs(draw: random.Random) -> Case:
+    a, b = (_random_boxes(draw.randint(1, 9), seed=draw.randrange(10**6)) for _ in range(2))
+    return _pairs(f"{len(a)} boxes against {len(b)}, drawn anew", a, b)
+
+
+def _drawn_boxes(draw: random.Random) -> Case:
+    rows = _random_boxes(draw.randint(2, 9), seed=draw.randrange(10**6))
+    centred = [[(a + c) / 2, (b + d) / 2, c - a, d - b] for a, b, c, d in rows]
+    why = f"{len(rows)} boxes, drawn anew"
+    return Case(why, (torch.tensor(rows),), torch.tensor(centred))
+
+
+def _drawn_slip(draw: random.Random) -> Case:
+    return _slip(round(draw.uniform(10, 200), 1), round(draw.uniform(0.3, 0.9), 2))
+
+
+def _drawn_offsets(draw: random.Random) -> Case:
+    t = [draw.uniform(-2, 2) for _ in range(4)]
+    d = [draw.uniform(20, 200) for _ in range(4)]
+    box = [d[0] + 0.1 * t[0] * d[2], d[1] + 0.1 * t[1] * d[3]]
+    box += [d[2] * math.exp(0.2 * t[2]), d[3] * math.exp(0.2 * t[3])]
+    args = torch.tensor([t]), torch.tensor([d])
+    return Case("an anchor and offsets drawn anew", args, torch.tensor([box]))
+
+
+def three_files(boxes: Tensor) -> dict[str, Tensor]:
+    """The boxes (N, 4) xyxy as three colleagues would have written them, for 01.which_format."""
+    return {"A": xyxy_to_cxcywh(boxes), "B": boxes, "C": xyxy_to_xywh(boxes)}
+
+
+def _fair(side: float, slip: float = 3.0) -> float:
+    shared = (side - slip) ** 2
+    iou = shared / (2 * side**2 - shared)
+    return max((bar for bar in (0.5, 0.75) if iou >= bar), default=0.0)
+
+
+SIDES = (10, 16, 24, 45, 90)
 
 
 def _slip(side: float, overlap: float) -> Case:
@@ -60,6 +102,56 @@ EXERCISES = {
             Case("no box, shape (0, 4)", (torch.zeros(0, 4),), torch.zeros(0, 4)),
         ],
         "any shape in front of the 4 works.",
+        fresh=_drawn_boxes,
+        refused=("xyxy_to_cxcywh", "box_convert"),
+        hints=(
+            "Look at the third picture of section 1.2: from which of the four edges do you get "
+            "the dot, and from which an arrow?",
+            "`boxes.unbind(-1)` splits the last dimension into four tensors, whatever stands in "
+            "front of it.",
+            "The middle is the mean of two edges, a size is their difference; `torch.stack` "
+            "along the last dimension puts four tensors back together.",
+        ),
+    ),
+    "01.which_format": Exercise(
+        [
+            Case(
+                "the formats of A, B and C",
+                (),
+                Secret(
+                    "three of the names xyxy, xywh, cxcywh",
+                    ("CXCYWH", "where on each cell does its first corner lie?"),
+                    ("XYXY", "it was read as xyxy; does that picture look wrong?"),
+                    ("XYWH", "where on each cell does its first corner lie?"),
+                ),
+            )
+        ],
+        "a glance at the picture tells what no error message ever would.",
+        hints=(
+            "Compare the dotted boxes with the dashed ones: in one panel they are the same.",
+            "Where the dotted box is wrong, its first two numbers still mark a point. On what part "
+            "of the true box does it lie?",
+            "Two formats hold a width in the third place. They differ in what the first two "
+            "numbers are.",
+        ),
+    ),
+    "01.fair_bar": Exercise(
+        [
+            Case(
+                f"sides of {', '.join(map(str, SIDES))} px, off by 3 px along the diagonal",
+                (),
+                Secret(
+                    "five numbers, each 0, 0.5 or 0.75",
+                    *((_fair(side), "work out its overlap after the slip") for side in SIDES),
+                ),
+            )
+        ],
+        "the bar is a decision about your annotators, too.",
+        hints=(
+            "Your function of exercise 3 answers it: how far may each kind slip for each bar?",
+            "A bar is fair where the largest slip that it allows is 3 px or more.",
+            "Call it for five sides and two bars, and make a table of ten numbers.",
+        ),
     ),
     "01.largest_slip": Exercise(
         [
@@ -69,6 +161,14 @@ EXERCISES = {
             _slip(50.0, 0.75),
         ],
         "half the overlap is gone after less than a fifth of the side, along a diagonal.",
+        fresh=_drawn_slip,
+        hints=(
+            "Draw the two squares. Of what shape is the part that they share, and how long is "
+            "its side?",
+            "Write the overlap with the side of the shared square as the only unknown.",
+            "Solve for the square of that side, take the root, and only then ask how far the box "
+            "has slipped.",
+        ),
     ),
     "01.decode": Exercise(
         [
@@ -115,6 +215,14 @@ EXERCISES = {
             ),
         ],
         "a network's four numbers become a box.",
+        fresh=_drawn_offsets,
+        refused=("decode",),
+        hints=(
+            "What was done last when the offsets were made? Undo that first.",
+            "The first two offsets are shares of the anchor's width and height, after the "
+            "variances; the last two are logarithms.",
+            "Work on the columns `[:, :2]` and `[:, 2:]` apart and join them with `torch.cat`.",
+        ),
     ),
     "01.pairwise_iou": Exercise(
         [
@@ -136,7 +244,18 @@ EXERCISES = {
             _pairs("three boxes against five", _random_boxes(3, seed=1), _random_boxes(5, seed=2)),
             _pairs("forty against sixty", _random_boxes(40, seed=3), _random_boxes(60, seed=4)),
         ],
-        "this is the function that lessons 3, 6, 8 and 9 stand on.",
+        "from here on it drives the playgrounds; lessons 3, 6, 8 and 9 stand on it.",
+        fresh=_drawn_pairs,
+        refused=("pairwise_iou", "box_iou", "pairwise_intersection"),
+        serves="pairwise_iou",
+        hints=(
+            "The shared part starts at the larger left edge and ends at the smaller right edge; "
+            "the same for top and bottom. All pairs at once: `a[:, None]` has shape (N, 1, 4).",
+            "A side of the shared part that is below zero means: nothing shared. Say so before "
+            "you multiply.",
+            "What if both areas are zero? Decide what is returned there, with `torch.where` or a "
+            "smallest divisor.",
+        ),
     ),
 }
 
