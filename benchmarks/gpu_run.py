@@ -64,6 +64,8 @@ def train_part(
         seed=seed,
         augment="photos" if data == "aquarium" else "smears",
         evaluate=10**6,
+        pretrained=False,
+        backbone_lr=1.0,
     )
     recipe = replace(recipe, epochs=2, batch=4) if small else recipe
     torch.manual_seed(seed)

@@ -229,6 +229,9 @@ SSD512 = DefaultBoxes(
     scales=(0.07,) + ssd_scales(6, 0.15),
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
+#: For COCO, whose objects are smaller (section 3.4): SSD300 s_min .15, conv4_3 .07; SSD512 .1, .04.
+SSD300_COCO = replace(_EQUATION_4, scales=(0.07,) + ssd_scales(5, 0.15))
+SSD512_COCO = replace(SSD512, scales=(0.04,) + ssd_scales(6, 0.1))
 
 
 @dataclass(frozen=True)

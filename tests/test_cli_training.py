@@ -205,6 +205,8 @@ def test_predict(trained, tmp_path, capsys):
                 "ssd300-vgg16",
                 "--set",
                 "batch=1",
+                "--set",
+                "norm=none",
             ],
             "norm='group'",
         ),

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lesson_lib.cli.opening import add_reading, open_for_training, reading
 from lesson_lib.config import BUDGETS, budget
 from lesson_lib.training import checkpoints, runs
-from lesson_lib.training.distributed import processes, rank_and_world
+from lesson_lib.training.distributed import broadcast, processes, rank_and_world
 from lesson_lib.training.loop import train
 from lesson_lib.training.recipes import (
     MODELS,
@@ -22,7 +22,9 @@ from lesson_lib.training.recipes import (
     Recipe,
     build_model,
     find_recipe,
+    from_scratch,
     overridden,
+    with_weights,
 )
 from lesson_lib.training.tensorboard import to_tensorboard
 
@@ -88,14 +90,17 @@ def _count(text: str) -> int:
 
 
 def run_training(options: argparse.Namespace) -> int:
-    name, config, recipe = chosen(options)
+    name, config, recipe, settings = chosen(options)
     read = reading(options, options.data)
     opened = open_for_training(
         options.data, options.train_split, options.val_split, recipe.size, **read
     )
     samples, split = opened.samples, opened.split
-    about = runs.describe(options.data, split, samples, name, config, recipe) | {"reading": read}
     with processes() as device:
+        config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))
+        about = runs.describe(options.data, split, samples, name, config, recipe)
+        about["reading"] = read
+        opened.notes += [note] if note else []
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
         model = build_model(config, len(samples.classes), recipe.size).to(device)
@@ -114,15 +119,31 @@ def run_training(options: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe]:
-    """Name and config of the model, and the recipe, as the options have it."""
+def _weights(
+    folder: Path, config: Config, recipe: Recipe, settings: list[str]
+) -> tuple[Config, Recipe, str] | None:
+    """As `with_weights`, in the first process, whose word counts; a run that goes on keeps its own.
+
+    One that began from scratch does not become another because there is a network now.
+    """
+    if rank_and_world()[0] > 0:
+        return None
+    if runs.began_from_scratch(folder) and not any("pretrained=" in word for word in settings):
+        names = {word.partition("=")[0] for word in settings}
+        return *from_scratch(config, recipe, names), ""
+    return with_weights(config, recipe, settings)
+
+
+def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe, list[str]]:
+    """Name and config of the model, and the recipe, as the options have it; all FIELD=VALUE."""
     name, recipe = NAMED[
         options.recipe or find_recipe(options.data, options.budget or budget(), options.model)
     ]
     name = options.model or name
     settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
     settings += [] if options.patience is None else [f"patience={options.patience}"]
-    return name, *overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+    config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
+    return name, config, recipe, settings
 
 
 def _finish(folder: Path, last: dict | None) -> None:

@@ -182,9 +182,13 @@ def build_backbone(
     return backbone
 
 
+def has_weights(name: str, norm: Norm) -> bool:
+    """Whether there are ImageNet weights of this backbone that mean something with this norm."""
+    return name not in tiny.SIZES and norm != "group" and (name != "vgg16" or norm is None)
+
+
 def _check_pretrained(name: str, norm: Norm, pretrained: bool | str) -> None:
-    unknown = name in tiny.SIZES or norm == "group" or (name == "vgg16" and norm is not None)
-    if pretrained and unknown:
+    if pretrained and not has_weights(name, norm):
         other = "" if name in tiny.SIZES else f", or norm={None if name == 'vgg16' else 'frozen'!r}"
         raise ValueError(
             f"There are no pretrained weights of {name} with norm={norm!r}: give "

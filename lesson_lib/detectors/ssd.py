@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lesson_lib.anchors import SSD300_SCALES, SSD512, DefaultBoxes, Size, as_pair, ssd_scales
+from lesson_lib.anchors import (
+    SSD300_COCO,
+    SSD300_SCALES,
+    SSD512,
+    SSD512_COCO,
+    DefaultBoxes,
+    Size,
+    as_pair,
+    ssd_scales,
+)
 from lesson_lib.coding import VARIANCES
 from lesson_lib.detectors.backbones import build_backbone
 from lesson_lib.detectors.criterion import Outputs, Targets, ssd_criterion
@@ -120,6 +129,11 @@ SSD_CONFIGS = {
     # .5.
     "paper-300": _PAPER_300,
     "paper-512": replace(_PAPER_300, image_size=512, extras=SSD512_EXTRAS, anchors=SSD512),
+    # Section 3.4: smaller default boxes for COCO.
+    "paper-300-coco": replace(_PAPER_300, num_classes=80, anchors=SSD300_COCO),
+    "paper-512-coco": replace(
+        _PAPER_300, num_classes=80, image_size=512, extras=SSD512_EXTRAS, anchors=SSD512_COCO
+    ),
     # The authors' Caffe code for VOC: sizes in whole percents, strides in whole pixels, ">=".
     "caffe-300": replace(_PAPER_300, anchors=SSD300_SCALES["caffe-voc"], inclusive=True),
     # torchvision's ssd300_vgg16: COCO's number n is label n - 1; boxes are clamped; the last claim

@@ -76,7 +76,7 @@ def train(
     left = range(progress.step + 1, 1 if progress.ended(recipe) else plan.steps + 1)
     for step, (images, targets) in zip(left, batches(feed, progress.step), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, plan.steps, recipe)
+            group["lr"] = learning_rate(step - 1, plan.steps, recipe) * group.get("share", 1.0)
         losses.append(one_step(network, model, images, targets, anchors, optimizer, recipe))
         ids.append([target["id"] or "?" for target in targets])
         if not plan.reports(step):

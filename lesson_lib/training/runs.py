@@ -86,6 +86,13 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
         )
 
 
+def began_from_scratch(folder: Path) -> bool:
+    """Whether `folder` holds a run to go on with whose backbone began without weights."""
+    if not (folder / ABOUT).is_file() or not (folder / LAST).is_file():
+        return False
+    return not read_config(_read_about(folder)["config"], folder / ABOUT).pretrained
+
+
 def _another(folder: Path, name: str, then: Any, now: Any) -> str:
     return (
         f"{folder} holds a run of another {name} (there {then}, now {now}): "

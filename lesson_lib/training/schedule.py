@@ -5,6 +5,7 @@ on after a stop asks for the step it is at.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,13 +48,26 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, fused into one operation a step.
 
     Biases and norm layers, whose parameters have one dimension, do not decay, as in the authors'
-    releases.
+    releases. With a `recipe.backbone_lr` other than 1 the parameters of `model.backbone` are groups
+    of their own, behind the others; "share" of a group is that part of the rate which it gets.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    backbone = [p for name, p in named if name.startswith("backbone.")]
+    if recipe.backbone_lr == 1 or not backbone:
+        groups = _decaying([p for _, p in named], recipe, 1.0)
+    else:
+        others = [p for name, p in named if not name.startswith("backbone.")]
+        groups = _decaying(others, recipe, 1.0) + _decaying(backbone, recipe, recipe.backbone_lr)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
     return torch.optim.AdamW(groups, recipe.lr, fused=True)
+
+
+def _decaying(parameters: list[nn.Parameter], recipe: Recipe, share: float) -> list[dict[str, Any]]:
+    """Two groups: weights, which decay, and what has one dimension, which does not."""
+    weights, others = ([p for p in parameters if (p.ndim > 1) is many] for many in (True, False))
+    common = {"lr": recipe.lr * share, "share": share}
+    return [
+        {"params": weights, "weight_decay": recipe.weight_decay, **common},
+        {"params": others, "weight_decay": 0.0, **common},
+    ]

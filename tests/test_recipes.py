@@ -1,0 +1,210 @@
+"""Recipes that start: each with its models, by the path of the command line, weights or none."""
+
+import json
+from dataclasses import replace
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from tiny_data import coco_file
+
+from lesson_lib import cli
+from lesson_lib.anchors import SSD300_COCO, SSD512_COCO, default_boxes
+from lesson_lib.detectors.backbones import VGG16
+from lesson_lib.training import checkpoints, recipes
+from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
+from lesson_lib.training.schedule import make_optimizer
+
+#: Every recipe with its own model, and those of a GPU and a laptop with each of the others.
+PAIRS = [(name, NAMED[name].model) for name in NAMED]
+PAIRS += [
+    (name, model)
+    for name in ("any-gpu", "any-laptop")
+    for model in MODELS
+    if "vgg16" not in model and (name, model) not in PAIRS
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    for seed, split in enumerate(("train", "val")):
+        coco_file(tmp_path, split, seed=seed)
+    return f"coco:{tmp_path}"
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    def unreachable(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+
+
+@pytest.fixture
+def imagenet(monkeypatch):
+    """Weights that "arrive": of the right shapes, and no others; how often they were asked for."""
+    asked = []
+
+    def state(weights, *_, **__):
+        asked.append(weights)
+        torch.manual_seed(7)
+        name = type(weights).__name__.removesuffix("_Weights").lower()
+        return torchvision.models.get_model(name, weights=None).state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", state)
+    return asked
+
+
+def small(model: str) -> list[str]:
+    """The smallest pictures that the network's maps leave something of, and a batch for its norm."""
+    size, batch = (264, 1) if "vgg16" in model else (64, 2)
+    return ["--set", f"size={size}", "--set", f"batch={batch}", "--set", "steps=2"]
+
+
+def train(data: str, out: object, recipe: str, model: str | None = None, *more: str) -> dict:
+    """run.json of a run that the command line trained."""
+    which = ["--model", model] if model else []
+    code = cli.main(
+        ["train", "--data", data, "--train-split", "train", "--recipe", recipe, *which]
+        + [*small(model or NAMED[recipe].model), "--out", str(out), *more]
+    )
+    assert code == 0
+    return json.loads((out / "run.json").read_text())
+
+
+# ------------------------------------------------------------------------- each of them starts
+
+
+@pytest.mark.parametrize("recipe, model", PAIRS)
+def test_every_recipe_takes_two_steps_without_a_flag_or_a_network(
+    data, no_network, tmp_path, capsys, recipe, model
+):
+    about = train(data, tmp_path / "run", recipe, model)
+    assert checkpoints.read(tmp_path / "run" / "last.pt")["step"] == 2
+    wanted = NAMED[recipe].recipe.pretrained and not model.endswith(("tiny", "lite0"))
+    assert ("starts from scratch" in capsys.readouterr().out) is wanted
+    assert about["config"]["norm"] in ("batch", "group")
+    assert about["config"]["pretrained"] is model.endswith("lite0")  # its weights come from pip
+
+
+def test_with_a_network_a_recipe_that_says_so_begins_with_weights(data, imagenet, tmp_path, capsys):
+    about = train(data, tmp_path / "run", "any-gpu")
+    assert "scratch" not in capsys.readouterr().out and imagenet
+    assert about["config"]["pretrained"] is True and about["config"]["norm"] == "frozen"
+    assert about["recipe"]["pretrained"] is True and about["recipe"]["backbone_lr"] == 0.1
+    after = checkpoints.read(tmp_path / "run" / "last.pt")["model"]
+    before = imagenet[0].get_state_dict()
+    same = torch.equal(
+        after["backbone.body.layer1.0.conv1.weight"], before["layer1.0.conv1.weight"]
+    )
+    moved = after["backbone.body.layer2.0.conv1.weight"], before["layer2.0.conv1.weight"]
+    assert same and not torch.equal(*moved)
+
+
+def test_vgg16_begins_with_weights_too(imagenet):
+    config, recipe = overridden(MODELS["ssd300-vgg16"], NAMED["ssd300-voc"].recipe, [])
+    assert config.pretrained and config.norm is None
+    model = build_model(config, 3, 300)
+    (theirs, ours) = next(iter(VGG16.torchvision_names().items()))
+    conv = model.backbone.body.get_submodule(ours)
+    assert torch.equal(conv.weight, imagenet[0].get_state_dict()[f"{theirs}.weight"])
+
+
+# ----------------------------------------------------------------------- what the settings leave
+
+
+@pytest.mark.parametrize(
+    "model, settings, pretrained, norm, freeze",
+    [
+        ("ssd300-vgg16", [], True, None, ()),
+        ("ssd300-vgg16", ["norm=group"], False, "group", ()),
+        ("ssd300-vgg16", ["pretrained=False"], False, "group", ()),
+        ("ssd300-vgg16", ["pretrained=False", "norm=none"], False, None, ()),
+        ("ssd300-vgg16", ["backbone=resnet18"], True, "frozen", ("conv1", "layer1")),
+        ("ssd300-vgg16", ["backbone=tiny"], False, "group", ()),
+        ("retinanet-r50", [], True, "frozen", ("conv1", "layer1")),
+        ("retinanet-r50", ["norm=batch"], True, "batch", ("conv1", "layer1")),
+        ("retinanet-r50", ["freeze=()"], True, "frozen", ()),
+        ("retinanet-r50", ["norm=group"], False, "group", ()),
+        ("retinanet-lite0", [], True, "batch", ()),
+        ("retinanet-tiny", [], False, "batch", ()),
+    ],
+)
+def test_weights_and_norm_go_together_whatever_is_set(model, settings, pretrained, norm, freeze):
+    config, recipe = overridden(MODELS[model], NAMED["any-gpu"].recipe, settings)
+    assert (config.pretrained, config.norm, config.freeze) == (pretrained, norm, freeze)
+    assert recipe.pretrained is pretrained
+    assert recipe.backbone_lr == (0.1 if pretrained else 1)
+
+
+@pytest.mark.parametrize("name", ["ssd300-vgg16", "retinanet-r50"])
+def test_a_recipe_that_says_nothing_of_weights_trains_with_a_norm_that_learns(name):
+    config, recipe = overridden(MODELS[name], Recipe(), [])
+    assert (config.pretrained, config.norm) == (False, "group")
+    config, recipe = overridden(MODELS[name], Recipe(), ["backbone_lr=0.5"])
+    assert recipe.backbone_lr == 0.5
+
+
+def test_weights_that_were_asked_for_are_not_replaced(data, no_network, tmp_path, capsys):
+    arguments = ["train", "--data", data, "--recipe", "any-gpu", "--set", "pretrained=True"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 1
+    assert "could not be downloaded" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_that_began_from_scratch_goes_on_so_with_a_network(
+    data, monkeypatch, tmp_path, capsys, request
+):
+    with monkeypatch.context() as without:
+        without.setattr(recipes, "build_backbone", _fail)
+        train(data, tmp_path / "run", "any-gpu", "ssd-r18")
+    asked = request.getfixturevalue("imagenet")
+    about = train(data, tmp_path / "run", "any-gpu", "ssd-r18")
+    assert about["config"]["pretrained"] is False and not asked
+    assert "Was trained before" in capsys.readouterr().out
+
+
+def _fail(*_):
+    raise RuntimeError("no network")
+
+
+# ----------------------------------------------------------------------------- rates of their own
+
+
+def test_the_backbone_gets_its_share_of_the_rate():
+    model = build_model(replace(MODELS["ssd-tiny"]), 3, 64)
+    names = dict(model.named_parameters())
+    optimizer = make_optimizer(model, Recipe(lr=0.4, backbone_lr=0.25, optimizer="sgd"))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decays = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    assert len(rates) == len(names)
+    for name, parameter in names.items():
+        assert rates[id(parameter)] == (0.1 if name.startswith("backbone.") else 0.4), name
+        assert (decays[id(parameter)] > 0) is (parameter.ndim > 1), name
+    assert len(make_optimizer(model, Recipe()).param_groups) == 2
+
+
+def test_training_uses_the_share_in_every_step(data, tmp_path):
+    train(data, tmp_path / "run", "any-ci", None, "--set", "backbone_lr=0.5", "--set", "lr=0.01")
+    groups = checkpoints.read(tmp_path / "run" / "last.pt")["optimizer"]["param_groups"]
+    head, backbone = groups[0]["lr"], groups[2]["lr"]
+    assert backbone == pytest.approx(head / 2) and head > 0
+
+
+# ---------------------------------------------------------------------------------------- COCO's
+
+
+def test_default_boxes_of_coco_are_those_of_section_3_4():
+    """SSD300: conv4_3 .07, the others evenly from .15 to .9; SSD512: .04, and from .1."""
+    for spec, first, low in ((SSD300_COCO, 0.07, 0.15), (SSD512_COCO, 0.04, 0.1)):
+        count = len(spec.grids) - 1
+        steps = [low + (0.9 - low) * k / (count - 1) for k in range(count)]
+        assert spec.scales[: count + 1] == pytest.approx([first, *steps])
+    counts = {"ssd300-coco": (SSD300_COCO, 8732), "ssd512-coco": (SSD512_COCO, 24564)}
+    for name, (spec, count) in counts.items():
+        assert MODELS[NAMED[name].model].anchors == spec
+        assert len(default_boxes(spec)) == count
