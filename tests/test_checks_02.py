@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lesson_lib.anchors import SSD300_SCALES
-from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks import find, verdict
 
 
 def scales_needed(smallest, largest, overlap):
@@ -56,6 +56,7 @@ RIGHT = {
     "release_sides": release_sides,
     "boxes_of_map": boxes_of_map,
     "my_scales": (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+    "which_bug": "b",
 }
 WRONG = [
     ("scales_needed", lambda a, b, j: scales_needed(a, b, 0.5), "overlap 0.7"),
@@ -92,7 +93,7 @@ WRONG = [
     ("release_sides", lambda z, m, f, lo, hi: release_sides(300, m, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, 6, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, m, 10, lo, hi), "SSD300 for COCO"),
-    ("boxes_of_map", lambda *a: boxes_of_map(*a, step=0), "one cell"),
+    ("boxes_of_map", lambda *a: boxes_of_map(*a, step=0), "one position"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, turned=True), "2 x 2 map"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, root=lambda r: r), "ratio 2"),
     ("boxes_of_map", lambda g, p, *a: boxes_of_map(g, p[::-1], *a), "200 wide and 100 high"),
@@ -105,12 +106,21 @@ WRONG = [
             "torchvision-coco": "platelets 68%",
         }.items()
     ],
+    ("which_bug", "A", "make that suspect"),
+    ("which_bug", "D", "make that suspect"),
+    ("boxes_of_map", lambda *a: boxes_of_map(*a)[:, [1, 0, 3, 2]], "2 x 2 map"),
+    ("boxes_of_map", lambda *a: boxes_of_map(*a).flip(0), "one position"),
     ("my_scales", (0.05, 0.15, 0.3), "seven numbers"),
     ("my_scales", (0.05, 0.3, 0.15, 0.45, 0.6, 0.75, 0.9), "seven numbers"),
     ("my_scales", 7, "seven numbers"),
     ("my_scales", ("a",) * 7, "seven numbers"),
     ("my_scales", torch.tensor([0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9]), "platelets 68%"),
 ]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_an_exercise_has_three_hints(name):
+    assert len(set(find(f"02.{name}").hints)) == 3
 
 
 @pytest.mark.parametrize("name", RIGHT)

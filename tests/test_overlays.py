@@ -5,12 +5,18 @@ import re
 import pytest
 import torch
 
+from lesson_lib.anchors import SSD300_SCALES
 from lesson_lib.course.overlays import (
+    centre_errors,
     formats_drawing,
+    grids_drawing,
     hull_shapes,
     offset_shapes,
     overlap_shapes,
+    position_boxes,
+    position_drawing,
 )
+from lesson_lib.course.story import running_smear
 
 APART = torch.tensor([[10.0, 20.0, 30.0, 40.0], [50.0, 20.0, 70.0, 60.0]])
 TOGETHER = torch.tensor([[10.0, 20.0, 30.0, 40.0], [20.0, 30.0, 60.0, 50.0]])
@@ -44,3 +50,32 @@ def test_each_format_says_its_own_numbers():
     )
     said = re.findall(r">(\w+: [\d, .]+)</text>", drawing)
     assert said == ["xyxy: 40, 50, 100, 90", "xywh: 40, 50, 60, 40", "cxcywh: 70, 70, 60, 40"]
+
+
+def test_the_release_sits_on_the_fields_of_two_maps_and_is_off_by_a_constant_on_two():
+    off = centre_errors(SSD300_SCALES["caffe-voc"])
+    assert [set(level) for level in off[:4]] == [{0}, {0}, {8}, {24}]
+    assert off[4:] == [[-22, 14, 50], [14]]
+
+
+def test_the_paper_drifts():
+    off = centre_errors(SSD300_SCALES["paper-conv4_3"])
+    ends = [(round(level[0], 2), round(level[-1], 2)) for level in off[:4]]
+    assert ends == [(-0.05, -3.95), (-0.11, -3.89), (7, -11), (22, 6)]
+
+
+def test_a_positions_boxes_share_its_centre():
+    boxes = position_boxes(SSD300_SCALES["caffe-voc"], 2, row=1, column=3)
+    assert ((boxes[:, :2] + boxes[:, 2:]) / 2).unique(dim=0).tolist() == [[112, 48]]
+    assert boxes.shape == (6, 4)
+
+
+def test_every_map_is_drawn_with_its_positions():
+    drawing = grids_drawing(running_smear().image, SSD300_SCALES["caffe-voc"], at=(168, 168))
+    said = re.findall(r">(\d+) × \d+ positions, (\d) boxes each</text>", drawing)
+    assert said == [("38", "4"), ("19", "6"), ("10", "6"), ("5", "6"), ("3", "4"), ("1", "4")]
+
+
+def test_the_explorer_says_how_many_boxes_and_ends_at_the_last_position():
+    drawing = position_drawing(running_smear(), SSD300_SCALES["caffe-voc"], 5, share=1.0)
+    assert "8,732 boxes on 6 maps" in drawing and "Map 6, 1 x 1" in drawing

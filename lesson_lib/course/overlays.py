@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lesson_lib.boxes import xyxy_to_cxcywh
-from lesson_lib.colours import BLUE, VERMILION
+from lesson_lib.anchors import DefaultBoxes, as_pair, default_boxes, level_slices
+from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
+from lesson_lib.colours import BLACK, BLUE, VERMILION
 from lesson_lib.course import svg
+from lesson_lib.data.samples import Sample
 
 PANEL = 245  # width of one of three drawings side by side, px
 
@@ -77,3 +79,105 @@ def formats_drawing(image: Tensor, box: Tensor, margin: int = 24) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join(svg.number(value) for value in values)
+
+
+#: SSD300's maps: (name, middle of the first position's receptive field, px to the next one). From
+#: kernel, stride and padding of each layer: a convolution k/s/p moves the first middle by
+#: (k - 1 - 2p) / 2 steps and multiplies the step by s; pool3 rounds 75 up to 38.
+SSD300_PATCHES = (
+    ("conv4_3", 4, 8),
+    ("fc7", 8, 16),
+    ("conv8_2", 8, 32),
+    ("conv9_2", 8, 64),
+    ("conv10_2", 72, 64),
+    ("conv11_2", 136, 64),
+)
+#: Shapes of the boxes of a position, in the library's order, and how each is drawn.
+SHAPES = (
+    ("1", BLACK, "solid"),
+    ("1, extra", BLACK, "dotted"),
+    ("2", BLUE, "solid"),
+    ("1/2", BLUE, "dashed"),
+    ("3", VERMILION, "solid"),
+    ("1/3", VERMILION, "dashed"),
+)
+
+
+def centres(spec: DefaultBoxes, level: int) -> list[float]:
+    """x of the centres of a map's columns, px; for square pictures and maps those of its rows."""
+    width, columns = as_pair(spec.image_size)[1], as_pair(spec.grids[level])[1]
+    step = spec.strides[level] if spec.strides else width / columns
+    return [(i + 0.5) * step for i in range(columns)]
+
+
+def centre_errors(spec: DefaultBoxes) -> list[list[float]]:
+    """For each of SSD300's maps, where its boxes' centres lie against the middles of the receptive
+    fields: one number for each column, px, positive to the right.
+    """
+    return [
+        [x - (first + step * i) for i, x in enumerate(centres(spec, level))]
+        for level, (_, first, step) in enumerate(SSD300_PATCHES)
+    ]
+
+
+def position_boxes(spec: DefaultBoxes, level: int, row: int, column: int) -> Tensor:
+    """The k boxes (k, 4) of one position of a map."""
+    columns, k = as_pair(spec.grids[level])[1], spec.per_position[level]
+    start = level_slices(spec)[level].start + (row * columns + column) * k
+    return default_boxes(spec)[start : start + k]
+
+
+def position_shapes(spec: DefaultBoxes, level: int, row: int, column: int) -> list[dict]:
+    """The boxes of one position, thin, coloured by ratio, over dots at all positions of its map."""
+    middles = torch.tensor(centres(spec, level))
+    ys, xs = torch.meshgrid(middles, middles, indexing="ij")
+    spots = torch.stack((xs, ys, xs, ys), -1).reshape(-1, 4)
+    drawn = [svg.shape("anchor", spots, dots=True)]
+    for box, (_, colour, dash) in zip(position_boxes(spec, level, row, column), SHAPES):
+        drawn.append(
+            svg.shape("anchor", box, colour=colour) | {"width": 1.5, "dash": svg.DASHES[dash]}
+        )
+    x, y = middles[column].item(), middles[row].item()
+    return [*drawn, svg.dot(x, y, VERMILION, 2.5)]
+
+
+def grids_drawing(image: Tensor, spec: DefaultBoxes, at: tuple[float, float]) -> str:
+    """All maps of a square specification over one picture, each with the boxes of the position that
+    is nearest to `at` (x, y), px. Returns SVG, three maps in a row.
+    """
+    panels = []
+    for level, side in enumerate(as_pair(grid)[0] for grid in spec.grids):
+        column, row = (_nearest(centres(spec, level), value) for value in at)
+        words = f"{side} × {side} positions, {spec.per_position[level]} boxes each"
+        shapes = position_shapes(spec, level, row, column)
+        panels.append(svg.picture(image, shapes, alt=words, caption=words, width=PANEL))
+    rows = [svg.beside(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
+    return svg.below(*rows, _shape_key())
+
+
+def position_drawing(sample: Sample, spec: DefaultBoxes, level: int, share: float) -> str:
+    """One position's boxes over a smear and its cells; `share` 0 to 1 goes along the diagonal."""
+    side = as_pair(spec.grids[level])[0]
+    place = min(int(share * side), side - 1)
+    best = pairwise_iou(sample.boxes, position_boxes(spec, level, place, place)).max().item()
+    words = (
+        f"{spec.total():,} boxes on {len(spec.grids)} maps. Map {level + 1}, {side} x {side} "
+        f"positions: {spec.per_position[level]} boxes; the best has IoU {best:.2f} with a cell."
+    )
+    shapes = [svg.shape("truth", sample.boxes), *position_shapes(spec, level, place, place)]
+    drawing = svg.picture(sample.image, shapes, alt=words, caption=words, width=560)
+    return svg.below(drawing, _shape_key())
+
+
+def _nearest(values: list[float], value: float) -> int:
+    return min(range(len(values)), key=lambda i: abs(values[i] - value))
+
+
+def _shape_key() -> str:
+    """The looks of SHAPES in one line."""
+    body = svg.text(0, 16, "ratio", 13)
+    for i, (name, colour, dash) in enumerate(SHAPES):
+        ink = "currentColor" if colour == BLACK else colour
+        line = f'stroke="{ink}" stroke-width="2" stroke-dasharray="{svg.DASHES[dash]}"'
+        body += f'<path d="M{50 + 95 * i} 11h28" {line}/>' + svg.text(84 + 95 * i, 16, name, 13)
+    return svg.document(body, 620, 24, "Ratios: " + ", ".join(name for name, *_ in SHAPES))

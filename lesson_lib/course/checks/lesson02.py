@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes
+from lesson_lib.boxes import xyxy_to_cxcywh
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks.lesson00 import Secret
 from lesson_lib.course.review import Question
 from lesson_lib.data.coverage import coverage
 from lesson_lib.data.smears import Smears
@@ -92,6 +94,11 @@ def _map(
     return Case(why, (grid, picture, scale, following, ratios), torch.tensor(boxes))
 
 
+def faulty_boxes() -> torch.Tensor:
+    """SSD300's default boxes with the bug of 02.which_bug, (8732, 4)."""
+    return xyxy_to_cxcywh(default_boxes(SSD300_SCALES["caffe-voc"]))
+
+
 EXERCISES = {
     "02.scales_needed": Exercise(
         [
@@ -107,6 +114,11 @@ EXERCISES = {
             Case("all objects of one size", (40.0, 40.0, 0.5), 1),
         ],
         "you can now say how many sizes of box a data set asks for.",
+        hints=(
+            "By what factor may the largest object that one box serves exceed the smallest one?",
+            "A second size takes over where the first one stops: the factors multiply.",
+            "Count how often the factor goes into largest / smallest: a logarithm, rounded up.",
+        ),
     ),
     "02.count_outputs": Exercise(
         [
@@ -137,6 +149,11 @@ EXERCISES = {
             ),
         ],
         "8,732, 24,564 and 67,995 are no mystery any more.",
+        hints=(
+            "What does one position put out? And how many positions has a map?",
+            "Every box has its offsets and its scores; the number of boxes at a position differs by map.",
+            "Add up the boxes of all maps first; the outputs are a multiple of that sum.",
+        ),
     ),
     "02.release_sides": Exercise(
         [  # the released prototxt files' min_size and max_size
@@ -154,10 +171,35 @@ EXERCISES = {
             ),
         ],
         "these are the numbers in the authors' files, to the last digit.",
+        hints=(
+            "The first number is given; of the others there are as many as maps, one beyond the last.",
+            "The step is a whole percent: which way is it rounded?",
+            "Work in percents all the way, and turn them into px at the very end.",
+        ),
+    ),
+    "02.which_bug": Exercise(
+        [
+            Case(
+                "the letter of the bug",
+                (),
+                Secret("one letter, A to D", ("B", "make that suspect and compare its report")),
+            )
+        ],
+        "and the two other bugs that move or turn boxes leave hardly a trace in such a report.",
+        hints=(
+            "Every class is badly covered. Which of the suspects could do that?",
+            "Start from `default_boxes(spec)` and bend it by hand; `coverage` does the rest.",
+            "Make four sets of boxes and print four reports; one equals the one above.",
+        ),
     ),
     "02.my_scales": Exercise(
         [Case(f"cells {ZOOM} as large, smears you have not seen", (), Covering())],
         f"at least {WANTED:.0%} of every class, on smears that you did not tune for.",
+        hints=(
+            "Set zoom to 0.7 in the picture above and look at which class is lost first.",
+            "The first scale serves the platelets, the second the red cells; the others hardly matter.",
+            "Keep the two first scales within a factor of 3 to 4, and leave room: the smears differ.",
+        ),
     ),
     "02.boxes_of_map": Exercise(
         [
@@ -189,6 +231,12 @@ EXERCISES = {
             ),
         ],
         "this is what every SSD in the world does before it looks at a picture.",
+        refused=("default_boxes",),
+        hints=(
+            "Two loops over rows and columns, and inside them one over the shapes, made once.",
+            "The centre of a column depends on the width only, that of a row on the height only.",
+            "Widths are shares of the width, heights of the height: a square scale is no square there.",
+        ),
     ),
 }
 
