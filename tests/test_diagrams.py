@@ -125,3 +125,19 @@ def test_a_backbone_alone(drawn):
         words[-1],
     ]
     assert words[-1].startswith("backbone Tiny\n0.") and len(arrows) == 3
+
+
+@pytest.mark.parametrize("make", [lambda: SSD(SSD_CONFIGS["paper-300"]), tiny_retinanet])
+def test_parallel_heads_each_read_every_level(make):
+    model, (figure, axes) = make(), plt.subplots()
+    draw_architecture(axes, model, 300, parallel_heads=True)
+    _, levels, _ = read_shapes(model, 300)
+    words = [text.get_text() for text in axes.texts]
+    pairs = 1 if isinstance(model, RetinaNet) else len(levels)
+    for name in ("class head", "box head"):
+        assert sum(word.startswith(name) for word in words) == pairs
+    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    into = [a for a in arrows if a._posA_posB[1][0] == pytest.approx(7.6 - 0.95)]
+    assert len(into) == 2 * len(levels)
+    assert len({a._posA_posB[1][1] for a in into}) == 2 * len(levels)
+    plt.close(figure)

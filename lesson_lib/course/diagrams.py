@@ -51,9 +51,14 @@ def level_names(backbone: Backbone, count: int) -> list[str]:
     return names + [f"extra {i + 1}" for i in range(count - len(names))]
 
 
-def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
+def draw_architecture(
+    axes: Axes, model: Model, image_size: Size, parallel_heads: bool = False
+) -> Axes:
     """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone
     3.5 wide.
+
+    parallel_heads: class head and box head as blocks of their own, with an arrow from each level to
+    each.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
@@ -78,7 +83,8 @@ def draw_architecture(axes: Axes, model: Model, image_size: Size) -> Axes:
     elif isinstance(model, SSD):
         _below(axes, 2.75, "extra maps", model.extras, y=-1.2)
     if not isinstance(model, Backbone):
-        _draw_heads(axes, model, edges, levels, classes)
+        draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
+        draw_heads(axes, model, edges, levels, classes)
         axes.text(
             9.0,
             -0.8,
@@ -137,6 +143,30 @@ def _draw_heads(
         "heads, shared by all levels" if shared else "heads, one for each map",
         model.heads,
     )
+
+
+def _draw_parallel_heads(
+    axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
+) -> None:
+    """Both heads read every level; SSD has a pair of heads for each, RetinaNet one pair for all."""
+    shared, middle, half = isinstance(model, RetinaNet), 7.6, 0.95
+    counts, last = model.anchor_spec().per_position, len(levels) - 1
+    for head, (name, outputs) in enumerate((("class", classes), ("box", 4))):
+        side = 1 if head == 0 else -1
+        if shared:
+            height, centre = last / 2, last / 2 + side * (last / 4 + 0.15)
+            words = f"{name} head,\nshared by all levels:\n{counts[0]} × {outputs} a position"
+            _block(axes, middle, centre, 2 * half, words, HEAD, height)
+        for i, (start, k) in enumerate(zip(starts, counts)):
+            if shared:
+                end = centre + (i / max(1, last) - 0.5) * 0.8 * height
+            else:
+                end = i + side * 0.2
+                _block(axes, middle, end, 2 * half, f"{name} head: {k} × {outputs}", HEAD, 0.34)
+            _arrow(axes, (start, i + side * 0.1), (middle - half, end))
+    for i, (k, (_, rows, columns)) in enumerate(zip(counts, levels)):
+        axes.text(9.0, i, f"{rows * columns * k:,}", fontsize=8, va="center")
+    _below(axes, middle, "heads", model.heads)
 
 
 def _draw_maps(

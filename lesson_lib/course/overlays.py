@@ -165,7 +165,8 @@ def position_drawing(sample: Sample, spec: DefaultBoxes, level: int, share: floa
         f"positions: {spec.per_position[level]} boxes; the best has IoU {best:.2f} with a cell."
     )
     shapes = [svg.shape("truth", sample.boxes), *position_shapes(spec, level, place, place)]
-    drawing = svg.picture(sample.image, shapes, alt=words, caption=words, width=560)
+    alt = "The smear with the boxes of one position of a map."
+    drawing = svg.picture(sample.image, shapes, alt=alt, caption=words, width=560)
     return svg.below(drawing, _shape_key())
 
 

@@ -151,7 +151,8 @@ EXERCISES = {
         "8,732, 24,564 and 67,995 are no mystery any more.",
         hints=(
             "What does one position put out? And how many positions has a map?",
-            "Every box has its offsets and its scores; the number of boxes at a position differs by map.",
+            "Every box has its offsets and its scores; the number of boxes at a position "
+            "differs by map.",
             "Add up the boxes of all maps first; the outputs are a multiple of that sum.",
         ),
     ),
@@ -172,7 +173,8 @@ EXERCISES = {
         ],
         "these are the numbers in the authors' files, to the last digit.",
         hints=(
-            "The first number is given; of the others there are as many as maps, one beyond the last.",
+            "The first number is given; of the others there are as many as maps, one beyond "
+            "the last.",
             "The step is a whole percent: which way is it rounded?",
             "Work in percents all the way, and turn them into px at the very end.",
         ),
@@ -197,8 +199,10 @@ EXERCISES = {
         f"at least {WANTED:.0%} of every class, on smears that you did not tune for.",
         hints=(
             "Set zoom to 0.7 in the picture above and look at which class is lost first.",
-            "The first scale serves the platelets, the second the red cells; the others hardly matter.",
-            "Keep the two first scales within a factor of 3 to 4, and leave room: the smears differ.",
+            "The first scale serves the platelets, the second the red cells; the others "
+            "hardly matter.",
+            "Keep the two first scales within a factor of 3 to 4, and leave room: the "
+            "smears differ.",
         ),
     ),
     "02.boxes_of_map": Exercise(
@@ -235,7 +239,8 @@ EXERCISES = {
         hints=(
             "Two loops over rows and columns, and inside them one over the shapes, made once.",
             "The centre of a column depends on the width only, that of a row on the height only.",
-            "Widths are shares of the width, heights of the height: a square scale is no square there.",
+            "Widths are shares of the width, heights of the height: a square scale is no "
+            "square there.",
         ),
     ),
 }
