@@ -172,7 +172,7 @@ def trained_outputs_have_a_note(notebook):
             for note in notes.values()
             if note.data != {"text/html": note_text(note.metadata[NOTE])}
         ]
-        if wrong or notes and list(notes) != [shown[0].id]:
+        if wrong or shown and list(notes) != [shown[0].id]:
             found.append(shown[0])
     return found
 
@@ -348,6 +348,7 @@ BROKEN = {
         ),
     ],
     trained_outputs_have_a_note: [
+        lesson(cell("x", tags="trained")),
         lesson(cell("x", NOTED, tags="trained"), cell("x", NOTED, id="b", count=2, tags="trained")),
         lesson(cell("x", note(sentence="Trained by somebody."), tags="trained")),
     ],
