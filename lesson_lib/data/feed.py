@@ -211,10 +211,14 @@ def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
 
 
 def _collate(pairs: list[tuple[Tensor, dict] | Exception]) -> Batch | Exception:
+    images, targets = [], []
     for pair in pairs:
         if isinstance(pair, Exception):
             return pair
-    return torch.stack([image for image, _ in pairs]), [target for _, target in pairs]
+        image, target = pair
+        images.append(image)
+        targets.append(target)
+    return torch.stack(images), targets
 
 
 def _to(target: dict, device: torch.device) -> dict:

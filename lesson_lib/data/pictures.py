@@ -132,7 +132,8 @@ def _load(path: Path, size: tuple[int, int] | None, draft: bool = False) -> tupl
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """(height, width); EXIF orientations 5 to 8 swap the sides."""
-    return image.size if orientation(image) > 4 else image.size[::-1]
+    width, height = image.size
+    return (width, height) if orientation(image) > 4 else (height, width)
 
 
 class PictureFiles:
