@@ -29,7 +29,7 @@ from lesson_lib.detectors.ssd import SSD
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.files import write_whole
 from lesson_lib.training.loop import predict, train
-from lesson_lib.training.recipes import MODELS, NAMED, build_model
+from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SIZES = {"ssd300-vgg16": 300, "retinanet-r50": 512}
@@ -50,14 +50,8 @@ def trainings(small: bool, seeds: list[int]) -> list[tuple[str, str, str, int]]:
     ]
 
 
-def train_part(
-    name: str, model: str, data: str, seed: int, out: Path, small: bool, deadline: float
-) -> bool:
-    """Goes on with one training until it is done (True, its figures are written) or the time is up
-    (False).
-    """
-    options = dict(count=16, size=96) if small else {}
-    pictures = open_dataset(data, "train" if data == "smears" else "trainval", **options)
+def _recipe(model: str, data: str, seed: int, small: bool) -> Recipe:
+    """The recipe of any GPU from random weights; `small`: two epochs of small pictures."""
     recipe = replace(
         NAMED["any-gpu"].recipe,
         size=96 if small else SIZES[model],
@@ -67,7 +61,18 @@ def train_part(
         pretrained=False,
         backbone_lr=1.0,
     )
-    recipe = replace(recipe, epochs=2, batch=4) if small else recipe
+    return replace(recipe, epochs=2, batch=4) if small else recipe
+
+
+def train_part(
+    name: str, model: str, data: str, seed: int, out: Path, small: bool, deadline: float
+) -> bool:
+    """Goes on with one training until it is done (True, its figures are written) or the time is up
+    (False).
+    """
+    options = dict(count=16, size=96) if small else {}
+    pictures = open_dataset(data, "train" if data == "smears" else "trainval", **options)
+    recipe = _recipe(model, data, seed, small)
     torch.manual_seed(seed)
     network = build_model(
         replace(MODELS[model], norm="group"), len(pictures.classes), recipe.size

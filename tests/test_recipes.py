@@ -58,7 +58,7 @@ def imagenet(monkeypatch):
 
 
 def small(model: str) -> list[str]:
-    """The smallest pictures that the network's maps leave something of, and a batch for its norm."""
+    """The smallest pictures that leave something on each map, and a batch for its norm."""
     size, batch = (264, 1) if "vgg16" in model else (64, 2)
     return ["--set", f"size={size}", "--set", f"batch={batch}", "--set", "steps=2"]
 

@@ -350,7 +350,8 @@ def test_an_annotation_that_is_nested_deeply_is_read_or_told(tmp_path):
 def test_a_namespace_and_blanks_around_names_and_numbers(tmp_path):
     voc_picture(tmp_path, "a")
     (tmp_path / "Annotations" / "a.xml").write_text(
-        '<annotation xmlns="http://x.invalid"><size><width> 20 </width><height>\n10.0</height></size>'
+        '<annotation xmlns="http://x.invalid"><size>'
+        "<width> 20 </width><height>\n10.0</height></size>"
         "<object><name>\n small  cat\t</name><difficult> 1 </difficult><bndbox><xmin> 2.0 </xmin>"
         "<ymin>\n3</ymin><xmax>1.1e1</xmax><ymax>8.999</ymax></bndbox></object></annotation>"
     )
