@@ -290,6 +290,7 @@ def xml_of(tmp_path, text: str, encoding: str, name: str = "猫"):
         ("utf-8", "utf-8-sig", "猫"),
         ("gb2312", "gb2312", "猫"),
         ("GBK", "gbk", "猫"),
+        ("gb2312", "gbk", "貓"),
         ("gb18030", "gb18030", "猫"),
         ("big5", "big5", "貓"),
         ("Shift_JIS", "shift_jis", "猫"),
