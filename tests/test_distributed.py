@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import torch
 from tiny_data import coco_file
 
 from lesson_lib import cli
+from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
+from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
+from lesson_lib.training import checkpoints
 from lesson_lib.training.distributed import (
     all_gather,
     all_reduce,
@@ -19,8 +23,10 @@ from lesson_lib.training.distributed import (
     rank_and_world,
     wrap_ddp,
 )
+from lesson_lib.training.loop import evaluate
+from lesson_lib.training.recipes import Recipe
 
-FIGURES = ("loss", "cls", "box", "lr", "AP", "AP50", "AR100")
+FIGURES = ("loss", "val_loss", "cls", "box", "lr", "AP", "AP50", "AR100")
 
 
 def objects(picture, count):
@@ -39,13 +45,21 @@ def objects(picture, count):
     ]
 
 
-def command(file, out):
+#: A prior of .2: or nothing would score over the threshold so early.
+SMALLER = {"ssd-tiny": ("backbone=tiny-8",), "retinanet-tiny": ("channels=16", "prior=0.2")}
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run"),
+    *("--nproc-per-node=2", "--standalone"),
+)
+
+
+def command(file, out, model):
     return [
         "train",
         "--data",
         f"coco:{file}",
         "--model",
-        "ssd-tiny",
+        model,
         "--budget",
         "ci",
         "--train-split",
@@ -58,13 +72,14 @@ def command(file, out):
         "group",
         *(
             f"--set={setting}"
-            for setting in ("backbone=tiny-8", "batch=4", "size=64", "epochs=4", "evaluate=4")
+            for setting in (*SMALLER[model], "batch=4", "size=64", "epochs=4", "evaluate=4")
         ),
     ]
 
 
+@pytest.mark.parametrize("model", SMALLER)
 def test_two_processes_make_the_run_of_one(
-    tmp_path, capsys
+    model, tmp_path
 ):  # long: one dear run, looked at from all sides
     counts = (5, 0, 1, 3, 0, 2, 4)  # an odd number of pictures to evaluate
     file = coco_file(
@@ -75,24 +90,15 @@ def test_two_processes_make_the_run_of_one(
             for i, a in enumerate(a for p, n in enumerate(counts) for a in objects(p, n))
         ],
     )
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--standalone",
-        "-m",
-        "lesson_lib",
-    ]
     process = subprocess.Popen(
-        [*torchrun, *command(file, tmp_path / "two")],
+        [*TORCHRUN, "-m", "lesson_lib", *command(file, tmp_path / "two", model)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        assert cli.main(command(file, tmp_path / "one")) == 0
+        assert cli.main(command(file, tmp_path / "one", model)) == 0
         out, err = process.communicate(timeout=240)
     finally:
         process.kill()
@@ -163,3 +169,100 @@ def test_one_process_needs_nothing_of_it(monkeypatch):
     model, value = torch.nn.Linear(1, 1), torch.tensor(3.0, requires_grad=True)
     assert wrap_ddp(model) is model and broadcast(5) == 5 and all_gather([1, 2]) == [1, 2]
     assert all_reduce(value) == 3 and not all_reduce(value).requires_grad
+
+
+TWO = textwrap.dedent(
+    """
+    import json, sys
+    from pathlib import Path
+    import torch
+    from lesson_lib.data.smears import draw_smear
+    from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
+    from lesson_lib.training.distributed import processes, rank_and_world
+    from lesson_lib.training.loop import Diverged, evaluate, train
+    from lesson_lib.training.recipes import Recipe
+
+    folder = Path(sys.argv[1])
+    smears = [draw_smear(0, i, size=64) for i in range(11)]
+    recipe = Recipe(epochs=2, batch=4, size=64, evaluate=1)
+
+    def model(seed):
+        torch.manual_seed(seed)
+        config = RetinaNetConfig(3, backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64)
+        return RetinaNet(config)
+
+    def digest(module):
+        return sum(float(x.double().abs().sum()) for x in module.parameters())
+
+    with processes():
+        rank, world = rank_and_world()
+        said = {"rank": rank}
+        whole = model(rank)  # all begin with the first one's weights
+        records = list(train(whole, smears, recipe, smears, folder / "whole" / "last.pt"))
+        said["whole"], said["val"] = digest(whole), [records[-1][k] for k in ("AP50", "val_loss")]
+        for record in train(model(rank), smears, recipe, smears, folder / "again" / "last.pt"):
+            if record["step"] == 3:
+                break
+        again = model(10 + rank)
+        rest = list(train(again, smears, recipe, smears, folder / "again" / "last.pt"))
+        said["again"], said["steps"] = digest(again), [r["step"] for r in rest]
+
+        broken, calls = model(rank), []
+        def spoil(module, inputs, outputs):
+            calls.append(0)
+            if rank == 1 and len(calls) == 2:
+                return type(outputs)(outputs.cls_logits * torch.nan, outputs.box_deltas)
+        broken.register_forward_hook(spoil)
+        try:
+            list(train(broken, smears, recipe))
+        except Diverged as error:
+            said["diverged"] = str(error)
+        print("SAID " + json.dumps(said), flush=True)
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes says: (rank 0's, rank 1's, the folder)."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "two.py").write_text(TWO)
+    done = subprocess.run(
+        [*TORCHRUN, str(folder / "two.py"), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("SAID ")]
+    return *sorted(said, key=lambda one: one["rank"]), folder
+
+
+def test_two_processes_go_on_to_the_same_weights(two):
+    first, second, _ = two
+    assert first["steps"] == second["steps"] == [3, 4]
+    for one in (first, second):
+        assert one["again"] == pytest.approx(one["whole"], rel=1e-9)
+    assert first["whole"] == pytest.approx(second["whole"], rel=1e-9)
+
+
+def test_what_two_processes_evaluate_is_what_was_saved(two):
+    """Batch norm's statistics differ between the processes, until the first one's are taken by all."""
+    first, second, folder = two
+    config = RetinaNetConfig(
+        3, backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64
+    )
+    model, state = RetinaNet(config), checkpoints.read(folder / "whole" / "last.pt")
+    checkpoints.load_weights(model, state["model"], folder)
+    smears = [draw_smear(0, i, size=64) for i in range(11)]
+    figures = evaluate(model, smears, Recipe(size=64))
+    assert first["val"] == second["val"]
+    assert first["val"] == pytest.approx([figures["AP50"], figures["val_loss"]], rel=1e-5)
+
+
+def test_what_diverges_in_one_process_stops_both_with_the_sentence(two):
+    first, second, _ = two
+    for one in (first, second):
+        assert "Training diverged in step 2: cls, box and gradient are nan" in one["diverged"]
+        assert "Its pictures" in one["diverged"] and one["diverged"].count("smear-") == 4

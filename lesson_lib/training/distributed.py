@@ -62,6 +62,13 @@ def all_reduce(value: Tensor) -> Tensor:
     return value
 
 
+def sync_buffers(model: nn.Module) -> None:
+    """Gives all processes the first one's buffers: batch norm's statistics, where each saw its share."""
+    if rank_and_world()[1] > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def broadcast(value: Any) -> Any:
     """The first process's value, in all of them."""
     box = [value]
@@ -86,6 +93,7 @@ class _Outline(NamedTuple):
     """What stands for a tensor until its numbers come."""
 
     shape: tuple[int, ...]
+    stride: tuple[int, ...]
     dtype: torch.dtype
 
 
@@ -101,7 +109,7 @@ def broadcast_tensors(value: Any, device: torch.device) -> Any:
 
 def _outline(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _Outline(tuple(value.shape), value.dtype)
+        return _Outline(tuple(value.shape), value.stride(), value.dtype)
     if isinstance(value, dict):
         return {name: _outline(part) for name, part in value.items()}
     return [_outline(part) for part in value] if isinstance(value, list) else value
@@ -113,10 +121,14 @@ def _received(outline: Any, mine: Any, device: torch.device) -> Any:
     """
     first = rank_and_world()[0] == 0
     if isinstance(outline, _Outline):
-        tensor = mine.to(device) if first else torch.empty(outline.shape, dtype=outline.dtype)
-        tensor = tensor.to(device).contiguous()
-        dist.broadcast(tensor, 0)
-        return tensor
+        plain = torch.empty(outline.shape, dtype=outline.dtype, device=device)
+        if first:
+            plain.copy_(mine)
+        dist.broadcast(plain, 0)
+        # Laid out as it was: fused optimizers go through weight and state in the order of memory.
+        return torch.empty_strided(
+            outline.shape, outline.stride, dtype=outline.dtype, device=device
+        ).copy_(plain)
     if isinstance(outline, dict):
         return {k: _received(v, mine[k] if first else None, device) for k, v in outline.items()}
     if isinstance(outline, list):

@@ -19,7 +19,13 @@ from lesson_lib.breakdown import best_threshold
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.detectors.detector import own_size
 from lesson_lib.evaluation import coco_evaluate
-from lesson_lib.training.distributed import all_gather, all_reduce, broadcast, rank_and_world
+from lesson_lib.training.distributed import (
+    all_gather,
+    all_reduce,
+    broadcast,
+    rank_and_world,
+    sync_buffers,
+)
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.step import forward
 
@@ -108,6 +114,7 @@ def evaluate(
     """
     resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.size)
     anchors = model.anchors(recipe.size, next(model.parameters()).device)
+    sync_buffers(model)
     found, training = [], model.training
     sums = torch.zeros(3, dtype=torch.float64, device=anchors.device)
     model.eval()

@@ -7,6 +7,7 @@ config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "cr
 
 import ast
 import inspect
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -364,7 +365,7 @@ def _options(config: Config) -> set[str]:
 
 
 def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
+    words = {"true": True, "false": False, "none": None, "nan": math.nan, "inf": math.inf}
     try:
         return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
     except (ValueError, SyntaxError):
