@@ -1,4 +1,4 @@
-"""evaluate and predict of one trained run: pycocotools' figures, thresholds, checkpoints, confusion."""
+"""One trained run on the command line: figures, thresholds, checkpoints, confusion, options."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""export, and the example that runs its file without PyTorch: what they find is what predict finds."""
+"""export, and the example that needs no PyTorch: they find what predict finds."""
 
 import json
 import subprocess

@@ -188,7 +188,8 @@ TWO = textwrap.dedent(
 
     def model(seed):
         torch.manual_seed(seed)
-        config = RetinaNetConfig(3, backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64)
+        small = dict(backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64)
+        config = RetinaNetConfig(3, **small)
         return RetinaNet(config)
 
     def digest(module):
@@ -248,7 +249,7 @@ def test_two_processes_go_on_to_the_same_weights(two):
 
 
 def test_what_two_processes_evaluate_is_what_was_saved(two):
-    """Batch norm's statistics differ between the processes, until the first one's are taken by all."""
+    """Batch norm's statistics differ between the processes, until all take the first one's."""
     first, second, folder = two
     config = RetinaNetConfig(
         3, backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64

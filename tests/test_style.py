@@ -10,9 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 #: Files that others are rewriting at this moment, not yet up to the rules: take one off when it is.
 WAITING = (
-    "lesson_lib/cli/__init__.py",
-    "lesson_lib/cli/evaluate.py",
-    "lesson_lib/cli/train.py",
     "lesson_lib/config.py",
     "lesson_lib/data/feed.py",
     "lesson_lib/training/runs.py",

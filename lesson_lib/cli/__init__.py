@@ -17,7 +17,7 @@ from lesson_lib.cli.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status 0; 1 for problems or an error, told in a sentence; 2 for misuse."""
+    """Run a command. Exit status 0; 1 for problems or an error, in a sentence; 2 for misuse."""
     _print_any_character()
     script = Path(sys.argv[0]).stem == "lesson-lib"
     parser = argparse.ArgumentParser(
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_any_character() -> None:
-    """Names in letters that the console lacks are printed as \\u732b instead of stopping the command."""
+    """Letters that the console lacks are printed as \\u732b instead of stopping the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

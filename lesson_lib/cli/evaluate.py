@@ -1,4 +1,4 @@
-"""`evaluate`: AP and the rest of a run, what went wrong, and the score threshold to predict with."""
+"""`evaluate`: AP and the rest of a run, what went wrong, and the score to predict with."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ IOU = 0.5  # of counting and confusing
 
 
 def add_evaluate(commands) -> None:
-    """evaluate RUN|NAME --data DATA [--split test] [--json] [--confusion FILE] [--choose-threshold]"""
+    """evaluate RUN|NAME [--data DATA] [--split test] [--json] [--confusion FILE.svg]"""
     command = commands.add_parser("evaluate", help="AP and the rest of a run, and what went wrong")
     command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument("--data", help="default: what it was trained on")
@@ -80,17 +80,22 @@ def run_evaluation(options: argparse.Namespace) -> int:
         return _choose(options.folder, about, best_threshold(figures, targets), split)
     score = about.get("threshold", 0.5) if options.score is None else options.score
     report = describe(figures, predictions, targets, classes, score)
+    report |= {"data": data, "split": split, "pictures": len(samples), "step": about["step"]}
+    _tell(report | {"checkpoint": about.get("checkpoint")}, classes, options)
+    return 0
+
+
+def _tell(report: dict[str, Any], classes: Sequence[str], options: argparse.Namespace) -> None:
+    """Prints the report, as text or JSON, and writes the picture that was asked for."""
     if options.confusion:
-        title = f"{data} {split}, scores over {score:.2f}, IoU {IOU} or more"
+        where = f"{report['data']} {report['split']}"
+        title = f"{where}, scores over {report['score']:.2f}, IoU {IOU} or more"
         picture = confusion_svg(np.array(report["confusion"]["matrix"]), classes, title)
         write_whole(options.confusion, picture.encode())
-    if options.json:
-        report |= {"data": data, "split": split, "pictures": len(samples), "step": about["step"]}
-        report |= {"checkpoint": about.get("checkpoint")}
-        print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))  # no NaN
+    if options.json:  # which knows no NaN
+        print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))
     else:
         print(as_text(report, classes))
-    return 0
 
 
 def _choose(run: str, about: Mapping, found: dict[str, float], split: str) -> int:

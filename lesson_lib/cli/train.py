@@ -30,7 +30,7 @@ from lesson_lib.training.tensorboard import to_tensorboard
 
 
 def add_train(commands) -> None:
-    """train --data DATA --out RUN [--model M] [--budget B | --recipe R] [--seed N] [--set FIELD=VALUE ...]"""
+    """train --data DATA --out RUN [--model M] [--budget B | --recipe R] [--set FIELD=VALUE ...]"""
     command = commands.add_parser(
         "train", help="train a detector; the same command goes on with a stopped run"
     )
@@ -162,7 +162,7 @@ def _finish(folder: Path, last: dict | None) -> None:
 
 
 def shown(records: Iterable[dict]) -> Iterator[dict]:
-    """A bar with the time left; a line for each evaluation, and where nobody watches for each tenth too."""
+    """A bar with the time left; a line for each evaluation, and each tenth where nobody watches."""
     bar = None
     for record in records:
         step, steps = record["step"], record["steps"]

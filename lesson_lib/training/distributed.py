@@ -63,7 +63,7 @@ def all_reduce(value: Tensor) -> Tensor:
 
 
 def sync_buffers(model: nn.Module) -> None:
-    """Gives all processes the first one's buffers: batch norm's statistics, where each saw its share."""
+    """Gives all the first process's buffers: each has batch norm's statistics of its share."""
     if rank_and_world()[1] > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
