@@ -19,7 +19,7 @@ from .mining import hard_negative_mask
 from .nms import class_aware_nms
 from .training.loop import evaluate, predict, train
 from .training.recipes import MODELS, NAMED, Recipe, build_model, overridden
-from .training.runs import load
+from .training.trained import TrainedDetector, load
 
 __version__: str
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "SSDConfig",
     "Sample",
     "Smears",
+    "TrainedDetector",
     "VocFolder",
     "build_model",
     "class_aware_nms",

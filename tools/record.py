@@ -1,11 +1,13 @@
 """Runs that the README reports: train, evaluate once on the test split, write down what came out.
 
-    .venv/bin/python tools/record.py run NAME [NAME ...]   the seeds 0, 1, 2 that results/detectors.json still lacks
+    .venv/bin/python tools/record.py run NAME [NAME ...]   the seeds 0, 1, 2 that are still lacking
     .venv/bin/python tools/record.py seed0 NAME [NAME ...] the same for seed 0 alone
+    .venv/bin/python tools/record.py run --busy NAME       where the machine has other work, too
     .venv/bin/python tools/record.py readme                put the table into README.md
 
-A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is looked at once
-for each seed. Commands are the ones that anybody would type; NAME is a key of RUNS.
+A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is
+looked at once for each seed. Commands are the ones that anybody would type; NAME is a key of RUNS,
+the results go to results/detectors.json.
 """
 
 import json
@@ -30,6 +32,11 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
         "--data bccd --model ssd-tiny --budget laptop",
         "--data bccd --split test",
     ),
+    "bccd-retinanet": (
+        "BCCD, RetinaNet from scratch",
+        "--data bccd --model retinanet-tiny --budget laptop",
+        "--data bccd --split test",
+    ),
     "bccd-lite0": (
         "BCCD, from Lite0's ImageNet weights",
         "--data bccd --model ssd-lite0 --budget laptop",
@@ -38,6 +45,11 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
     "smears": (
         "smears, from scratch",
         "--data smears --model ssd-tiny --budget laptop",
+        "--data smears --split test",
+    ),
+    "smears-retinanet": (
+        "smears, RetinaNet from scratch",
+        "--data smears --model retinanet-tiny --budget laptop",
         "--data smears --split test",
     ),
     "smears-to-bccd": (
@@ -59,7 +71,7 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
 
 
 def call(arguments: list[str]) -> str:
-    """What `python -m lesson_lib ARGUMENTS` prints; a failure ends this program with what it said."""
+    """What `python -m lesson_lib ARGUMENTS` prints; a failure ends this program with its words."""
     done = subprocess.run(
         [sys.executable, "-m", "lesson_lib", *arguments], cwd=ROOT, capture_output=True, text=True
     )
@@ -73,8 +85,11 @@ def known_runs() -> list[dict]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
-def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
-    """Makes every missing (name, seed) and appends it to the results at once, so that nothing is lost."""
+def run(names: list[str], seeds: tuple[int, ...] = SEEDS, busy: bool = False) -> None:
+    """Makes every missing (name, seed) and appends it to the results, so that nothing is lost.
+
+    busy: the machine had other work meanwhile, so that the seconds say little.
+    """
     for name in names:
         _, train, evaluate = RUNS[name]
         for seed in seeds:
@@ -98,6 +113,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
                     "evaluate": f"python -m lesson_lib evaluate {folder} {evaluate} --json",
                     "seconds": round(seconds),
                     "threads": torch.get_num_threads(),
+                    **({"busy": True} if busy else {}),
                     "machine": hardware(),
                     "torch": torch.__version__.split("+")[0],
                     "date": date.today().isoformat(),
@@ -116,7 +132,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS) -> None:
 
 
 def table() -> str:
-    """Markdown: a row a name, means over seeds with the standard deviation, and where it was measured."""
+    """Markdown: a row a name, means over seeds with their deviation, and where it was measured."""
     known, rows = known_runs(), []
     for name, (told, train, _) in RUNS.items():
         runs = [r for r in known if r["name"] == name]
@@ -127,7 +143,8 @@ def table() -> str:
                 spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.3f}{spread}")
             alone = " on one core" if any(r.get("threads") == 1 for r in runs) else ""
-            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s{alone}")
+            busy = ", beside other work" if any(r.get("busy") for r in runs) else ""
+            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s{alone}{busy}")
             rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return "No run has been recorded yet."
@@ -156,8 +173,9 @@ def readme(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["run"], ["seed0"]) and set(sys.argv[2:]) <= set(RUNS) and sys.argv[2:]:
-        run(sys.argv[2:], SEEDS if sys.argv[1] == "run" else (0,))
+    wanted = [word for word in sys.argv[2:] if word != "--busy"]
+    if sys.argv[1:2] in (["run"], ["seed0"]) and wanted and set(wanted) <= set(RUNS):
+        run(wanted, SEEDS if sys.argv[1] == "run" else (0,), busy="--busy" in sys.argv)
     elif sys.argv[1:] == ["readme"]:
         README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:

@@ -1,7 +1,8 @@
-"""A run becomes a detector that comes with the package: lesson_lib/weights/NAME.safetensors and its card NAME.md.
+"""A run becomes a detector that comes with the package: its weights and its card.
 
-    .venv/bin/python tools/ship.py RUN NAME     from the folder of a run, trained by its recorded command
-    .venv/bin/python tools/ship.py cards        write all cards anew, from what the files say of themselves
+    .venv/bin/python tools/ship.py RUN NAME   from the folder of a run, on the machine that made it
+    .venv/bin/python tools/ship.py --busy RUN NAME   where it had other work meanwhile
+    .venv/bin/python tools/ship.py cards      write all cards anew, from what the files hold
 
 The weights go into half precision, and are evaluated once on the test split as they will be loaded.
 """
@@ -15,6 +16,7 @@ from torch import nn
 
 from lesson_lib import weights
 from lesson_lib.breakdown import class_table
+from lesson_lib.config import hardware
 from lesson_lib.data import catalog
 from lesson_lib.data.smears import Smears
 from lesson_lib.evaluation import coco_evaluate
@@ -41,7 +43,7 @@ def figures(model: nn.Module, samples, recipe: Recipe) -> tuple[dict[str, float]
 
 
 def fresh_smears(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """AP on test smears of seeds that no training uses: how far it varies from one set to the next."""
+    """AP on test smears of seeds that no training uses: how far it varies between sets."""
     aps = {
         str(seed): figures(model, Smears("test", FRESH_PICTURES, seed=seed), recipe)[0]["AP"]
         for seed in FRESH_SEEDS
@@ -49,8 +51,8 @@ def fresh_smears(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     return {"pictures": FRESH_PICTURES, "AP": aps}
 
 
-def ship(run: Path, name: str) -> str:
-    """Writes both files; returns what to tell."""
+def ship(run: Path, name: str, busy: bool = False) -> str:
+    """Writes both files; returns what to tell. busy: the machine had other work meanwhile."""
     model, recipe, about = runs.load(run)
     log = [json.loads(line) for line in (run / runs.LOG).read_text().splitlines()]
     test = catalog.open_dataset(about["data"], "test")
@@ -69,9 +71,10 @@ def ship(run: Path, name: str) -> str:
         "config": config_fields(model.config),
         "recipe": recipe_fields(recipe),
         "command": about["command"],
-        "machine": about["machine"],
+        "machine": hardware(),
         "date": about["begun"].split()[0],
         "seconds": round(log[-1]["seconds"]),
+        "busy": busy,
         "parameters": sum(p.numel() for p in model.parameters()),
         "licence": LICENCE,
         "data_licence": "drawn by this package"
@@ -99,7 +102,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["cards"]:
         for each in weights.names():
             write_card(each)
-    elif len(sys.argv) == 3:
-        print(ship(Path(sys.argv[1]), sys.argv[2]))
+    elif len(words := [word for word in sys.argv[1:] if word != "--busy"]) == 2:
+        print(ship(Path(words[0]), words[1], busy="--busy" in sys.argv))
     else:
         sys.exit(__doc__)

@@ -1,4 +1,4 @@
-"""The folder of a run: run.json says what it is, log.jsonl what happened, last.pt is where it stands."""
+"""The folder of a run: run.json says what it is, log.jsonl what happened, last.pt where it is."""
 
 import hashlib
 import json
@@ -38,11 +38,12 @@ NEEDED = {"data", "split", "model", "classes", "recipe", "config"}
 def describe(
     data: str, split: str, samples: Sequence[Sample], model: str, config: Config, recipe: Recipe
 ) -> dict[str, Any]:
-    """What run.json says of a run, but for the command and the machine: by fields, as JSON holds them.
+    """What run.json says of a run, but for command and machine: by fields, as JSON holds them.
 
     data, split   as on the command line, `samples` is what they stand for; model: a name of MODELS
-    Of the pictures it keeps their number and a digest of their ids, so that going on notices other ones;
-    of a COCO file the ids of its categories, in the order of the classes, which `predict` writes again.
+    Of the pictures it keeps their number and a digest of their ids, so that going on notices other
+    ones; of a COCO file the ids of its categories, in the order of the classes, which `predict`
+    writes again.
     """
     ids = getattr(samples, "category_ids", None)
     return {
@@ -59,9 +60,11 @@ def describe(
 
 
 def begin(folder: Path, about: dict[str, Any]) -> None:
-    """Looks whether `folder` holds another run than that which `about` describes: ValueError with one sentence.
+    """Looks whether `folder` holds another run than that which `about` describes: ValueError with
+    one sentence.
 
-    A run that never came to a checkpoint holds nothing to go on with, and may be begun anew in any way.
+    A run that never came to a checkpoint holds nothing to go on with, and may be begun anew in any
+    way.
     """
     if not (folder / ABOUT).is_file() or not (folder / LAST).is_file():
         return
@@ -76,13 +79,15 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     then, now = old.get("pictures", about["pictures"]), about["pictures"]
     if then["count"] != now["count"]:
         raise ValueError(
-            f"{about['data']} {about['split']} has {now['count']} pictures now, and had {then['count']} when "
-            f"{folder} was begun: bring the old ones back to go on, or give another --out to train anew."
+            f"{about['data']} {about['split']} has {now['count']} pictures now, and had "
+            f"{then['count']} when {folder} was begun: bring the old ones back to go on, or give "
+            "another --out to train anew."
         )
     if then["digest"] != now["digest"]:
         raise ValueError(
             f"{about['data']} {about['split']} has as many pictures as when {folder} was begun, "
-            f"{now['count']}, but not the same: bring them back to go on, or give another --out to train anew."
+            f"{now['count']}, but not the same: bring them back to go on, or give another --out to "
+            "train anew."
         )
 
 
@@ -105,7 +110,7 @@ def _told(value: Any) -> str:
 
 
 def _digest(samples: Sequence[Sample]) -> str:
-    """Of the pictures' ids in their order, without decoding a picture where the data set knows them."""
+    """Of the pictures' ids in their order; none is decoded where the data set knows them."""
     ids = samples.ids() if hasattr(samples, "ids") else [sample.id for sample in samples]
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()[:16]
 
@@ -113,11 +118,12 @@ def _digest(samples: Sequence[Sample]) -> str:
 def logged(
     records: Iterable[dict], folder: Path, about: dict[str, Any] | None = None
 ) -> Iterator[dict]:
-    """The records, each written to log.jsonl as it passes, with the seconds since the start as "seconds".
+    """The records, each written to log.jsonl as it passes, with "seconds" since the start.
 
-    about: what run.json shall say, see `describe`. It is written when the first step has succeeded, so that
-    a start that failed never stands in the way of its own correction.
-    What the log holds of steps that a stopped run did after its last checkpoint, and now does again, goes.
+    about: what run.json shall say, see `describe`. It is written when the first step has succeeded,
+    so that a start that failed never stands in the way of its own correction.
+    What the log holds of steps that a stopped run did after its last checkpoint, and now does
+    again, goes.
     """
     file, start = folder / LOG, time.perf_counter()
     old = (
@@ -155,12 +161,12 @@ def load(
 ) -> tuple[nn.Module, Recipe, dict[str, Any]]:
     """A trained model, ready to predict, its recipe, and what is known of it.
 
-    run         the folder that `train --out` was given, or the name of a detector that comes with the
-                package
+    run         the folder that `train --out` was given, or the name of a detector that comes with
+                the package
     checkpoint  of a folder: "best", of highest AP on val, or "last"; None: the best if there is one
-    What is known is run.json with the "step" reached, the "checkpoint" taken, and its "threshold", if
-    one was chosen for it. ValueError with one sentence where there is no such run or checkpoint, or of a
-    version that cannot be read.
+    What is known is run.json with the "step" reached, the "checkpoint" taken, and its "threshold",
+    if one was chosen for it. ValueError with one sentence where there is no such run or checkpoint,
+    or one of a version that cannot be read.
     """
     if not Path(run).exists() and str(run) in weights.names():
         file = weights.file(str(run))
@@ -182,15 +188,15 @@ def _checkpoint_file(folder: Path, checkpoint: str | None) -> Path:
     file = folder / f"{checkpoint}.pt"
     if checkpoint == "best" and not file.is_file():
         raise ValueError(
-            f"{folder} has no {BEST}, it was trained without pictures to choose one on (--val-split): take "
-            "--checkpoint last."
+            f"{folder} has no {BEST}, it was trained without pictures to choose one on "
+            "(--val-split): take --checkpoint last."
         )
     return file
 
 
 def thresholds_of_log(folder: Path) -> dict[str, dict[str, float]]:
-    """{"last", "best": {"threshold", "F1"}}: the score of highest F1 on val, of the checkpoints that were
-    evaluated while training; those that were not are left out."""
+    """{"last", "best": {"threshold", "F1"}}: the score of highest F1 on val, of the checkpoints
+    that were evaluated while training; those that were not are left out."""
     lines = (folder / LOG).read_text().splitlines() if (folder / LOG).is_file() else []
     rows = [json.loads(line) for line in lines]
     judged = [row for row in rows if "threshold" in row]
@@ -223,7 +229,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
         )
     if about.get("version", 1) > VERSION:
         raise ValueError(
-            f"{folder / ABOUT} was written by a later version of lesson_lib (format {about['version']}, this "
-            f"one reads up to {VERSION}): take the version that made it, or train anew."
+            f"{folder / ABOUT} was written by a later version of lesson_lib (format "
+            f"{about['version']}, this one reads up to {VERSION}): take the version that made it, "
+            "or train anew."
         )
     return about

@@ -1,8 +1,8 @@
 """Detectors that come with the package: NAME.safetensors in half precision, and its card NAME.md.
 
-A file holds the weights, and as metadata all that is known of the run that made them: config and recipe by their
-fields, classes, data, command, machine, figures. The card is made of that by `card`, so that nothing in it is
-typed by hand. `tools/ship.py` writes both from a run.
+A file holds the weights, and as metadata all that is known of the run that made them: config and
+recipe by their fields, classes, data, command, machine, figures. The card is made of that by
+`card`, so that nothing in it is typed by hand. `tools/ship.py` writes both from a run.
 """
 
 import json
@@ -39,8 +39,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no weights of this package that can be read ({error}): take the file anew from "
-            "where the package came from."
+            f"{path} holds no weights of this package that can be read ({error}): take the file "
+            "anew from where the package came from."
         ) from error
     return about, {
         name: value.float() if value.dtype == torch.float16 else value
@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def packed(about: dict[str, Any], state: dict[str, Tensor]) -> bytes:
-    """The content of a file for `read`. ValueError where a weight is too large for half precision."""
+    """The content of a file for `read`. ValueError where a weight is too large for a half."""
     halves = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in state.items()
@@ -72,7 +72,8 @@ def card(about: dict[str, Any]) -> str:
         "input": f"{recipe['size']} x {recipe['size']} px",
         "inference": inference,
         "machine": about["machine"],
-        "training": f"{about['step']} steps in {about['seconds']} s",
+        "training": f"{about['step']} steps in {about['seconds']} s"
+        + (", beside other work on the same cores" if about.get("busy") else ""),
         "date": about["date"],
     }
     figures = [{"class": "all classes", **about["figures"]}, *about["by_class"]]
