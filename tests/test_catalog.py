@@ -131,7 +131,16 @@ def digest(data: bytes) -> str:
 
 
 def test_the_catalogue_names_the_data_sets_of_the_course():
-    assert names() == ("smears", "aquarium", "bccd", "coco128", "voc2007", "voc2012")
+    assert names() == (
+        "smears",
+        "aquarium",
+        "bccd",
+        "coco128",
+        "coco2017",
+        "voc0712",
+        "voc2007",
+        "voc2012",
+    )
 
 
 @pytest.mark.parametrize("name", ["aquarium", "bccd", "coco128", "voc2007", "voc2012"])

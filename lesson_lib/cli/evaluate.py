@@ -21,13 +21,15 @@ from lesson_lib.breakdown import (
 from lesson_lib.cli.confusion import confusion_svg, confusion_text
 from lesson_lib.cli.opening import add_reading, open_for_evaluation, reading, told
 from lesson_lib.cli.predict import check_score
-from lesson_lib.evaluation import coco_evaluate
+from lesson_lib.data import catalog
+from lesson_lib.evaluation import coco_evaluate, voc_evaluate
 from lesson_lib.files import write_whole
 from lesson_lib.training import runs
 from lesson_lib.training.distributed import processes, rank_and_world
 from lesson_lib.training.loop import ground_truth, predict
 
-IOU = 0.5  # of counting and confusing
+IOU = 0.5  # of counting, confusing and VOC's AP
+VOC_METHODS = {"voc07": "voc11", "voc": "voc-all"}  # --metric -> `average_precision`'s method
 
 
 def add_evaluate(commands) -> None:
@@ -35,8 +37,15 @@ def add_evaluate(commands) -> None:
     command = commands.add_parser("evaluate", help="AP and the rest of a run, and what went wrong")
     command.add_argument("folder", metavar="RUN", help=runs.HELP)
     command.add_argument("--data", help="default: what it was trained on")
-    command.add_argument("--split", help="default: test; with --choose-threshold val")
+    command.add_argument("--split", help="default: test (COCO: val); with --choose-threshold val")
     add_reading(command)
+    command.add_argument(
+        "--metric",
+        choices=("coco", *VOC_METHODS),
+        default="coco",
+        help="voc07 and voc: the mAP of PASCAL VOC's challenges of 2007 and since 2010, difficult "
+        "objects neither rewarded nor punished",
+    )
     command.add_argument("--json", action="store_true", help="one line with everything")
     command.add_argument("--checkpoint", choices=("best", "last"), help="default: best, if any")
     command.add_argument(
@@ -56,8 +65,7 @@ def add_evaluate(commands) -> None:
 
 
 def run_evaluation(options: argparse.Namespace) -> int:
-    split = options.split or ("val" if options.choose_threshold else "test")
-    if options.choose_threshold and split == "test":
+    if options.choose_threshold and options.split == "test":
         raise ValueError(
             "--choose-threshold is for --split val: on the test split it would flatter the run."
         )
@@ -65,6 +73,8 @@ def run_evaluation(options: argparse.Namespace) -> int:
     with processes() as device:
         model, recipe, about = runs.load(options.folder, device, options.checkpoint)
         data, classes = options.data or about["data"], about["classes"]
+        usual = "val" if options.choose_threshold else catalog.usual_split(data, "judge") or "test"
+        split = options.split or usual
         read = reading(options, data)
         if data == about["data"]:
             read = about.get("reading", {}) | read
@@ -75,6 +85,8 @@ def run_evaluation(options: argparse.Namespace) -> int:
             return 0
     if note := told(samples, split, data, read):
         print(note, file=sys.stderr)
+    if options.metric != "coco":
+        return _report_voc(options, predictions, targets, classes, {"data": data, "split": split})
     figures = coco_evaluate(predictions, targets, len(classes))
     if options.choose_threshold:
         return _choose(options.folder, about, best_threshold(figures, targets), split)
@@ -96,6 +108,27 @@ def _tell(report: dict[str, Any], classes: Sequence[str], options: argparse.Name
         print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))
     else:
         print(as_text(report, classes))
+
+
+def _report_voc(
+    options: argparse.Namespace,
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    classes: Sequence[str],
+    about: dict[str, str],
+) -> int:
+    """Prints the mAP and the AP of each class as PASCAL VOC defines them."""
+    method = VOC_METHODS[options.metric]
+    figures = voc_evaluate(predictions, targets, classes, IOU, method)
+    if options.json:
+        report = {"metric": options.metric} | about | {"pictures": len(targets)}
+        report |= {key: figures[key] for key in ("mAP", "per_class")}
+        print(json.dumps(json.loads(json.dumps(report), parse_constant=lambda _: None)))  # no NaN
+        return 0
+    print(f"mAP {figures['mAP']:.3f}  ({options.metric}, IoU {IOU}, difficult objects ignored)")
+    for name, ap in figures["per_class"].items():
+        print(f"{name:14} AP {ap:.3f}")
+    return 0
 
 
 def _choose(run: str, about: Mapping, found: dict[str, float], split: str) -> int:

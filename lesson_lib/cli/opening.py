@@ -100,7 +100,8 @@ def open_for_training(
     opened.notes.append(told(samples, found, data, read))
     chosen = val_split is not None or split == "train"
     if val_split is None and found == "train" and "val" in catalog.splits(data):
-        val_split = "val" if chosen or is_own(data) else None
+        custom = catalog.usual_split(data, "judge") == "val"
+        val_split = "val" if chosen or custom or is_own(data) else None
     if val_split is not None:
         _open_val(opened, data, val_split, chosen, read)
     opened.notes = [note for note in opened.notes if note]
@@ -151,6 +152,7 @@ def told(samples: Sequence[Sample], split: str, data: str, read: dict[str, Any])
 
 
 def _open_split(data: str, split: str | None, read: dict[str, Any]) -> tuple[Sequence[Sample], str]:
+    split = split or catalog.usual_split(data, "learn")
     if split is not None:
         return catalog.open_dataset(data, split, **read), split
     if data != "smears" and (not is_own(data) or "trainval" in catalog.splits(data)):

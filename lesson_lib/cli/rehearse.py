@@ -125,12 +125,11 @@ def what_is_known(data: str) -> dict[str, Any]:
     By its card, and without samples, where the data set is not on this machine; "download" says so.
     """
     try:
-        samples, _ = open_for_training(data, None)
+        samples = open_for_training(data).samples
     except FileNotFoundError:
         card = catalog.facts(data)
-        count = sum(
-            n for split, n in card["pictures"].items() if split in ("train", "val", "trainval")
-        )
+        learned = [card["learn"]] if "learn" in card else ["train", "val"]
+        count = sum(card["pictures"].get(split, 0) for split in learned)
         return {
             "classes": card["classes"],
             "pictures": count,

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,15 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def find_dataset(name: str) -> Path | None:
-    """The folder of a data set on this machine: below LESSON_DATASETS, then in DOWNLOADS."""
-    folders = [
-        root / sub for root in dataset_roots() for sub in (name, *facts(name).get("also", ()))
-    ]
+    """The folder of a data set on this machine: below LESSON_DATASETS, then in DOWNLOADS.
+
+    Of one that is made of others the first one's, where all are there.
+    """
+    about = facts(name)
+    if "parts" in about:
+        found = [find_dataset(part) for part in _part_names(about)]
+        return found[0] if all(found) else None
+    folders = [root / sub for root in dataset_roots() for sub in (name, *about.get("also", ()))]
     return next(
         (f for f in folders if (f / "Annotations").is_dir() or (f / "annotations").is_dir()), None
     )
@@ -73,14 +79,44 @@ def open_dataset(name: str, split: str = "train", **options: Any) -> Smears | An
         return Smears(split, **options)
     if kind in READERS and place:
         return _open(Path(place).expanduser(), split, kind, **options)
-    folder, about = find_dataset(name), facts(name)
+    about = facts(name)
+    if "parts" in about:
+        return _open_parts(name, split, about, **options)
+    folder = find_dataset(name)
     if folder is None:
-        raise FileNotFoundError(
-            f"{name} is not on this machine: `python -m lesson_lib data download {name}` "
-            "fetches it, with `--from DIR` from a copy that you have; 'smears' needs no "
-            "download."
-        )
+        raise FileNotFoundError(_not_here(name, about))
     return _open_known(folder, split, about, **options)
+
+
+def usual_split(name: str, use: str) -> str | None:
+    """The split that a data set of the catalogue is learned from ("learn") or evaluated on
+    ("judge") by custom, where its card names one: COCO's train2017 and val2017.
+    """
+    known = name != "smears" and name.partition(":")[0] not in READERS
+    return facts(name).get(use) if known else None
+
+
+def _part_names(about: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(part for parts in about["parts"].values() for part in parts))
+
+
+def _open_parts(name: str, split: str, about: dict[str, Any], **options: Any) -> Annotated:
+    """A data set that is made of others: the same split of each that its card names."""
+    if split not in about["parts"]:
+        known = ", ".join(about["parts"])
+        raise NoSplit(f"{name} has no split {split!r} (there: {known}).")
+    parts = [open_dataset(part, split, **options) for part in about["parts"][split]]
+    return reduce(partial(joined, what=f"The {split} splits of {name}"), parts)
+
+
+def _not_here(name: str, about: dict[str, Any]) -> str:
+    if "by_hand" in about:
+        return f"{name} is not on this machine: {about['by_hand']}"
+    return (
+        f"{name} is not on this machine: `python -m lesson_lib data download {name}` "
+        "fetches it, with `--from DIR` from a copy that you have; 'smears' needs no "
+        "download."
+    )
 
 
 def open_for_classes(
@@ -180,6 +216,10 @@ def download(name: str, source: str | Path | None = None) -> Path:
     about, found = facts(name), find_dataset(name)
     if found is not None:
         return found
+    if "by_hand" in about:
+        raise FileNotFoundError(_not_here(name, about))
+    if "parts" in about:
+        return [download(part, source) for part in _part_names(about)][0]
     target = DOWNLOADS / name
     if target.exists():
         raise FileExistsError(f"{target} is there but is no {name}; move it away and try again.")
