@@ -171,8 +171,8 @@ def overlap(a, b) -> float:
     return inside / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inside)
 
 
-def reference(folder, names, found, label, cls, eleven):
-    """AP of one class by the challenge's definition, from the XML files, in plain loops."""
+def annotated(folder, names, cls):
+    """{picture: [[box, difficult, found]]} of one class, from the XML files."""
     truth = {}
     for name in names:
         truth[name] = []
@@ -181,6 +181,24 @@ def reference(folder, names, found, label, cls, eleven):
                 x1, y1, x2, y2 = (int(part.text) for part in thing.find("bndbox"))
                 hard = thing.find("difficult").text == "1"
                 truth[name].append([(x1 - 1, y1 - 1, x2, y2), hard, False])
+    return truth
+
+
+def area_under(points, eleven):
+    """AP of a curve of (recall, precision), at eleven recalls or under the falling envelope."""
+    if eleven:
+        heights = [max([p for r, p in points if r >= t / 10], default=0) for t in range(11)]
+        return sum(heights) / 11
+    area, before = 0.0, 0.0
+    for k, (recall, _) in enumerate(points):
+        area += (recall - before) * max(precision for _, precision in points[k:])
+        before = recall
+    return area
+
+
+def reference(folder, names, found, label, cls, eleven):
+    """AP of one class by the challenge's definition, from the XML files, in plain loops."""
+    truth = annotated(folder, names, cls)
     wanted = sum(not hard for things in truth.values() for _, hard, _ in things)
     rows = []
     for name, p in zip(names, found, strict=True):
@@ -198,14 +216,7 @@ def reference(folder, names, found, label, cls, eleven):
         else:
             wrong += 1
         points.append((right / wanted, right / (right + wrong)))
-    if eleven:
-        heights = [max([p for r, p in points if r >= t / 10], default=0) for t in range(11)]
-        return sum(heights) / 11
-    area, before = 0.0, 0.0
-    for k, (recall, _) in enumerate(points):
-        area += (recall - before) * max(precision for _, precision in points[k:])
-        before = recall
-    return area
+    return area_under(points, eleven)
 
 
 @pytest.fixture
