@@ -192,6 +192,15 @@ def test_kinds_of_outputs_and_their_number_always_count(stored, fresh):
     assert compare.differences(stored, fresh, values=False)
 
 
+def test_check_marks_count_in_trained_cells_too():
+    stored = [stream("\u2713 1 shapes: 1,524 anchors\n\u2713 5 metric gate: AP50 0.83\n")]
+    moved = [stream("\u2713 1 shapes: 1,524 anchors\n\u2713 5 metric gate: AP50 0.61\n")]
+    fallen = [stream("\u2713 1 shapes: 1,524 anchors\n\u2717 5 metric gate: AP50 0.11\n")]
+    assert not compare.differences(stored, moved, values=False)
+    (sentence,) = compare.differences(stored, fallen, values=False)
+    assert sentence == "stored check marks: \u2713\u2713; now: \u2713\u2717"
+
+
 def test_a_difference_is_told_in_a_sentence():
     assert compare.differences([stream("a\nb\n")], [stream("a\nc\n")]) == ["stored: b\n   now: c"]
     assert compare.differences(picture(), picture(marked=88)) == [
