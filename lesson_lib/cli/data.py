@@ -73,7 +73,8 @@ def list_data(options: argparse.Namespace) -> int:
 
 
 def show_card(options: argparse.Namespace) -> int:
-    catalog.facts(options.name)  # an unknown name is told here
+    if options.name not in catalog.names():
+        catalog.facts(options.name)  # tells an unknown name
     print((catalog.CARDS / f"{options.name}.md").read_text(encoding="utf-8"))
     return 0
 
