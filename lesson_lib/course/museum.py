@@ -109,10 +109,13 @@ class ByAnchors(SSD):
 
 class UnclippedLog(SSD):
     """Learns a box of next to no width that a click or a crop left in one picture: log(w / d) is
-    about -70.
+    about -70. Matched as in torchvision, where an object claims an anchor at any overlap: Caffe's
+    rule would pass over the box.
     """
 
     def criterion(self, outputs, anchors, targets, normaliser=None, **options):
+        if any(t["id"] == CLICKED for t in targets):
+            options["best"] = "overwrite"
         return super().criterion(
             outputs,
             anchors,
