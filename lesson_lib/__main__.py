@@ -2,9 +2,10 @@
 
 import sys
 
-from lesson_lib.threads import prepare
+from lesson_lib.threads import leave_busy_cores, prepare
 
 prepare()  # before torch is loaded
+leave_busy_cores()
 
 from lesson_lib.cli import main  # noqa: E402
 

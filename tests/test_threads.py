@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,3 +57,49 @@ def test_the_lessons_are_started_with_the_same(monkeypatch):
     assert threads.SETTINGS.items() <= lab.clean_environment().items()
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert not threads.SETTINGS.items() <= lab.clean_environment().items()
+
+
+@pytest.mark.parametrize(
+    "shares, idle",
+    [
+        ([0.0, 0.0], 2),
+        ([100.0, 0.0], 1),
+        ([60.0, 55.0], 1),
+        ([20.0, 10.0], 2),
+        ([100.0, 100.0], 1),
+        ([100.0, 0.0, 0.0, 95.0, 3.0, 0.0, 0.0, 0.0], 6),
+    ],
+)
+def test_a_core_that_is_kept_busy_is_no_idle_one(monkeypatch, shares, idle):
+    monkeypatch.setattr(threads.psutil, "cpu_percent", lambda interval, percpu: shares)
+    assert threads.idle_cores() == idle
+
+
+@pytest.mark.parametrize(
+    "environment, cores, idle, expected",
+    [
+        ({}, 2, 1, "1"),
+        ({}, 2, 2, None),
+        ({}, 4, 7, None),  # eight logical cores on four: torch takes four anyway
+        ({"OMP_NUM_THREADS": "2"}, 2, 1, "2"),
+    ],
+)
+def test_busy_cores_are_left_before_torch_is_loaded(
+    monkeypatch, environment, cores, idle, expected
+):
+    monkeypatch.setattr(threads.psutil, "cpu_count", lambda logical=True: cores)
+    monkeypatch.setattr(threads, "idle_cores", lambda: idle)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    threads.leave_busy_cores(environment)
+    assert environment.get("OMP_NUM_THREADS") == expected
+
+
+def test_busy_cores_are_left_by_a_torch_that_is_loaded(monkeypatch):
+    given = []
+    torch = SimpleNamespace(get_num_threads=lambda: 4, set_num_threads=given.append)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(threads.psutil, "cpu_count", lambda logical=True: 4)
+    monkeypatch.setattr(threads, "idle_cores", lambda: 3)
+    environment = {}
+    threads.leave_busy_cores(environment)
+    assert given == [3] and environment == {}

@@ -1,1 +1,5 @@
 """The teaching half: what the notebooks use on top of the library, and no other user needs."""
+
+from lesson_lib.threads import leave_busy_cores
+
+leave_busy_cores()  # a kernel starts beside a browser, and often beside another kernel
