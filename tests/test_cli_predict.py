@@ -16,6 +16,7 @@ from lesson_lib import cli
 from lesson_lib.cli import drawing
 from lesson_lib.cli.pictures import find_pictures
 from lesson_lib.cli.predict import Predictions
+from lesson_lib.data import pictures
 
 ENDINGS = ["a.BMP", "b.TIF", "c.gif", "d.Png", "e.jfif", "f.WEBP", "g.jpeg", "h.PPM"]
 
@@ -268,3 +269,13 @@ def test_without_the_extra_it_is_named(run, monkeypatch, capsys):
     code, tree = predict(run, "b.mp4", "a.png")
     assert code == 1 and names(tree) == ["a.png"]
     assert "b.mp4: Videos need PyAV" in capsys.readouterr().err
+
+
+def test_every_ending_that_the_readers_know_is_looked_at(tmp_path):
+    """One list: what `train` reads, `predict` finds."""
+    for number, ending in enumerate(pictures.ENDINGS):
+        (tmp_path / f"{number}{ending.upper()}").touch()
+    (tmp_path / "a.txt").touch()
+    found = find_pictures([tmp_path], tmp_path / "out")
+    assert {path.suffix.lower() for path in found.files} == set(pictures.ENDINGS)
+    assert found.others == {".txt": 1}

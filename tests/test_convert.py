@@ -277,3 +277,33 @@ def test_a_class_that_cannot_be_written_is_refused(tmp_path):
     file = coco_file(tmp_path, categories=categories)
     with pytest.raises(ValueError, match=r"The class 'a\\x01b' has no name that can be written"):
         convert(open_splits(f"coco:{file}"), "yolo", tmp_path / "out")
+
+
+def test_corners_from_0_are_converted_as_what_they_are(tmp_path, capsys):
+    outside = voc_object("ant", (90, 90, 95, 95))
+    voc_picture(tmp_path / "voc", "a", voc_object("ant", (0, 2, 10, 8)) + outside)
+    what, out = f"voc:{tmp_path / 'voc'}", str(tmp_path / "out")
+    command = ["data", "convert", what, "--first-pixel", "0", "--to"]
+    assert main([*command, "coco", "--out", out]) == 0
+    assert f"`data check {what} --first-pixel 0` names them" in capsys.readouterr().out
+    (data,) = open_splits(f"coco:{out}").values()
+    assert data.boxes(0).tolist() == [[0, 2, 10, 8]]
+    # Into VOC's own form too: the same boxes, now counted from 1.
+    assert main([*command, "voc", "--out", f"{out}2"]) == 0
+    (data,) = open_splits(f"voc:{out}2").values()
+    assert data.boxes(0).tolist() == [[0, 2, 10, 8]]
+    assert main(["data", "convert", what, "--to", "voc", "--out", f"{out}3"]) == 1
+    assert "in voc's form already" in capsys.readouterr().err
+
+
+def test_pictures_somewhere_else_are_converted_too(tmp_path, capsys):
+    file = coco_file(tmp_path / "coco")
+    (tmp_path / "coco" / "images" / "train").rename(tmp_path / "elsewhere")
+    command = ["data", "convert", f"coco:{file}", "--to", "yolo", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "name the folder of the pictures with --pictures DIR" in capsys.readouterr().err
+    assert main([*command, "--pictures", str(tmp_path / "elsewhere")]) == 0
+    assert "train: 2 pictures, 1 objects" in capsys.readouterr().out
+    yolo = ["data", "convert", f"yolo:{tmp_path / 'out'}", "--to", "coco", "--out", str(tmp_path)]
+    assert main([*yolo, "--pictures", str(tmp_path)]) == 1
+    assert "--pictures is for voc:DIR and coco:FILE" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from lesson_lib.cli.opening import add_reading, reading
+from lesson_lib.cli.opening import add_reading, reading, words
 from lesson_lib.data import catalog
 from lesson_lib.data.convert import FORMS, convert
 from lesson_lib.data.inspect import inspect_dataset, layout, open_what_can_be
@@ -58,6 +58,7 @@ def _add_convert(actions) -> None:
     command.add_argument(
         "--link", action="store_true", help="hard links to the pictures instead of copies"
     )
+    add_reading(command)
     command.set_defaults(run=convert_data)
 
 
@@ -95,9 +96,11 @@ def check_data(options: argparse.Namespace) -> int:
 
 def convert_data(options: argparse.Namespace) -> int:
     kind, place = layout(options.what)
-    if (kind or catalog.facts(place)["format"]) == options.form:
+    word = f"{kind}:{place}" if kind else place
+    read = reading(options, word)
+    if (kind or catalog.facts(place)["format"]) == options.form and not read:
         raise ValueError(f"{options.what} is in {options.form}'s form already; copy it.")
-    splits = open_what_can_be(options.what)
+    splits = open_what_can_be(options.what, **read)
     readable = {split: data for split, data in splits.items() if len(data)}
     if not readable:
         first = next(problem for data in splits.values() for problem in data.problems)
@@ -112,6 +115,6 @@ def convert_data(options: argparse.Namespace) -> int:
     kinds += Counter(note.kind for data in splits.values() for note in data.remarks)
     if kinds:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        print(f"seen while reading: {counts}; `data check {options.what}` names them")
+        print(f"seen while reading: {counts}; `data check {words(word, read)}` names them")
     print(f"{options.out} holds it as {options.form}:{options.out}")
     return 0

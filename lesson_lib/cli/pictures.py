@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PICTURES = {
-    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".pbm", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
-}
+from lesson_lib.data.pictures import ENDINGS
+
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"}
 
 
@@ -71,7 +69,7 @@ def _below(folder: Path, out: Path, found: Found) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             ending = os.path.splitext(name)[1].lower()
-            if ending not in PICTURES | VIDEOS:
+            if ending not in (*ENDINGS, *VIDEOS):
                 found.others[ending] += not name.startswith(".")
             elif name.startswith("."):
                 found.hidden += 1
