@@ -10,6 +10,7 @@
     python3 lab.py update                            a newer course comes into your lessons, cell by
                                                      cell; what you wrote stays
     python3 lab.py progress                          what you have solved and guessed
+    python3 lab.py book                              the course as static pages, into build/book
 
 You work in my_course/, your own copies of the lessons; notebooks/ stays as published.
 
@@ -369,6 +370,12 @@ def progress(_: list[str]) -> int:
     return 0
 
 
+def book(arguments: list[str]) -> int:
+    """Build the course as static pages; tools/book.py says how."""
+    command = [environment(), "tools/book.py", "build", *arguments]
+    return run(command, clean_environment())
+
+
 def main(arguments: list[str]) -> int:
     """Run the command that `arguments` name; without one, open JupyterLab."""
     commands = {
@@ -377,6 +384,7 @@ def main(arguments: list[str]) -> int:
         "reset": reset,
         "update": update,
         "progress": progress,
+        "book": book,
     }
     if not arguments or arguments[0].startswith("-"):
         return lab(arguments)

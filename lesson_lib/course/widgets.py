@@ -18,7 +18,7 @@ import traitlets
 from IPython.display import display
 from torch import Tensor
 
-from lesson_lib.course import svg
+from lesson_lib.course import frames, svg
 
 Update = Callable[..., tuple[str, list[dict]]]
 
@@ -98,6 +98,12 @@ class SliderFigure(Panel):
 
     def still(self) -> str:
         return self.draw(**self.values())
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if limit := frames.wanted():  # for the book
+            bundle[frames.MIME] = frames.frames(self.draw, self.controls, limit)
+        return bundle
 
     def _redraw(self, _: Any = None) -> None:
         try:

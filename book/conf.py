@@ -1,0 +1,37 @@
+"""How Sphinx builds the book; tools/book.py lays the sources and calls it."""
+
+import os
+
+project = "One-stage object detection"
+author = "the course's authors"
+html_title = project
+extensions = ["myst_nb"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+# A widget shows itself as a picture too: the page takes that, never the widget.
+nb_mime_priority_overrides = [
+    ("html", "application/vnd.jupyter.widget-view+json", None),
+    ("html", "text/html", 0),
+    ("html", "image/svg+xml", 10),
+    ("html", "image/png", 20),
+]
+# Links of the lessons to files of the repository, which the book does not hold.
+suppress_warnings = ["myst.xref_missing", "mystnb.unknown_mime_type", "toc.not_readable"]
+mathjax_path = "mathjax.js"
+html_theme = "sphinx_book_theme"
+html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
+html_context = {"default_mode": "auto"}
+html_copy_source = True
+html_css_files = ["book.css"]
+html_js_files = [("book.js", {"type": "module"})]
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": True,
+    "home_page_in_toc": True,
+    "repository_url": os.environ.get("BOOK_REPOSITORY", ""),
+    "path_to_docs": "notebooks",
+    "launch_buttons": {"colab_url": os.environ.get("BOOK_COLAB", "")},
+}

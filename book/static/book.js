@@ -1,0 +1,148 @@
+// What moves on a page of the book. Nothing here computes: a slider chooses among pictures that the lesson's own
+// Python drew ahead (frames/NN.js), and a prediction compares a guess with the number that the lesson worked out.
+
+const HERE = new URL(".", import.meta.url);
+const frames = {};
+
+window.lessonFrames = (lesson, figures) => { frames[lesson] = figures; };
+
+function loadFrames(lesson) {
+  return new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = new URL(`frames/${lesson}.js`, HERE);
+    script.onload = () => done(frames[lesson]);
+    script.onerror = () => failed(new Error(`The drawings of lesson ${lesson} are missing.`));
+    document.head.append(script);
+  });
+}
+
+/** The drawing at these places of the controls; the last control changes fastest. */
+export function frameAt(figure, places) {
+  const number = figure.controls.reduce((sum, control, k) => sum * control.texts.length + places[k], 0);
+  return figure.frames[number].map((piece) => figure.pieces[piece]).join("");
+}
+
+let named = 0;
+
+function element(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+/** A control of a figure: calls `moved(place)` with the index of what was chosen. */
+function controlOf(control, moved) {
+  const id = `control-${named += 1}`;
+  const label = element("label", { for: id }, control.label);
+  if (control.kind === "slider") {
+    const input = element("input", { id, type: "range", min: 0, max: control.texts.length - 1, step: 1, value: control.start });
+    const output = element("output", { for: id }, control.texts[control.start]);
+    input.setAttribute("aria-valuetext", control.texts[control.start]);
+    input.addEventListener("input", () => {
+      const place = Number(input.value);
+      output.textContent = control.texts[place];
+      input.setAttribute("aria-valuetext", control.texts[place]);
+      moved(place);
+    });
+    return element("div", { class: "lesson-control" }, label, input, output);
+  }
+  if (control.kind === "tick") {
+    const input = element("input", { id, type: "checkbox" });
+    input.checked = control.start === 1;
+    input.addEventListener("change", () => moved(Number(input.checked)));
+    return element("div", { class: "lesson-control" }, input, label);
+  }
+  const select = element("select", { id }, ...control.texts.map((text, k) => element("option", { value: k }, text)));
+  select.value = control.start;
+  select.addEventListener("change", () => moved(Number(select.value)));
+  return element("div", { class: "lesson-control" }, label, select);
+}
+
+function bring(node, figure) {
+  const places = figure.controls.map((control) => control.start);
+  const drawing = element("div", { class: "lesson-drawing" });
+  const draw = () => {
+    drawing.innerHTML = frameAt(figure, places);
+    node.dataset.places = places.join(" ");
+  };
+  const controls = figure.controls.map((control, k) => controlOf(control, (place) => { places[k] = place; draw(); }));
+  node.replaceChildren(...controls, drawing);
+  draw();
+  node.dataset.live = "true";
+}
+
+async function bringFigures() {
+  const nodes = [...document.querySelectorAll(".lesson-figure")];
+  for (const lesson of new Set(nodes.map((node) => node.dataset.lesson))) {
+    const figures = await loadFrames(lesson);
+    for (const node of nodes.filter((one) => one.dataset.lesson === lesson)) bring(node, figures[node.dataset.cell]);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ predictions
+
+/** A number as people write it: "1,000", "0.5 %", "1e4"; NaN where it is none. */
+export const numberOf = (text) => Number.parseFloat(text.replace(/[,\u202f]/g, "").trim());
+
+/** Whether a guess is a hit, and the sentence that says how far off it was; as lesson_lib.course.predictions says it. */
+export function judged(guess, answer, within) {
+  const value = numberOf(answer);
+  const off = Math.abs(guess - value);
+  if (off <= within * (Math.abs(value) || 1)) return [true, `You said ${guess}, it is ${answer}: a hit.`];
+  const ratio = Math.max(guess / value, value / guess);
+  if (guess > 0 && value > 0 && ratio > 2)
+    return [false, `You said ${guess}, it is ${answer}: ${ratio.toPrecision(3)} times too ${guess > value ? "large" : "small"}.`];
+  return [false, `You said ${guess}, it is ${answer}: ${Number(off.toPrecision(3))} off.`];
+}
+
+const hits = { asked: 0, guessed: 0, hit: 0 };
+
+function bringPredictions() {
+  const folds = new Map([...document.querySelectorAll(".reveal")].map((node) => [node.dataset.predict, node]));
+  for (const box of document.querySelectorAll(".predict")) {
+    const fold = folds.get(box.dataset.predict);
+    if (!fold) continue;
+    hits.asked += 1;
+    const answer = fold.querySelector("b").textContent;
+    const said = element("output", { "aria-live": "polite" });
+    const answered = ([hit, sentence]) => {
+      if (!box.dataset.guessed) { hits.guessed += 1; hits.hit += Number(hit); }
+      box.dataset.guessed = String(hit);
+      said.textContent = sentence;
+      fold.open = true;
+      showScore();
+    };
+    box.append(box.dataset.choices ? choices(box, answer, answered) : field(fold, answer, answered), said);
+  }
+  showScore();
+}
+
+function choices(box, answer, answered) {
+  const buttons = JSON.parse(box.dataset.choices).map((choice) => {
+    const button = element("button", { type: "button" }, choice);
+    button.addEventListener("click", () => answered(
+      choice === answer ? [true, `You said ${choice}: right.`] : [false, `You said ${choice}; it is ${answer}.`]));
+    return button;
+  });
+  return element("div", { class: "lesson-choices" }, ...buttons);
+}
+
+function field(fold, answer, answered) {
+  const input = element("input", { type: "text", inputmode: "decimal", "aria-label": "Your guess", placeholder: "a number" });
+  const form = element("form", {}, input, element("button", {}, "Guess"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const guess = numberOf(input.value);
+    if (Number.isFinite(guess)) answered(judged(guess, answer, Number(fold.dataset.within ?? 0.1)));
+  });
+  return form;
+}
+
+function showScore() {
+  const place = document.querySelector(".lesson-score");
+  if (place) place.textContent = `Your predictions on this page: ${hits.hit} hits of ${hits.guessed} guesses, ${hits.asked} asked.`;
+}
+
+bringFigures();
+bringPredictions();

