@@ -4,7 +4,7 @@ from math import inf, isnan, nan
 
 import pytest
 
-from lesson_lib.data.text import decode, identity, number, whole_number
+from lesson_lib.data.text import decode, identity, number, sides, whole_number
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,15 @@ def test_whole_numbers(value, wanted):
 )
 def test_ids(value, wanted):
     assert identity(value) == wanted
+
+
+@pytest.mark.parametrize(
+    "height, width, wanted",
+    [
+        (10, 20, (10, 20)),
+        ("10", "20.0", (10, 20)),
+        *((10, bad, None) for bad in (0, -1, None, "", "x", 2.5, nan, inf, [20], True)),
+    ],
+)
+def test_the_sides_of_a_picture(height, width, wanted):
+    assert sides(height, width) == wanted

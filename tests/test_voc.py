@@ -494,3 +494,8 @@ def test_pictures_that_cannot_be_decoded_can_be_left_out(tmp_path):
         ("c.png", 1, 0),
     ]
     assert left_out(data, "voc:x").startswith("2 of 3 pictures and 2 objects are left out;")
+
+
+def test_a_set_is_sliced_like_a_list(tmp_path):
+    data = VocFolder(voc_folder(tmp_path), "all")
+    assert [sample.id for sample in data[1:]] == ["b", "c"] and data[3:] == []

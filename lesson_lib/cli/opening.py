@@ -17,6 +17,7 @@ from lesson_lib.data.annotated import (
 )
 from lesson_lib.data.feed import fits_in_memory
 from lesson_lib.data.samples import Sample
+from lesson_lib.data.smears import Smears
 from lesson_lib.data.splits import NoSplit
 
 
@@ -26,9 +27,9 @@ class Opened:
     both.
     """
 
-    samples: Sequence[Sample]
+    samples: Smears | Annotated
     split: str
-    val: Sequence[Sample] | None = None
+    val: Smears | Annotated | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -131,7 +132,7 @@ def is_own(data: str) -> bool:
 
 def open_for_evaluation(
     data: str, split: str, classes: Sequence[str], **read: Any
-) -> Sequence[Sample]:
+) -> Smears | Annotated:
     """A split as a model that knows `classes` needs it; pictures that cannot be decoded are left
     out.
 
@@ -151,7 +152,9 @@ def told(samples: Sequence[Sample], split: str, data: str, read: dict[str, Any])
     return f"{split}: {sentence}" if sentence else ""
 
 
-def _open_split(data: str, split: str | None, read: dict[str, Any]) -> tuple[Sequence[Sample], str]:
+def _open_split(
+    data: str, split: str | None, read: dict[str, Any]
+) -> tuple[Smears | Annotated, str]:
     split = split or catalog.usual_split(data, "learn")
     if split is not None:
         return catalog.open_dataset(data, split, **read), split

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from math import isfinite
 from operator import index as as_index
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -116,15 +116,25 @@ class Annotated(Sequence[Sample]):
         """
         self.own_classes = tuple(classes)
         self.classes = self.own_classes if wanted is None else tuple(wanted)
-        self.entries, self.problems, self.remarks = list[Entry](), list[Problem](), list[Problem]()
+        self.entries: list[Entry] = []
+        self.problems: list[Problem] = []
+        self.remarks: list[Problem] = []
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Sample:
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         """Raises FileNotFoundError or ValueError with one sentence for a picture that cannot be
         used.
         """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         entry = self.entries[as_index(index)]
         return Sample(image=read_picture(entry.path, entry.size), id=entry.id, **entry.target)
 

@@ -127,14 +127,15 @@ def open_for_classes(
     Objects of other classes are left out, as its .problems say. Raises ValueError with both orders
     where no class of the data set is among them; and as `open_dataset`.
     """
-    if name == "smears":
-        samples = Smears(split, **options)
-        known = samples.classes if list(samples.classes) == list(classes) else ()
+    wanted = {} if name == "smears" else {"classes": classes}
+    samples = open_dataset(name, split, **wanted, **options)
+    if isinstance(samples, Annotated):
+        own = samples.own_classes
+        known = not set(own).isdisjoint(classes)
     else:
-        samples = open_dataset(name, split, classes=classes, **options)
-        known = set(samples.own_classes) & set(classes)
+        own = samples.classes
+        known = list(own) == list(classes)
     if not known:
-        own = getattr(samples, "own_classes", samples.classes)
         raise ValueError(
             f"The model knows the classes {', '.join(classes)}; {name} {split} has "
             f"{', '.join(own) or 'none'}: take pictures with its own classes."
@@ -166,7 +167,8 @@ def _open_known(folder: Path, split: str, about: dict[str, Any], **options: Any)
     """A data set of the catalogue: its card says the format and, for VOC, the classes and the first
     pixel.
     """
-    card = {} if about["format"] == "coco" else {k: about[k] for k in ("classes", "one_based")}
+    keys = () if about["format"] == "coco" else ("classes", "one_based")
+    card: dict[str, Any] = {key: about[key] for key in keys}
     return _open(folder, split, about["format"], **card | options)
 
 
@@ -177,7 +179,8 @@ def _open_coco(place: Path, split: str, **options: Any) -> Annotated:
         return CocoJson(files[split], **options)
     if split == "trainval" and {"train", "val"} <= files.keys():
         train = CocoJson(files["train"], **options)
-        val = CocoJson(files["val"], **{"classes": train.classes} | options)
+        options["classes"] = train.classes
+        val = CocoJson(files["val"], **options)
         return joined(train, val, f"train and val of {place}")
     if not coco_is_pattern(place):
         raise NoSplit(
@@ -251,7 +254,7 @@ def _archives(name: str, about: dict, source: Path | None) -> list[Path]:
         raise NotADirectoryError(
             f"{source} is no folder; --from takes a folder with a copy of {name}."
         )
-    archives = []
+    archives: list[Path] = []
     for known in about["sources"]:
         file = known["url"].rpartition("/")[2]
         archives.append(source / file if source else DOWNLOADS / f"{name}-{file}")
@@ -259,7 +262,9 @@ def _archives(name: str, about: dict, source: Path | None) -> list[Path]:
             fetch(known["url"], archives[-1])
         if archives[-1].is_file():
             check_sha256(archives[-1], known["sha256"], aside=source is None)
-    return archives if all(archive.is_file() for archive in archives) else [source]
+    if source is not None and not all(archive.is_file() for archive in archives):
+        return [source]
+    return archives
 
 
 def _verify(about: dict, tree: Path, converted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lesson_lib.data.annotated import Annotated, Problem, Thing
 from lesson_lib.data.pictures import PictureFiles
-from lesson_lib.data.text import identity, number, read_text, whole_number
+from lesson_lib.data.text import identity, number, read_text, sides
 
 NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
 Id = int | str
@@ -47,12 +47,13 @@ class CocoJson(Annotated):
         images: str | Path | None = None,
         classes: Iterable[str] | None = None,
     ):
-        self.file, problems = Path(annotations), list[Problem]()
+        self.file = Path(annotations)
+        problems: list[Problem] = []
         data = read_json(self.file)
         names = category_names(data["categories"], self.file, problems)
         super().__init__(names.values(), classes)
         self.category_ids = tuple(names)
-        self.problems += problems
+        self.problems.extend(problems)
         things = self._things(data["annotations"], names)
         rows = self._rows(data["images"], things)
         folder = picture_folder(self.file, [row.file for row in rows], images)
@@ -75,7 +76,7 @@ class CocoJson(Annotated):
 
     def _things(self, rows: list[Any], names: dict[Id, str]) -> dict[Id, list[Thing]]:
         """The objects of each picture, by its id; what belongs to no picture is told."""
-        things = defaultdict[Id, list[Thing]](list)
+        things: defaultdict[Id, list[Thing]] = defaultdict(list)
         for position, row in enumerate(rows, 1):
             image = identity(row.get("image_id")) if isinstance(row, dict) else None
             if image is None:
@@ -93,7 +94,7 @@ class CocoJson(Annotated):
         as are the objects of none.
         """
         good = [_row(row) for row in rows]
-        files = defaultdict[Id, set[str]](set)
+        files: defaultdict[Id, set[str]] = defaultdict(set)
         for row in filter(None, good):
             files[row.id].add(row.file)
         kept = dict[Id, Row]()
@@ -232,9 +233,7 @@ def _row(row: Any) -> Row | None:
     file = str(file).strip() if isinstance(file, str | int) else ""
     if key is None or not file:
         return None
-    size = whole_number(row.get("height")), whole_number(row.get("width"))
-    known = all(side is not None and side > 0 for side in size)
-    return Row(key, file, size if known else None)
+    return Row(key, file, sides(row.get("height"), row.get("width")))
 
 
 def _thing(annotation: dict[str, Any], names: dict[Id, str]) -> Thing:
@@ -244,8 +243,10 @@ def _thing(annotation: dict[str, Any], names: dict[Id, str]) -> Thing:
     if not box:
         corners = polygon_box(annotation.get("segmentation")) or corners
     category, area = annotation.get("category_id"), annotation.get("area")
+    key = identity(category)
+    name = None if key is None else names.get(key)
     return Thing(
-        names.get(identity(category), f"category {short(category)}"),
+        name or f"category {short(category)}",
         corners,
         # so VOC's difficult objects are written in COCO's form
         difficult=annotation.get("ignore") is True or number(annotation.get("ignore")) == 1,

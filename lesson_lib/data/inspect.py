@@ -116,7 +116,7 @@ def open_splits(
 
 def _openers(
     what: str, classes: Iterable[str] | None, options: dict[str, Any]
-) -> dict[str, Callable[[], Annotated]]:
+) -> dict[str, Callable[[], Any]]:
     """A function for each split that opens it."""
     kind, place = layout(what)
     if not kind:

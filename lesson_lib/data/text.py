@@ -60,6 +60,12 @@ def whole_number(value: Any) -> int | None:
     return int(found) if isfinite(found) and found == int(found) else None
 
 
+def sides(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width) of a picture as a file gives them; None unless both are whole and above 0."""
+    h, w = whole_number(height), whole_number(width)
+    return (h, w) if h is not None and w is not None and min(h, w) > 0 else None
+
+
 def identity(value: Any) -> int | str | None:
     """What an id of a file stands for: a whole number, also where it is text; other text; None if
     it is no id.

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from lesson_lib.data.annotated import Annotated, Problem, Thing
 from lesson_lib.data.pictures import ENDINGS, PictureFiles
 from lesson_lib.data.splits import NoSplit
-from lesson_lib.data.text import number, read_text, whole_number
+from lesson_lib.data.text import number, read_text, sides
 
 SPLITS = ("train", "val", "trainval", "test")
 DECLARATION = re.compile(r"^\s*<\?xml\b.*?\?>", re.DOTALL)
@@ -71,9 +71,8 @@ class VocFolder(Annotated):
             why = f"its picture {name} is missing in {files.folders[0]}; left out."
             self.leave_out(file, "picture missing", why, len(things))
             return
-        size = whole_number(_text(tree, "size/height")), whole_number(_text(tree, "size/width"))
-        known = size if all(side is not None and side > 0 for side in size) else None
-        self.add(name, path, known, things, file, int(self.one_based))
+        size = sides(_text(tree, "size/height"), _text(tree, "size/width"))
+        self.add(name, path, size, things, file, int(self.one_based))
 
     def _parse(self, name: str) -> ElementTree.Element | str:
         """The annotation of a picture, or why there is none."""
