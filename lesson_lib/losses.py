@@ -300,7 +300,9 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream: Tensor):
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  once_differentiable's type
+        ctx, upstream: Tensor
+    ):
         return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 7
 
 

@@ -284,7 +284,8 @@ def _best_pairs(overlaps: _Overlaps) -> Tensor:
         bid, anchor = _rounds_until_settled(overlaps, wishes, held)
     else:
         rounds = -(-objects // DENSE_OBJECTS) * DENSE_OBJECTS  # the same number for 1 to 32 objects
-        for _ in range(min(rounds, count)):
+        bid, anchor = _round(wishes, held)
+        for _ in range(min(rounds, count) - 1):
             bid, anchor = _round(wishes, held)
     return anchor.masked_fill(bid != held.gather(1, anchor), -1)
 

@@ -70,15 +70,15 @@ def ohem_mask(
     as many negatives; it needs `positive` (B, A) bool, and chooses nothing in a picture that has
     none.
     """
-    if ratio is not None and positive is None:
-        raise ValueError(
-            "A ratio of negatives to positives needs the positives; pass positive, (B, A) bool."
-        )
     left = torch.ones_like(cls_loss, dtype=torch.bool) if valid is None else valid
     if nms_threshold is not None:
         left = _survivors(cls_loss, boxes.expand(*cls_loss.shape, 4), left, nms_threshold)
     if ratio is None:
         return _highest(cls_loss, left, left.sum(1, keepdim=True).clamp(max=keep))
+    if positive is None:
+        raise ValueError(
+            "A ratio of negatives to positives needs the positives; pass positive, (B, A) bool."
+        )
     hardest = (left & positive).sum(1, keepdim=True).clamp(max=int(keep / (1 + ratio)))
     chosen = _highest(cls_loss, left & positive, hardest)
     return chosen | hard_negative_mask(cls_loss, chosen, left & ~positive, ratio)

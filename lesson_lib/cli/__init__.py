@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError, ImportError) as error:  # one sentence, where the package raised it
-        raw = isinstance(error, OSError) and error.filename is not None and error.strerror
-        print(f"{error.filename}: {error.strerror}." if raw else error, file=sys.stderr)
+        print(_sentence(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -48,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def _sentence(error: Exception) -> str:
+    """What the package says of it, or the system of a file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _print_any_character() -> None:

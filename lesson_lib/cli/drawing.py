@@ -59,7 +59,8 @@ def in_font(character: str) -> bool:
 
 def _glyph(character: str) -> tuple[tuple[int, int], bytes]:
     mask = _font(13).getmask(character)
-    return mask.size, bytes(mask)
+    pixels = bytes(mask)  # pyright: ignore[reportArgumentType]  a sequence of them, untyped in Pillow
+    return mask.size, pixels
 
 
 def drawing_name(number: int, stem: str, ending: str) -> str:

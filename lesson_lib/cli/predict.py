@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +137,7 @@ def read_all(found: Found, faults: list[str]) -> Iterator[Look]:
         try:
             if file.suffix.lower() in VIDEOS:
                 for frame in read_frames(file):
-                    yield Look(file, number, f"{name}#{frame.index}", frame.pixels, frame)
+                    yield Look(file, number, f"{name}#{frame.number}", frame.pixels, frame)
             else:
                 yield Look(file, number, name, read_picture(file).permute(1, 2, 0).numpy())
         except FAULTS as error:
@@ -145,14 +145,14 @@ def read_all(found: Found, faults: list[str]) -> Iterator[Look]:
             tell(faults[-1])
 
 
-def _bar(looks: Iterator[Look], found: Found) -> Iterator[Look]:
+def _bar(looks: Iterable[Look], found: Found) -> Iterable[Look]:
     """With a bar, where somebody watches; nobody knows how many frames a video has."""
     videos = any(file.suffix.lower() in VIDEOS for file in found.files)
     total = None if videos else len(found.files)
     return tqdm(looks, total=total, unit="frame" if videos else "picture", disable=None)
 
 
-def batches(looks: Iterator[Look]) -> Iterator[list[Look]]:
+def batches(looks: Iterable[Look]) -> Iterator[list[Look]]:
     """BATCH at a time, fewer where they are of many pixels."""
     batch, pixels = list[Look](), 0
     for look in looks:
@@ -181,7 +181,7 @@ class Predictions:
         image = {"id": len(self.images) + 1, "file_name": look.name}
         image |= {"height": height, "width": width}
         if look.frame is not None:
-            image |= {"video": look.name.rpartition("#")[0], "frame": look.frame.index}
+            image |= {"video": look.name.rpartition("#")[0], "frame": look.frame.number}
             image |= {"seconds": look.frame.seconds}
         self.images.append(image | ({"drawing": drawing} if drawing else {}))
         for (x1, y1, x2, y2), score, label in rows:
@@ -247,12 +247,13 @@ class Drawings:
             if writer is not None:
                 writer.close()
         except FAULTS as error:
-            self.written.discard(writer.file.name)
+            if writer is not None:
+                self.written.discard(writer.file.name)
             self._fail(str(error))
 
     def _fail(self, sentence: str) -> None:
-        if self.video[1] is not None:
-            self.written.discard(self.video[1].file.name)
+        if (writer := self.video[1]) is not None:
+            self.written.discard(writer.file.name)
             self.video = self.video[0], None
         self.faults.append(sentence)
         tell(sentence)

@@ -3,6 +3,7 @@ any machine.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -150,11 +151,10 @@ def loader_rate(samples: Sequence[Sample] | None, recipe: Recipe) -> dict[str, A
     """
     pictures = Smears("train", FEW, recipe.size) if samples is None else samples
     feed = Feed(pictures, recipe.size, 1, recipe.seed, recipe.augment, cache=False, workers=1)
-    begin = None
-    for number, _ in enumerate(feed.epoch(0)):
-        begin = begin or time.perf_counter()  # the first picture waits for the worker to start
-        if number == FEW - 1:
-            break
+    batches = iter(feed.epoch(0))
+    next(batches)  # the first picture waits for the worker to start
+    begin = time.perf_counter()
+    number = sum(1 for _ in itertools.islice(batches, FEW - 1))
     seconds = time.perf_counter() - begin
     return {
         "of": "smears" if samples is None else "the data",
@@ -265,7 +265,7 @@ def draw(costs: rehearsal.StepCosts, recipe: Recipe, file: Path) -> None:
         axes.annotate(names, (1.01, memory), xycoords=("axes fraction", "data"), va="center")
     top = min(1.08 * max(*bottom, 90), 155)
     axes.set(ylim=(0, top), xlabel="pictures in a step", ylabel="GiB")
-    axes.set_xticks(range(len(batches)), batches)
+    axes.set_xticks(range(len(batches)), list(map(str, batches)))
     axes.legend(loc="upper left", frameon=False)
     figure.savefig(file, dpi=160)
 

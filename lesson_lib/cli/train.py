@@ -163,7 +163,7 @@ def _finish(folder: Path, last: dict | None) -> None:
 
 def shown(records: Iterable[dict]) -> Iterator[dict]:
     """A bar with the time left; a line for each evaluation, and each tenth where nobody watches."""
-    bar = None
+    bar, before = None, 0
     for record in records:
         step, steps = record["step"], record["steps"]
         if bar is None:

@@ -153,8 +153,8 @@ def _draw_parallel_heads(
     counts, last = model.anchor_spec().per_position, len(levels) - 1
     for head, (name, outputs) in enumerate((("class", classes), ("box", 4))):
         side = 1 if head == 0 else -1
+        height, centre = last / 2, last / 2 + side * (last / 4 + 0.15)  # of a shared head
         if shared:
-            height, centre = last / 2, last / 2 + side * (last / 4 + 0.15)
             words = f"{name} head,\nshared by all levels:\n{counts[0]} × {outputs} a position"
             _block(axes, middle, centre, 2 * half, words, HEAD, height)
         for i, (start, k) in enumerate(zip(starts, counts)):

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.config import BUDGETS, CELL_CLASSES, REPOSITORY, hardware
@@ -161,7 +160,7 @@ TABLES = {
 }
 
 
-def build(setting: Setting, side: int) -> nn.Module:
+def build(setting: Setting, side: int) -> SSD | RetinaNet:
     """The detector of a setting for pictures of side x side pixels;
     torch's seed draws its weights.
     """

@@ -163,7 +163,7 @@ def _moved(sample: Sample, transform: v2.Transform) -> Sample:
     old = clip_boxes(sample.boxes, sample.size)
     image, boxes = transform(
         tv_tensors.Image(sample.image),
-        tv_tensors.BoundingBoxes(
+        tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]  Tensor's __init__, not its __new__
             old, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=sample.size
         ),
     )

@@ -79,13 +79,17 @@ def open_dataset(name: str, split: str = "train", **options: Any) -> Smears | An
         return Smears(split, **options)
     if kind in READERS and place:
         return _open(Path(place).expanduser(), split, kind, **options)
+    return _open_known(name, split, **options)
+
+
+def _open_known(name: str, split: str, **options: Any) -> Annotated:
     about = facts(name)
     if "parts" in about:
         return _open_parts(name, split, about, **options)
     folder = find_dataset(name)
     if folder is None:
         raise FileNotFoundError(_not_here(name, about))
-    return _open_known(folder, split, about, **options)
+    return _open_by_card(folder, split, about, **options)
 
 
 def usual_split(name: str, use: str) -> str | None:
@@ -105,7 +109,7 @@ def _open_parts(name: str, split: str, about: dict[str, Any], **options: Any) ->
     if split not in about["parts"]:
         known = ", ".join(about["parts"])
         raise NoSplit(f"{name} has no split {split!r} (there: {known}).")
-    parts = [open_dataset(part, split, **options) for part in about["parts"][split]]
+    parts = [_open_known(part, split, **options) for part in about["parts"][split]]
     return reduce(partial(joined, what=f"The {split} splits of {name}"), parts)
 
 
@@ -163,7 +167,7 @@ def _open(place: Path, split: str, kind: str, **options: Any) -> Annotated:
     return {"voc": VocFolder, "yolo": YoloFolder}[kind](place, split, **options)
 
 
-def _open_known(folder: Path, split: str, about: dict[str, Any], **options: Any) -> Annotated:
+def _open_by_card(folder: Path, split: str, about: dict[str, Any], **options: Any) -> Annotated:
     """A data set of the catalogue: its card says the format and, for VOC, the classes and the first
     pixel.
     """
@@ -296,6 +300,6 @@ def _verify(about: dict, tree: Path, converted: bool) -> None:
 def _count(tree: Path, split: str, about: dict[str, Any]) -> int:
     """The usable pictures of a split; 0 where nothing can be opened."""
     try:
-        return len(_open_known(tree, split, about))
+        return len(_open_by_card(tree, split, about))
     except (OSError, ValueError):
         return 0

@@ -9,13 +9,13 @@ nothing.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lesson_lib.anchors import Size, as_pair
 from lesson_lib.boxes import box_area, pairwise_iou
+from lesson_lib.data.annotated import Entry
 from lesson_lib.data.samples import Sample
 
 SIZES = (16, 32, 64, 128, 256)  # borders of the rows by size: sqrt(area), px of the network's input
@@ -102,9 +102,9 @@ def coverage(
     place = lru_cache(8)(anchors) if callable(anchors) else lambda _: anchors
     pictures, boxes, labels = [], [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
     best, count = [torch.zeros(0)], labels[:]
-    readable: Iterable[Any] = getattr(data, "entries", data)
+    readable: Iterable[Sample | Entry] = getattr(data, "entries", data)
     for picture in readable:  # what readers of files know without decoding
-        target = picture.target() if callable(picture.target) else picture.target
+        target = picture.target() if isinstance(picture, Sample) else picture.target
         height, width = picture.size if size is None else as_pair(size)
         real = ~target["crowd"]
         labels.append(target["labels"][real])

@@ -102,13 +102,13 @@ class Feed:
         """
         steps = self.order(n)[start:]
         if self.cache:
-            self._fill()
-            return (self._from_memory(rows, n) for rows in steps)
+            pictures = self._fill()
+            return (self._from_memory(pictures, rows, n) for rows in steps)
         return self._from_workers(steps, n)
 
-    def _fill(self) -> None:
+    def _fill(self) -> Tensor:
         if self._pictures is not None:
-            return
+            return self._pictures
         pictures = torch.empty(
             (len(self.samples), 3, self.stored, self.stored),
             dtype=torch.uint8,
@@ -119,8 +119,9 @@ class Feed:
             pictures[row] = sample.image
             self._targets.append(_target(sample, row, self.num_classes))
         self._pictures = pictures.to(self.device)
+        return self._pictures
 
-    def _from_memory(self, rows: list[int], epoch: int) -> Batch:
+    def _from_memory(self, pictures: Tensor, rows: list[int], epoch: int) -> Batch:
         changes, targets = [], []
         for row in rows:
             target = self._targets[row]
@@ -137,7 +138,7 @@ class Feed:
                     "id": target["id"],
                 }
             )
-        images = change_pictures(self._pictures, rows, changes, self.size)
+        images = change_pictures(pictures, rows, changes, self.size)
         return images, [_to(target, self.device) for target in targets]
 
     def _from_workers(self, steps: list[list[int]], epoch: int) -> Iterator[Batch]:

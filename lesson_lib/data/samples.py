@@ -1,6 +1,8 @@
 """One picture with its boxes, as every reader of a data set hands it out."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, overload, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,42 @@ class Sample:
         """
         names = ("boxes", "labels", "difficult", "crowd") + (() if self.area is None else ("area",))
         return {name: getattr(self, name) for name in names}
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A split of a data set, as every reader gives it: a sequence of samples that tells of them.
+
+    What trains, evaluates or predicts takes any sequence of samples, a list too; what describes a
+    run or counts objects asks here, so that no picture is decoded for it.
+    """
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names: label k is classes[k]."""
+        ...
+
+    def ids(self) -> list[str]:
+        """The pictures' names, in their order."""
+        ...
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """`Sample.target()` of every picture, in their order."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        ...
+
+    def __iter__(self) -> Iterator[Sample]:
+        """All samples, in their order."""
+        ...
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
 
 
 def resize(sample: Sample, size: Size) -> Sample:

@@ -15,6 +15,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lesson_lib.anchors import Size, as_pair
 from lesson_lib.config import CELL_CLASSES, cache_dir
@@ -112,6 +113,13 @@ class Smears(Sequence[Sample]):
     def ids(self) -> list[str]:
         """The pictures' names, in their order; none is painted for it."""
         return [_name(self.seed, self.split, index) for index in range(len(self))]
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """The ground truth of all pictures, as `lesson_lib.evaluation` takes it.
+
+        Where a box is seen only once the cells are painted, so every picture is.
+        """
+        return [sample.target() for sample in self]
 
     def _file(self, index: int) -> Path:
         name = f"v{VERSION}-{self.seed}-{self.split}-{self.size[0]}x{self.size[1]}"

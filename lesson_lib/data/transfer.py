@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -175,7 +175,7 @@ def unpack(source: Path, target: Path, patterns: dict[str, str]) -> int:
 
 
 @contextmanager
-def _members(source: Path) -> Iterator[list[tuple[str, int, Callable[[], BinaryIO] | None]]]:
+def _members(source: Path) -> Iterator[list[tuple[str, int, Callable[[], IO[bytes]] | None]]]:
     """(path, bytes, how to open it or None for a link) of everything in an archive or folder but
     folders.
     """
@@ -196,7 +196,7 @@ def _members(source: Path) -> Iterator[list[tuple[str, int, Callable[[], BinaryI
         else:
             with tarfile.open(source) as t:
                 yield [
-                    (m.name, m.size, partial(t.extractfile, m) if m.isfile() else None)
+                    (m.name, m.size, partial(_content, t, m) if m.isfile() else None)
                     for m in t
                     if not m.isdir()
                 ]
@@ -205,6 +205,12 @@ def _members(source: Path) -> Iterator[list[tuple[str, int, Callable[[], BinaryI
         raise ValueError(
             f"{source} is no archive that can be read ({reason}); delete it."
         ) from error
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = archive.extractfile(member)
+    assert stream is not None, "a regular file has a content"
+    return stream
 
 
 def need_room(folder: Path, size: int) -> None:

@@ -16,7 +16,7 @@ class Frame(NamedTuple):
     """uint8 (H, W, 3) RGB, upright; its number from 0; seconds from the start; frames a second."""
 
     pixels: np.ndarray
-    index: int
+    number: int
     seconds: float
     rate: Fraction
 

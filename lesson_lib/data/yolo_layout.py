@@ -179,11 +179,12 @@ def _names(about: dict, config: Path) -> tuple[str, ...] | None:
         names = [numbers.get(str(k)) for k in range(len(numbers))]
     if names is None or names == []:
         return None
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+    words = [n.strip() for n in names if isinstance(n, str)] if isinstance(names, list) else []
+    if not isinstance(names, list) or len(words) < len(names) or not all(words):
         raise ValueError(
             f"{config} has no usable names: write a list of names, or number: name from 0 on."
         )
-    names = tuple(name.strip() for name in names)
+    names = tuple(words)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{config} calls two classes {twice!r}; make them differ.")

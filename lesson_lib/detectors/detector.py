@@ -6,7 +6,7 @@ it.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -45,6 +45,19 @@ class Detector(Protocol):
     """
 
     config: Any
+    training: bool  # this and the next three are nn.Module's
+
+    def train(self, mode: bool = True) -> Any:
+        """Into training, or out of it."""
+        ...
+
+    def eval(self) -> Any:
+        """train(False)"""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is learned."""
+        ...
 
     def __call__(self, images: Tensor) -> Outputs:
         """See above."""
@@ -77,6 +90,13 @@ class Detector(Protocol):
         size: (height, width) of the pictures, in pixels.
         """
         ...
+
+
+def as_module(model: Detector) -> nn.Module:
+    """The same object, for what torch does with modules. TypeError where it is none."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{type(model).__name__} is no nn.Module: derive it from torch.nn.Module.")
+    return model
 
 
 def batch_loss(

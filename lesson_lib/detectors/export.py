@@ -174,10 +174,11 @@ def export_onnx(
     height, width = as_pair(size)
     training, device = model.training, next(model.parameters()).device
     images = torch.rand(2, 3, height, width, device=device)  # of one, the batch would be constant
-    plain = Exported(model, (height, width)) if nms is None else None
+    plain, pair = nms is None, (height, width)
+    network = Exported(model, pair) if nms is None else ExportedWithNMS(model, pair, nms)
     try:
         program = torch.onnx.export(
-            (plain or ExportedWithNMS(model, (height, width), nms)).eval(),
+            network.eval(),
             (images,),
             dynamo=True,
             verbose=False,
@@ -189,6 +190,7 @@ def export_onnx(
         raise _missing(error) from error
     finally:
         model.train(training)
+    assert program is not None, "dynamo=True gives a program"
     about = {"classes": json.dumps(list(classes)), "size": json.dumps([height, width])}
     program.model.metadata_props.update(about)
     write_whole(Path(file), program.model_proto.SerializeToString())

@@ -24,7 +24,7 @@ KINDS = {
     for kind in (SSDConfig, RetinaNetConfig, DefaultBoxes, PyramidAnchors, Extra)
 }
 #: What fields and options were called before, by the name of what they belong to.
-RENAMED = {
+RENAMED: dict[str, dict[str, str]] = {
     "SSDConfig": {"boxes": "anchors"},
     "RetinaNetConfig": {"spec": "anchors", "keep": "max_detections"},
     "DefaultBoxes": {"steps": "strides"},
@@ -93,9 +93,7 @@ def differences(then: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, A
 
 def _plain(value: Any) -> Any:
     if type(value).__name__ in KINDS:
-        names = (
-            value._fields if isinstance(value, tuple) else [field.name for field in fields(value)]
-        )
+        names = getattr(value, "_fields", None) or [field.name for field in fields(value)]
         inner = {name: _plain(getattr(value, name)) for name in names}
         return {"kind": type(value).__name__} | inner
     if isinstance(value, list | tuple):
@@ -126,7 +124,7 @@ _LATER = (
 )
 
 
-def _known_names(kind: str, saved: dict, known: set[str], file: Path) -> dict[str, Any]:
+def _known_names(kind: str, saved: dict[str, Any], known: set[str], file: Path) -> dict[str, Any]:
     """`saved` under the names of today. ValueError for one that is none of `known`."""
     renamed = RENAMED.get(kind, {})
     today = {
@@ -164,7 +162,7 @@ def _parsed(text: str) -> Any:
     def read(node: ast.expr) -> Any:
         if isinstance(node, ast.Call):
             values = {keyword.arg: read(keyword.value) for keyword in node.keywords}
-            return {"kind": node.func.id} | values
+            return {"kind": ast.unparse(node.func)} | values
         if isinstance(node, ast.Tuple | ast.List):
             return [read(part) for part in node.elts]
         return ast.literal_eval(node)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample
+from lesson_lib.detectors.detector import Detector, as_module
 from lesson_lib.training import checkpoints
 from lesson_lib.training.checkpoints import BEST, Progress
 from lesson_lib.training.distributed import all_reduce, rank_and_world, wrap_ddp
@@ -41,7 +42,7 @@ __all__ = [
 
 
 def train(
-    model: nn.Module,
+    model: Detector,
     samples: Sequence[Sample],
     recipe: Recipe,
     val: Sequence[Sample] | None = None,
@@ -62,15 +63,16 @@ def train(
     It ends before the last step where `recipe.patience` evaluations brought no better AP.
     Raises Diverged (a ValueError) before anything is saved that is not finite.
     """
-    device, rank = next(model.parameters()).device, rank_and_world()[0]
+    module, rank = as_module(model), rank_and_world()[0]
+    device = next(module.parameters()).device
     feed = _feed(model, samples, recipe, device)
     plan = _plan(recipe, len(feed), save_every, every or (20 if device.type == "cuda" else 1))
-    model.to(memory_format=torch.channels_last)
-    optimizer, anchors = make_optimizer(model, recipe), model.anchors(recipe.size, device)
+    module.to(memory_format=torch.channels_last)
+    optimizer, anchors = make_optimizer(module, recipe), model.anchors(recipe.size, device)
     progress = (
-        checkpoints.resume(checkpoint, model, optimizer, recipe) if checkpoint else Progress()
+        checkpoints.resume(checkpoint, module, optimizer, recipe) if checkpoint else Progress()
     )
-    network, seen, losses, ids, record = wrap_ddp(model), None, [], [], None
+    network, seen, losses, ids, record = wrap_ddp(module), None, [], [], None
     if val is not None:
         seen = Resized(val, recipe.size)
     left = range(progress.step + 1, 1 if progress.ended(recipe) else plan.steps + 1)
@@ -87,19 +89,19 @@ def train(
         losses, ids, progress.step = [], [], step
         save = checkpoint if rank == 0 and plan.saves(step) else None
         if save:
-            checkpoints.save(save, model, optimizer, recipe, progress)
+            checkpoints.save(save, module, optimizer, recipe, progress)
         figures = evaluate(model, seen, recipe) if seen is not None and plan.judges(step) else {}
         if figures and progress.judged(figures["AP"]) and checkpoint and rank == 0:
-            checkpoints.save(checkpoint.with_name(BEST), model, optimizer, recipe, progress)
+            checkpoints.save(checkpoint.with_name(BEST), module, optimizer, recipe, progress)
         if figures and save:  # once more, now that it is known how good it is
-            checkpoints.save(save, model, optimizer, recipe, progress)
+            checkpoints.save(save, module, optimizer, recipe, progress)
         yield record | figures
         if progress.ended(recipe):
             return
 
 
 def fit(
-    model: nn.Module,
+    model: Detector,
     samples: Sequence[Sample],
     recipe: Recipe,
     val: Sequence[Sample] | None = None,
@@ -116,9 +118,7 @@ def fit(
     return last.pop()
 
 
-def _feed(
-    model: nn.Module, samples: Sequence[Sample], recipe: Recipe, device: torch.device
-) -> Feed:
+def _feed(model: Detector, samples: Sequence[Sample], recipe: Recipe, device: torch.device) -> Feed:
     rank, world = rank_and_world()
     return Feed(
         samples,

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesson_lib.anchors import Size, as_pair
 from lesson_lib.breakdown import best_threshold
-from lesson_lib.data.samples import Sample, resize
-from lesson_lib.detectors.detector import own_size
+from lesson_lib.data.samples import Dataset, Sample, resize
+from lesson_lib.detectors.detector import Detector, as_module, own_size
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.distributed import (
     all_gather,
@@ -34,7 +34,7 @@ KEPT_BYTES = 2 * 2**30
 THREADS = min(4, os.cpu_count() or 1)  # that decode and shrink pictures
 
 
-class Resized(Sequence):
+class Resized:
     """Samples at size x size pixels, each with its (height, width) before.
 
     What was asked for is kept, up to KEPT_BYTES in all: the next evaluation decodes nothing.
@@ -75,7 +75,7 @@ class Resized(Sequence):
 
 
 def predict(
-    model: nn.Module,
+    model: Detector,
     samples: Sequence[Sample],
     size: int | None = None,
     batch: int = BATCH,
@@ -102,7 +102,7 @@ def predict(
 
 
 def evaluate(
-    model: nn.Module, samples: Sequence[Sample] | Resized, recipe: Recipe
+    model: Detector, samples: Sequence[Sample] | Resized, recipe: Recipe
 ) -> dict[str, float]:
     """What a detector does on pictures that it does not learn from, with the recipe's size and
     options.
@@ -114,7 +114,7 @@ def evaluate(
     """
     resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.size)
     anchors = model.anchors(recipe.size, next(model.parameters()).device)
-    sync_buffers(model)
+    sync_buffers(as_module(model))
     found, training = [], model.training
     sums = torch.zeros(3, dtype=torch.float64, device=anchors.device)
     model.eval()
@@ -140,7 +140,7 @@ def evaluate(
     return broadcast(figures) | losses
 
 
-def outputs_of(model: nn.Module, part: Sequence[tuple], recipe: Recipe) -> Any:
+def outputs_of(model: Detector, part: Sequence[tuple], recipe: Recipe) -> Any:
     """Raw outputs for a batch of `Resized`, on the model's device, in the recipe's precision."""
     device = next(model.parameters()).device
     pictures = torch.stack([sample.image for sample, _ in part]).to(device) / 255
@@ -148,7 +148,7 @@ def outputs_of(model: nn.Module, part: Sequence[tuple], recipe: Recipe) -> Any:
 
 
 def _detected(
-    model: nn.Module, part: Sequence[tuple], outputs: Any, size: int, options: dict[str, Any]
+    model: Detector, part: Sequence[tuple], outputs: Any, size: int, options: dict[str, Any]
 ) -> list[dict[str, Tensor]]:
     """The detections of a batch, boxes in the pictures' own pixels."""
     anchors, found = model.anchors(size, next(model.parameters()).device), []
@@ -179,7 +179,7 @@ def _figures(predictions: list, truth: list, num_classes: int) -> dict[str, floa
 
 def ground_truth(samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
     """The targets of all pictures, none of which is decoded for it where that can be avoided."""
-    if hasattr(samples, "targets"):
+    if isinstance(samples, Dataset):
         return samples.targets()
     return [sample.target() for sample in samples]
 

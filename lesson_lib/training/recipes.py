@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple, get_origin
 
-from torch import nn
-
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.data.augment import find_augment
 from lesson_lib.detectors import tiny
@@ -77,7 +75,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, kind = getattr(self, f.name), get_origin(f.type) or f.type
+            value = getattr(self, f.name)
+            kind: Any = get_origin(f.type) or f.type
             wanted = (int, float) if kind is float else kind
             if isinstance(value, bool) is not (kind is bool) or not isinstance(value, wanted):
                 raise ValueError(f"{f.name} is {value!r}; give a value of type {kind.__name__}.")
@@ -372,7 +371,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def build_model(config: Config, num_classes: int, size: int) -> nn.Module:
+def build_model(config: Config, num_classes: int, size: int) -> SSD | RetinaNet:
     """The detector for `num_classes` classes; default boxes that fit no size yet are laid out for
     `size`.
     """

@@ -17,11 +17,14 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from lesson_lib.detectors.detector import Detector, as_module
+from lesson_lib.detectors.retinanet import RetinaNet
+from lesson_lib.detectors.ssd import SSD
 from lesson_lib.training.recipes import Config, Recipe, build_model
 
 GIB = 2**30
@@ -202,12 +205,12 @@ def _held(
 
 
 def held_for_backward(
-    model: nn.Module, images: Tensor, anchors: Tensor, half: torch.dtype | None = None
+    model: Detector, images: Tensor, anchors: Tensor, half: torch.dtype | None = None
 ) -> Held:
     """The same of any detector, pictures (B, 3, H, W) and anchors (A, 4), on the device that
     they are on.
     """
-    known = {_storage(t) for t in (*model.parameters(), *model.buffers(), anchors)}
+    known = {_storage(t) for t in (*model.parameters(), *as_module(model).buffers(), anchors)}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -227,7 +230,7 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _forward(model: nn.Module, images: Tensor, half: torch.dtype | None) -> Any:
+def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
     """The network under autocast. torch.autocast would switch itself off where there is no GPU:
     set by hand.
     """
@@ -242,7 +245,7 @@ def _forward(model: nn.Module, images: Tensor, half: torch.dtype | None) -> Any:
         torch.clear_autocast_cache()
 
 
-def _counted(config: Config, num_classes: int, size: int) -> tuple[nn.Module, int]:
+def _counted(config: Config, num_classes: int, size: int) -> tuple[SSD | RetinaNet, int]:
     """The network without memory (device "meta"), and the operations of one picture's whole
     step.
     """
@@ -255,7 +258,7 @@ def _counted(config: Config, num_classes: int, size: int) -> tuple[nn.Module, in
     return model, counter.get_total_flops() // 2
 
 
-def _anchors(model: nn.Module, size: int) -> Tensor:
+def _anchors(model: SSD | RetinaNet, size: int) -> Tensor:
     """As many anchors as the model has, without their places: those of a real size are kept and
     must not become fake.
     """
@@ -266,7 +269,7 @@ def _pictures(batch: int, size: int) -> Tensor:
     return torch.zeros(batch, 3, size, size).to(memory_format=torch.channels_last)
 
 
-def _loss(model: nn.Module, outputs: Any, anchors: Tensor, batch: int) -> Tensor:
+def _loss(model: Detector, outputs: Any, anchors: Tensor, batch: int) -> Tensor:
     """The sum of both losses, for pictures of OBJECTS objects each."""
     corners = torch.arange(OBJECTS, device=anchors.device, dtype=torch.float32) * 16
     boxes = torch.stack((corners, corners, corners + 40, corners + 32), 1)  # (OBJECTS, 4)

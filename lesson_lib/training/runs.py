@@ -4,17 +4,18 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from lesson_lib import weights
 from lesson_lib.config import describe_machine
-from lesson_lib.data.samples import Sample
+from lesson_lib.data.samples import Dataset
+from lesson_lib.detectors.retinanet import RetinaNet
+from lesson_lib.detectors.ssd import SSD
 from lesson_lib.files import write_whole
 from lesson_lib.training import checkpoints
 from lesson_lib.training.checkpoints import BEST, LAST
@@ -36,7 +37,7 @@ NEEDED = {"data", "split", "model", "classes", "recipe", "config"}
 
 
 def describe(
-    data: str, split: str, samples: Sequence[Sample], model: str, config: Config, recipe: Recipe
+    data: str, split: str, samples: Dataset, model: str, config: Config, recipe: Recipe
 ) -> dict[str, Any]:
     """What run.json says of a run, but for command and machine: by fields, as JSON holds them.
 
@@ -109,10 +110,9 @@ def _told(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _digest(samples: Sequence[Sample]) -> str:
-    """Of the pictures' ids in their order; none is decoded where the data set knows them."""
-    ids = samples.ids() if hasattr(samples, "ids") else [sample.id for sample in samples]
-    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()[:16]
+def _digest(samples: Dataset) -> str:
+    """Of the pictures' ids in their order."""
+    return hashlib.sha256("\n".join(samples.ids()).encode()).hexdigest()[:16]
 
 
 def logged(
@@ -158,7 +158,7 @@ def _write_about(folder: Path, about: dict[str, Any], anew: bool) -> None:
 
 def load(
     run: str | Path, device: torch.device | str = "cpu", checkpoint: str | None = None
-) -> tuple[nn.Module, Recipe, dict[str, Any]]:
+) -> tuple[SSD | RetinaNet, Recipe, dict[str, Any]]:
     """A trained model, ready to predict, its recipe, and what is known of it.
 
     run         the folder that `train --out` was given, or the name of a detector that comes with

@@ -2,18 +2,19 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lesson_lib.detectors.criterion import Outputs
-from lesson_lib.detectors.detector import batch_loss
+from lesson_lib.detectors.detector import Detector, batch_loss
 from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world
 from lesson_lib.training.recipes import Recipe
 
 PARTS = ("cls", "box", "grad_norm")
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # (B, 3, H, W) -> Outputs, or as a plain pair
 ONE_VALUE = "Expected more than 1 value per channel"  # torch's batch norm, of one picture and cell
 
 
@@ -22,8 +23,8 @@ class Diverged(ValueError):
 
 
 def one_step(
-    network: nn.Module,
-    model: nn.Module,
+    network: Network,
+    model: Detector,
     images: Tensor,
     targets: list[dict],
     anchors: Tensor,
@@ -45,7 +46,7 @@ def one_step(
     return torch.stack((losses["cls"].detach(), losses["box"].detach(), norm / world)).float()
 
 
-def forward(network: nn.Module, images: Tensor, recipe: Recipe) -> Outputs:
+def forward(network: Network, images: Tensor, recipe: Recipe) -> Outputs:
     """Raw outputs of images (B, 3, H, W), the network in the recipe's precision.
 
     ValueError with one sentence where a batch norm in training is left with a single number.
@@ -65,7 +66,7 @@ def forward(network: nn.Module, images: Tensor, recipe: Recipe) -> Outputs:
 
 
 def _losses(
-    model: nn.Module, outputs: Outputs, anchors: Tensor, targets: list[dict], options: dict
+    model: Detector, outputs: Outputs, anchors: Tensor, targets: list[dict], options: dict
 ) -> dict[str, Tensor]:
     """The criterion's losses; where an output is not finite, sums that are not finite either.
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesson_lib import weights
 from lesson_lib.data.pictures import read_picture
 from lesson_lib.data.samples import Sample
+from lesson_lib.detectors.retinanet import RetinaNet
+from lesson_lib.detectors.ssd import SSD
 from lesson_lib.training import runs
 from lesson_lib.training.loop import predict
 
@@ -33,7 +35,7 @@ class TrainedDetector:
     about      data, command, machine, figures, ...: what its card or its run.json says
     """
 
-    model: nn.Module
+    model: SSD | RetinaNet
     classes: tuple[str, ...]
     size: int
     inference: dict[str, Any]

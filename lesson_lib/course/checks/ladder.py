@@ -31,6 +31,7 @@ from lesson_lib.course.checks import DONE, TODO, WRONG, difference
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
+from lesson_lib.detectors.detector import Detector
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.loop import Recipe, predict, train
 
@@ -142,7 +143,7 @@ def short_training(model: Any, kind: str) -> str:
     )
 
 
-def fit(model: nn.Module, pictures: Smears | list, recipe: Recipe, share: float) -> str:
+def fit(model: Detector, pictures: Smears | list, recipe: Recipe, share: float) -> str:
     """Train; the loss of the last tenth must be less than `share` of the first one."""
     losses = [record["loss"] for record in train(model, pictures, recipe)]
     tenth = losses[-(len(losses) // 10) :]

@@ -1,0 +1,60 @@
+"""The static type check: of the whole library with the course."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pyright(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the checker says of a folder, by the settings in its pyproject.toml."""
+    command = [sys.executable, "-m", "basedpyright", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+
+
+def type_errors(folder: Path) -> list[str]:
+    """Its lines, of what is wrong and where; each names the rule, which docs/contributing.md tells
+    how to answer.
+    """
+    done = pyright(folder, "--pythonpath", sys.executable)
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: errors; above: settings
+    lines = done.stdout.splitlines()
+    assert lines and "0 notes" in lines[-1], done.stdout + done.stderr
+    return lines[:-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checker():
+    """The tests are skipped, with the reason, where basedpyright or its JavaScript cannot run."""
+    pytest.importorskip("basedpyright")
+    done = pyright(ROOT, "--version")
+    if done.returncode != 0:
+        pytest.skip(f"basedpyright cannot run here: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def test_the_types_agree():
+    assert type_errors(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "source, rule",
+    [
+        ("", ""),
+        ("def half(x: int) -> int:\n    return x // 2\n\n\nhalf('a')\n", "reportArgumentType"),
+        ("def half(x: int) -> int:\n    return x / 2\n", "reportReturnType"),
+        ("x = 1  # type: ignore\n", "reportIgnoreCommentWithoutRule"),
+        ("x = 1  # pyright: ignore[reportReturnType]  no more\n", "reportUnnecessaryTypeIgnore"),
+    ],
+    ids=lambda value: value if value.startswith("report") else "",
+)
+def test_what_is_wrong_is_found(tmp_path, source, rule):
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    (tmp_path / "lesson_lib").mkdir()
+    (tmp_path / "lesson_lib" / "planted.py").write_text(source, encoding="utf-8")
+    found = type_errors(tmp_path)
+    assert bool(found) is bool(rule)
+    assert any(rule in line for line in found) or not rule, found
