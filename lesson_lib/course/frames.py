@@ -40,18 +40,20 @@ class Stops(NamedTuple):
 def stops(widget: ipywidgets.Widget) -> Stops:
     """All values of a control. ValueError for a kind that the book cannot show."""
     label = getattr(widget, "description", "")
-    value = getattr(widget, "value", None)
+    value: Any = getattr(widget, "value", None)
     if isinstance(widget, ipywidgets.Checkbox | ipywidgets.ToggleButton):
         return Stops(label, "tick", [False, True], ["off", "on"], int(bool(value)))
     if hasattr(widget, "options"):
-        values, texts = list(widget._options_values), list(widget._options_labels)
+        values = list(getattr(widget, "_options_values"))  # noqa: B009  Widget's type has neither
+        texts = list(getattr(widget, "_options_labels"))  # noqa: B009
         return Stops(label, "choice", values, texts, values.index(value))
     if isinstance(widget, ipywidgets.IntSlider):
         values = list(range(widget.min, widget.max + 1, widget.step))
         return _slider(label, values, value, "d")
     if isinstance(widget, ipywidgets.FloatSlider | ipywidgets.FloatLogSlider):
-        count = math.floor((widget.max - widget.min) / widget.step + 1e-9) + 1
-        values = [round(widget.min + k * widget.step, 10) for k in range(count)]
+        step = widget.step or 0.1  # ipywidgets' default, where it is None
+        count = math.floor((widget.max - widget.min) / step + 1e-9) + 1
+        values = [round(widget.min + k * step, 10) for k in range(count)]
         if isinstance(widget, ipywidgets.FloatLogSlider):
             values = [widget.base**exponent for exponent in values]
         return _slider(label, values, value, widget.readout_format)
