@@ -87,7 +87,7 @@ def train_part(
             )
             return False
     test = open_dataset(data, "test", **options)
-    found = predict(network, test, recipe.size)
+    found = predict(network, test, recipe.resizing)
     figures = coco_evaluate(found, [sample.target() for sample in test], len(pictures.classes))
     _write(
         out / f"{name}.json",

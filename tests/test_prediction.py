@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from lesson_lib.data.resizing import Resizing
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.training import prediction
+from lesson_lib.training.loop import train
 from lesson_lib.training.prediction import Resized, evaluate, predict
 from lesson_lib.training.recipes import Recipe
 
@@ -127,3 +129,79 @@ def test_numbers_that_are_not_finite_are_told():
     nn.init.constant_(model.heads.box[0].bias, float("nan"))
     with pytest.raises(ValueError, match="NaN or infinity"):
         evaluate(model, SMEARS, RECIPE)
+
+
+# ---- pictures that keep their aspect ----
+
+KEEPING = [Resizing(64, "letterbox"), Resizing(64, "shorter"), Resizing(48, "shorter", 60)]
+
+
+def mixed():
+    """Smears of several shapes, a row of each."""
+    return [
+        Sample(s.image[:, :h, :w].contiguous(), torch.tensor([[0.0, 0, w, h]]), s.labels[:1])
+        for s, (h, w) in zip(SMEARS, [(64, 30), (40, 64), (64, 64), (64, 30), (33, 64)])
+    ]
+
+
+@pytest.mark.parametrize("resizing", KEEPING)
+def test_boxes_are_mapped_back_to_each_picture(monkeypatch, resizing):
+    """Whatever is detected: the whole picture, and something beyond it that is cut off."""
+    samples, model, asked = mixed(), retinanet(), []
+
+    def detections(outputs, anchors, size, sizes):
+        asked.extend(sizes)
+        assert len(anchors) == outputs.cls_logits.shape[1] and size in resizing.canvases()
+        rows = [[0, 0, w, h] for h, w in sizes], [[w, 0, size[1] + 1, h] for h, w in sizes]
+        return [
+            {
+                "boxes": torch.tensor(both).float(),
+                "scores": torch.tensor([0.9, 0.8]),
+                "labels": torch.tensor([0, 1]),
+            }
+            for both in zip(*rows)
+        ]
+
+    monkeypatch.setattr(model, "detections", detections)
+    found = predict(model, samples, resizing, batch=2)
+    assert len(found) == len(asked) == len(samples)
+    for sample, p in zip(samples, found):
+        assert p["labels"].tolist() == [0] and len(p["scores"]) == 1
+        torch.testing.assert_close(p["boxes"], sample.boxes)
+
+
+@pytest.mark.parametrize("resizing", KEEPING)
+@pytest.mark.parametrize("make", [ssd, retinanet])
+def test_pictures_keep_their_place_and_their_border(make, resizing):
+    samples = mixed()
+    one, many = (predict(make(), samples, resizing, batch, score_threshold=0.0) for batch in (1, 4))
+    for sample, a, b in zip(samples, one, many, strict=True):
+        height, width = sample.size
+        assert len(a["boxes"]) > 0
+        assert (a["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        torch.testing.assert_close(a["scores"], b["scores"], atol=1e-4, rtol=1e-3)
+    figures = evaluate(make(), samples, replace(RECIPE, resize=resizing.how))
+    assert figures["val_loss"] > 0
+
+
+@pytest.mark.parametrize("make", [ssd, retinanet])
+def test_boxes_are_clipped_at_the_pictures_size_before_nms(make):
+    model, size = make(), (64, 64)
+    images, anchors = torch.rand(2, 3, 64, 64), model.anchors(64)
+    with torch.no_grad():
+        outputs = model.eval()(images)
+    found = model.detections(outputs, anchors, size, sizes=[(64, 64), (40, 20)], score_threshold=0)
+    whole = model.detections(outputs, anchors, size, score_threshold=0.0)
+    assert torch.equal(found[0]["boxes"], whole[0]["boxes"])
+    assert found[1]["boxes"].amax(0).tolist() == [*found[1]["boxes"].amax(0)[:2].tolist(), 20, 40]
+    with pytest.raises(ValueError, match="1 sizes for 2 pictures"):
+        model.detections(outputs, anchors, size, sizes=[(64, 64)])
+
+
+@pytest.mark.parametrize("how", ["letterbox", "shorter"])
+@pytest.mark.parametrize("make", [ssd, retinanet])
+def test_training_sees_them_too(make, how):
+    recipe = replace(RECIPE, epochs=2, batch=2, resize=how, evaluate=2, precision="fp32")
+    records = list(train(make(), mixed() * 2, recipe, mixed()))
+    assert len(records) == 10 and "AP" in records[-1]
+    assert all(0 < record["loss"] < 1e4 for record in records)

@@ -103,6 +103,18 @@ def test_with_a_network_a_recipe_that_says_so_begins_with_weights(data, imagenet
     assert same and not torch.equal(*moved)
 
 
+def test_the_papers_recipe_begins_with_the_first_weights_and_the_papers_pictures():
+    recipe = NAMED["retinanet-r50-coco-1x"].recipe
+    config, recipe = overridden(MODELS["retinanet-r50"], recipe, [])
+    assert config.pretrained == "IMAGENET1K_V1" and recipe.warmup * recipe.steps == 504
+    assert (recipe.resizing.size, recipe.resizing.how) == (600, "shorter")
+    assert overridden(config, replace(recipe, optimizer="adamw"), [])[0].pretrained is True
+    _, letterboxed = overridden(MODELS["ssd-tiny"], Recipe(), ["resize=letterbox", "longest=0"])
+    assert letterboxed.resizing.how == "letterbox"
+    with pytest.raises(ValueError, match="resize is 'wide'; choose square, letterbox, shorter"):
+        overridden(MODELS["ssd-tiny"], Recipe(), ["resize=wide"])
+
+
 def test_vgg16_begins_with_weights_too(imagenet):
     config, recipe = overridden(MODELS["ssd300-vgg16"], NAMED["ssd300-voc"].recipe, [])
     assert config.pretrained and config.norm is None

@@ -81,6 +81,15 @@ def test_numbers_of_the_full_networks_are_the_papers():
     assert ssd.parameters == sum(p.numel() for p in network.parameters())
 
 
+def test_pictures_of_the_papers_size_are_rehearsed_at_the_largest_input():
+    recipe = Recipe(size=128, resize="shorter")
+    costs = rehearsal.recipe_costs(MODELS["retinanet-tiny"], 3, recipe, "fp32")
+    largest, usual = (
+        step_costs(MODELS["retinanet-tiny"], 3, size) for size in ((128, 224), (128, 192))
+    )
+    assert costs == replace(largest, flops=usual.flops) and usual.flops < largest.flops
+
+
 def test_the_largest_batch_fits_and_one_more_does_not():
     config, size = SMALL["retinanet-r18"]
     costs = step_costs(config, 3, size)

@@ -32,7 +32,7 @@ LICENCE = "that of this package (see LICENSE): trained here, from scratch"
 
 def figures(model: nn.Module, samples, recipe: Recipe) -> tuple[dict[str, float], list[dict]]:
     """coco_evaluate's means, rounded, and a row for each class."""
-    found = predict(model, samples, recipe.size, **recipe.inference)
+    found = predict(model, samples, recipe.resizing, **recipe.inference)
     report = coco_evaluate(found, ground_truth(samples), len(samples.classes))
     means = {name: round(v, 4) for name, v in report.items() if isinstance(v, float)}
     rows = [

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from lesson_lib.cli.predict import SCORE, check_score
+from lesson_lib.data.augment import MEAN_COLOUR
 from lesson_lib.detectors.export import export_onnx
 from lesson_lib.training import runs
 
@@ -36,10 +37,16 @@ def run_export(options: argparse.Namespace) -> int:
     model, recipe, about = runs.load(options.folder, "cpu", options.checkpoint)
     score = about.get("threshold", SCORE) if options.score is None else options.score
     nms = recipe.inference | {"score_threshold": score} if options.nms else None
-    export_onnx(model, options.out, recipe.size, nms, about["classes"])
-    inputs = f"images (B, 3, {recipe.size}, {recipe.size}), RGB in 0..1"
+    size = recipe.resizing.largest()
+    export_onnx(model, options.out, size, nms, about["classes"])
+    inputs = f"images (B, 3, {size[0]}, {size[1]}), RGB in 0..1"
     outputs = (
         f"boxes, scores over {score:.3f}, labels" if nms else "boxes and scores of all anchors"
     )
     print(f"{options.out}: {inputs} -> {outputs}")
+    if recipe.resizing.keeps_aspect:
+        print(
+            "Pictures keep their aspect as in training: shrink or enlarge each so that it fits, "
+            f"lay it at the upper left, and fill the rest with RGB {MEAN_COLOUR}."
+        )
     return 0

@@ -81,7 +81,7 @@ def run_prediction(options: argparse.Namespace) -> int:
     try:
         for looks in batches(_bar(read_all(found, faults), found)):
             samples = [_sample(look.pixels) for look in looks]
-            detections = predict(model, samples, recipe.size, **inference)
+            detections = predict(model, samples, recipe.resizing, **inference)
             for look, detected in zip(looks, detections, strict=True):
                 rows = _rows(detected)
                 drawing = None if options.no_drawings else drawings.add(look, rows)

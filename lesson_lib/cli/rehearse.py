@@ -82,7 +82,7 @@ def run_rehearsal(options: argparse.Namespace) -> int:
     name, config, recipe = chosen(options)
     precision = options.precision or rehearsal.precision_on(recipe.precision, gpu)
     about = what_is_known(options.data)
-    costs = rehearsal.step_costs(config, len(about["classes"]), recipe.size, precision)
+    costs = rehearsal.recipe_costs(config, len(about["classes"]), recipe, precision)
     steps = recipe.steps or recipe.epochs * max(1, about["pictures"] // recipe.batch)
     plan = rehearsal.plan(costs, recipe, gpu, steps)
     report = {
@@ -90,6 +90,7 @@ def run_rehearsal(options: argparse.Namespace) -> int:
         "data": options.data,
         "classes": len(about["classes"]),
         "size": recipe.size,
+        "input": recipe.resizing.largest(),
         "batch": recipe.batch,
         "steps": steps,
         "costs": asdict(costs),
@@ -150,7 +151,7 @@ def loader_rate(samples: Sequence[Sample] | None, recipe: Recipe) -> dict[str, A
     where the data is away.
     """
     pictures = Smears("train", FEW, recipe.size) if samples is None else samples
-    feed = Feed(pictures, recipe.size, 1, recipe.seed, recipe.augment, cache=False, workers=1)
+    feed = Feed(pictures, recipe.resizing, 1, recipe.seed, recipe.augment, cache=False, workers=1)
     batches = iter(feed.epoch(0))
     next(batches)  # the first picture waits for the worker to start
     begin = time.perf_counter()
@@ -168,7 +169,8 @@ def one_step(config: Config, recipe: Recipe, classes: int) -> dict[str, float]:
     "batch"}.
     """
     size = recipe.size if getattr(config, "extras", None) else SMALL  # SSD300's maps need its size
-    small = replace(recipe, steps=1, batch=2, size=size, precision="fp32", augment="none")
+    small = replace(recipe, steps=1, batch=2, size=size, longest=0, precision="fp32")
+    small = replace(small, augment="none")
     config = replace(config, pretrained=False, norm=learning_norm(config))
     torch.manual_seed(0)
     model = build_model(config, classes, size)
@@ -196,10 +198,10 @@ def text(
     loader, step = report["loader"], report["one_step"]
     (fast, slow), (least, most) = plan.hours, plan.rate
     workers = max(1, math.ceil(most / loader["rate"]))
-    size, pixels = report["size"], step["size"]
+    (height, width), pixels = report["input"], step["size"]
     rows = {
         "network": f"{costs.parameters:,} parameters, {costs.trained:,} trained; "
-        f"{costs.anchors:,} anchors at {size} x {size} px; {costs.flops / 1e9:,.0f} GFLOP for a "
+        f"{costs.anchors:,} anchors at {height} x {width} px; {costs.flops / 1e9:,.0f} GFLOP for a "
         "picture's whole step",
         "memory": f"{plan.memory.total / rehearsal.GIB:.1f} of {plan.gpu.memory:.1f} GiB at batch "
         f"{recipe.batch}: {parts}. {fitting(plan, recipe)}",

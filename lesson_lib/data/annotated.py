@@ -142,6 +142,10 @@ class Annotated(Sequence[Sample]):
         """The pictures' names, in their order."""
         return [entry.id for entry in self.entries]
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of all pictures, none of which is decoded for it."""
+        return [entry.size for entry in self.entries]
+
     def boxes(self, index: int) -> Tensor:
         """(G, 4) xyxy pixels of one picture."""
         return self.entries[index].target["boxes"]

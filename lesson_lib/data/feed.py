@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesson_lib.data.augment import Augment, augmented, find_augment, key
 from lesson_lib.data.batch_augment import change_boxes, change_pictures, draw_change
+from lesson_lib.data.resizing import Resizing, as_resizing, like_shapes, picture_sizes
 from lesson_lib.data.samples import Sample, resize
 
 CACHE_BYTES = 4 * 2**30
@@ -28,14 +29,16 @@ def fits_in_memory(count: int, side: int) -> bool:
 
 
 class Feed:
-    """Batches of `samples` at size x size pixels.
+    """Batches of `samples`, all of one size.
 
+    size        pixels: pictures become squares, aspect not kept; or a `Resizing`. With "shorter"
+                the pictures of a batch have like shapes, see `like_shapes`.
     batch       pictures of one step, over all ranks together
     augment     "none", "mirror", "flips", "crops", "ssd", "smears", or an `Augment`
     device      where the batches are wanted
     cache       True: all pictures are decoded and resized once and stay on the device as uint8, and
                 augmentation happens there. False: worker processes read, augment by augment.py and
-                resize each time. None: True up to 4 GiB.
+                resize each time. None: True up to 4 GiB. Only squares are kept.
     rank, world  this process, of how many: each gets batch / world pictures of every step, and
                 together they get what one process alone would
     workers     processes, without a cache; None: one for each core but one, at most 8
@@ -49,7 +52,7 @@ class Feed:
     def __init__(
         self,
         samples: Sequence[Sample],
-        size: int,
+        size: int | Resizing,
         batch: int,
         seed: int = 0,
         augment: str | Augment = "none",
@@ -69,11 +72,15 @@ class Feed:
                 f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} "
                 f"processes (this is {rank}): take a multiple of {world}, at most {len(samples)}."
             )
+        self.resizing = as_resizing(size)
+        size = self.resizing.size
         self.samples, self.size, self.batch, self.seed = samples, size, batch, seed
         self.augment, self.device = find_augment(augment), torch.device(device)
         self.rank, self.world, self.workers, self.stored = rank, world, workers, stored or size
         self.num_classes = num_classes
         self.cache = fits_in_memory(len(samples), self.stored) if cache is None else cache
+        self.cache = self.cache and not self.resizing.keeps_aspect
+        self._canvases: list[tuple[int, int]] | None = None  # of each picture, where they differ
         self._pictures: Tensor | None = None  # uint8 (N, 3, stored, stored)
         self._targets: list[dict] = []
 
@@ -84,26 +91,32 @@ class Feed:
         """The pictures of every step of an epoch, for this rank: len(self) lists of batch / world
         numbers.
         """
-        numbers = (
-            np.random.default_rng(key(self.seed, epoch)).permutation(len(self.samples)).tolist()
-        )
-        return [
-            numbers[step * self.batch : (step + 1) * self.batch][self.rank :: self.world]
-            for step in range(len(self))
-        ]
+        return [rows[self.rank :: self.world] for rows, _ in self._steps(epoch)]
+
+    def _steps(self, epoch: int) -> list[tuple[list[int], tuple[int, int]]]:
+        """The pictures of every step, for all ranks, and the (height, width) of its input."""
+        chance = np.random.default_rng(key(self.seed, epoch))
+        numbers = chance.permutation(len(self.samples)).tolist()
+        if self.resizing.how != "shorter":
+            canvas = self.resizing.largest()
+            starts = range(0, len(self) * self.batch, self.batch)
+            return [(numbers[start : start + self.batch], canvas) for start in starts]
+        if self._canvases is None:
+            self._canvases = [self.resizing.canvas(size) for size in picture_sizes(self.samples)]
+        steps = like_shapes(numbers, self._canvases, self.batch)
+        return [steps[at] for at in chance.permutation(len(steps))]
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
-        """The steps of epoch n from `start` on: images float (B, 3, size, size) in 0..1, and B
-        targets.
+        """The steps of epoch n from `start` on: images float (B, 3, H, W) in 0..1, and B targets.
 
         A target has "boxes" (G, 4) xyxy pixels, "labels" (G,), "difficult" (G,), on the device, and
         "id".
         Crowds are left out: a region of many objects is no object to learn.
         """
-        steps = self.order(n)[start:]
+        steps = [(rows[self.rank :: self.world], c) for rows, c in self._steps(n)[start:]]
         if self.cache:
             pictures = self._fill()
-            return (self._from_memory(pictures, rows, n) for rows in steps)
+            return (self._from_memory(pictures, rows, n) for rows, _ in steps)
         return self._from_workers(steps, n)
 
     def _fill(self) -> Tensor:
@@ -141,16 +154,18 @@ class Feed:
         images = change_pictures(pictures, rows, changes, self.size)
         return images, [_to(target, self.device) for target in targets]
 
-    def _from_workers(self, steps: list[list[int]], epoch: int) -> Iterator[Batch]:
+    def _from_workers(
+        self, steps: list[tuple[list[int], tuple[int, int]]], epoch: int
+    ) -> Iterator[Batch]:
         workers = (
             min(8, max(1, (os.cpu_count() or 1) - 1)) if self.workers is None else self.workers
         )
         pictures = _Augmented(
-            self.samples, self.augment, self.size, self.seed, epoch, self.num_classes
+            self.samples, self.augment, self.resizing, self.seed, epoch, self.num_classes
         )
         loader = DataLoader(
             pictures,
-            batch_sampler=steps,
+            batch_sampler=[[(row, canvas) for row in rows] for rows, canvas in steps],
             num_workers=min(workers, len(steps)),
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
@@ -171,25 +186,28 @@ class _Augmented(Dataset):
         self,
         samples: Sequence[Sample],
         augment: Augment,
-        size: int,
+        resizing: Resizing,
         seed: int,
         epoch: int,
         num_classes: int | None,
     ):
-        self.samples, self.augment, self.size, self.numbers = samples, augment, size, (seed, epoch)
+        self.samples, self.augment, self.resizing = samples, augment, resizing
+        self.numbers = seed, epoch
         self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, dict] | Exception:
-        """The picture and its target; an error as a value, for the main process to raise it.
+    def __getitem__(self, place: tuple[int, tuple[int, int]]) -> tuple[Tensor, dict] | Exception:
+        """The picture and its target, by number and size of the input; an error as a value, for the
+        main process to raise it.
 
         Raised here, a worker's traceback would take the place of its one sentence.
         """
+        row, canvas = place
         try:
             sample = augmented(self.samples[row], self.augment, *self.numbers, row)
-            sample = resize(sample, self.size)
+            sample = self.resizing.apply(sample, canvas)
             return sample.image, _target(sample, row, self.num_classes)
         except (OSError, ValueError) as error:
             return error

@@ -121,6 +121,10 @@ class Smears(Sequence[Sample]):
         """
         return [sample.target() for sample in self]
 
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of all pictures; none is painted for it."""
+        return [self.size] * len(self)
+
     def _file(self, index: int) -> Path:
         name = f"v{VERSION}-{self.seed}-{self.split}-{self.size[0]}x{self.size[1]}"
         return cache_dir() / "smears" / name / f"{index:05d}.npz"

@@ -7,7 +7,7 @@ it.
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -87,7 +87,9 @@ class Detector(Protocol):
     def detections(self, outputs: Outputs, anchors: Tensor, size: tuple[int, int]) -> Detections:
         """For each picture {"boxes" (N, 4) xyxy, "scores" (N,), "labels" (N,)}, best first.
 
-        size: (height, width) of the pictures, in pixels.
+        size: (height, width) of the pictures, in pixels. The library's detectors also take `sizes`,
+        those of the pictures themselves where they are filled up to `size`; without it boxes are
+        cut there afterwards.
         """
         ...
 
@@ -124,8 +126,29 @@ def batch_loss(
 
 def takes_normaliser(model: Any) -> bool:
     """Whether the model's criterion has the argument, or takes any."""
-    parameters = inspect.signature(model.criterion).parameters.values()
-    return any(p.name == "normaliser" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return _takes(model.criterion, "normaliser")
+
+
+def takes_sizes(model: Any) -> bool:
+    """Whether the model's detections have the argument `sizes`, or take any."""
+    return _takes(model.detections, "sizes")
+
+
+def _takes(function: Callable, argument: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def anchors_of(
+    model: Any, device: torch.device | str
+) -> Callable[[tuple[int, int] | torch.Size], Tensor]:
+    """From (height, width) of an input to the model's anchors for it, made once for each size."""
+
+    @cache
+    def made(height: int, width: int) -> Tensor:
+        return model.anchors(height if height == width else (height, width), device)
+
+    return lambda size: made(int(size[0]), int(size[1]))
 
 
 def own_size(model: Any) -> Size:

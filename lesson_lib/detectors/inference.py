@@ -8,7 +8,7 @@ or more.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -77,6 +77,7 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     topk: int = 400,
     vote: float = 0.0,
     variances: tuple[float, float] = VARIANCES,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Detections:
     """SSD's inference (arXiv:1512.02325, section 3): the best `max_detections` a picture after NMS.
 
@@ -86,14 +87,16 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of
     the paper.
     vote: if not 0, what NMS keeps is moved by `box_vote` at this IoU; no part of the paper either.
+    sizes: (height, width) of each picture itself, at the upper left of what fills up `size`: its
+    boxes are clipped there. None: `size`.
     ValueError for outputs that are not finite or do not fit the anchors.
     """
     check_outputs(outputs, anchors)
     rule = _Rule(size, score_threshold, topk, nms_threshold, max_detections, vote, variances)
     scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]  # (B, A, K)
     return [
-        _detected(picture, deltas, anchors, rule, lambda row, label: label)
-        for picture, deltas in zip(scores, outputs.box_deltas)
+        _detected(picture, deltas, anchors, own, lambda row, label: label)
+        for picture, deltas, own in zip(scores, outputs.box_deltas, _rules(rule, scores, sizes))
     ]
 
 
@@ -110,6 +113,7 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     max_detections: int = 100,
     vote: float = 0.0,
     variances: tuple[float, float] = NO_VARIANCES,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Detections:
     """RetinaNet's inference (FL, arXiv:1708.02002, section 4.1): each level's best `topk`, then
     NMS.
@@ -118,8 +122,8 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     score_threshold: scores over it count; 1 leaves none.
     counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one
     level.
-    max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote: as
-    for SSD.
+    max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote,
+    sizes: as for SSD.
     ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum
     to A.
     """
@@ -129,18 +133,28 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
     least = _logit(score_threshold)
     rule = _Rule(size, least, topk, nms_threshold, max_detections, vote, variances)
+    logits = at_least_float32(outputs.cls_logits)
     found = [
         _detected(
             picture,
             deltas,
             anchors,
-            rule,
+            own,
             lambda row, label: torch.bucketize(row, ends, right=True),
             torch.sigmoid,
         )
-        for picture, deltas in zip(at_least_float32(outputs.cls_logits), outputs.box_deltas)
+        for picture, deltas, own in zip(logits, outputs.box_deltas, _rules(rule, logits, sizes))
     ]
     return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
+
+
+def _rules(
+    rule: _Rule, pictures: Tensor, sizes: Sequence[tuple[int, int]] | None
+) -> Iterator[_Rule]:
+    """The rule of each picture (B, ...), which is to be clipped at a size of its own."""
+    if sizes is not None and len(sizes) != len(pictures):
+        raise ValueError(f"{len(sizes)} sizes for {len(pictures)} pictures; give one for each.")
+    return (rule._replace(size=size) for size in sizes or [rule.size] * len(pictures))
 
 
 def _logit(probability: float) -> float:

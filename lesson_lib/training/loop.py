@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample
-from lesson_lib.detectors.detector import Detector, as_module
+from lesson_lib.detectors.detector import Detector, anchors_of, as_module
 from lesson_lib.training import checkpoints
 from lesson_lib.training.checkpoints import BEST, Progress
 from lesson_lib.training.distributed import all_reduce, rank_and_world, wrap_ddp
@@ -68,18 +68,19 @@ def train(
     feed = _feed(model, samples, recipe, device)
     plan = _plan(recipe, len(feed), save_every, every or (20 if device.type == "cuda" else 1))
     module.to(memory_format=torch.channels_last)
-    optimizer, anchors = make_optimizer(module, recipe), model.anchors(recipe.size, device)
+    optimizer, anchors = make_optimizer(module, recipe), anchors_of(model, device)
     progress = (
         checkpoints.resume(checkpoint, module, optimizer, recipe) if checkpoint else Progress()
     )
     network, seen, losses, ids, record = wrap_ddp(module), None, [], [], None
     if val is not None:
-        seen = Resized(val, recipe.size)
+        seen = Resized(val, recipe.resizing)
     left = range(progress.step + 1, 1 if progress.ended(recipe) else plan.steps + 1)
     for step, (images, targets) in zip(left, batches(feed, progress.step), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, plan.steps, recipe) * group.get("share", 1.0)
-        losses.append(one_step(network, model, images, targets, anchors, optimizer, recipe))
+        own = anchors(images.shape[-2:])
+        losses.append(one_step(network, model, images, targets, own, optimizer, recipe))
         ids.append([target["id"] or "?" for target in targets])
         if not plan.reports(step):
             continue
@@ -122,7 +123,7 @@ def _feed(model: Detector, samples: Sequence[Sample], recipe: Recipe, device: to
     rank, world = rank_and_world()
     return Feed(
         samples,
-        recipe.size,
+        recipe.resizing,
         recipe.batch,
         recipe.seed,
         recipe.augment,

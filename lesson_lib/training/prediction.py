@@ -5,9 +5,10 @@ predictions = predict(model, samples, size=128)
 figures = evaluate(model, val, recipe)
 """
 
+import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from lesson_lib.anchors import Size, as_pair
+from lesson_lib.boxes import clip_boxes
 from lesson_lib.breakdown import best_threshold
-from lesson_lib.data.samples import Dataset, Sample, resize
-from lesson_lib.detectors.detector import Detector, as_module, own_size
+from lesson_lib.data.resizing import Resizing, as_resizing, picture_sizes
+from lesson_lib.data.samples import Dataset, Sample
+from lesson_lib.detectors.detector import Detector, anchors_of, as_module, own_size, takes_sizes
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.distributed import (
     all_gather,
@@ -35,14 +38,15 @@ THREADS = min(4, os.cpu_count() or 1)  # that decode and shrink pictures
 
 
 class Resized:
-    """Samples at size x size pixels, each with its (height, width) before.
+    """Samples as the network's input, each with its (height, width) before.
 
+    size: pixels of squares, or a `Resizing`.
     What was asked for is kept, up to KEPT_BYTES in all: the next evaluation decodes nothing.
     """
 
-    def __init__(self, samples: Sequence[Sample], size: int):
-        self.samples, self.size = samples, size
-        self.keeps = len(samples) * 3 * size**2 <= KEPT_BYTES
+    def __init__(self, samples: Sequence[Sample], size: int | Resizing):
+        self.samples, self.resizing = samples, as_resizing(size)
+        self.keeps = len(samples) * 3 * math.prod(self.resizing.largest()) <= KEPT_BYTES
         self._kept = dict[int, tuple[Sample, tuple[int, int]]]()
 
     def __len__(self) -> int:
@@ -52,22 +56,38 @@ class Resized:
         if index in self._kept:
             return self._kept[index]
         sample = self.samples[index]
-        pair = resize(sample, self.size), sample.size
+        pair = self.resizing.apply(sample), sample.size
         if self.keeps:
             self._kept[index] = pair
         return pair
 
+    def rows(self, batch: int) -> list[list[int]]:
+        """The pictures of every batch, for all processes; those of a batch have one size as input.
+
+        Where only "shorter" makes sizes differ, and then those of one size come first.
+        """
+        numbers = list(range(len(self)))
+        if self.resizing.how != "shorter":
+            return [numbers[start : start + batch] for start in range(0, len(self), batch)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, size in enumerate(picture_sizes(self.samples)):
+            groups.setdefault(self.resizing.canvas(size), []).append(number)
+        return [
+            group[start : start + batch]
+            for group in groups.values()
+            for start in range(0, len(group), batch)
+        ]
+
     def batches(self, batch: int) -> Iterator[list[tuple[Sample, tuple[int, int]]]]:
-        """This process's share: every world-th batch.
+        """This process's share: every world-th of `rows`.
 
         The next one is read while one is worked on.
         """
         rank, world = rank_and_world()
-        rows = range(len(self))
         with ThreadPoolExecutor(THREADS) as pool:
             ahead = deque()
-            for start in range(rank * batch, len(self), world * batch):
-                ahead.append(pool.map(self.__getitem__, rows[start : start + batch]))
+            for rows in self.rows(batch)[rank::world]:
+                ahead.append(pool.map(self.__getitem__, rows))
                 if len(ahead) > 1:
                     yield list(ahead.popleft())
             for rest in ahead:
@@ -77,28 +97,30 @@ class Resized:
 def predict(
     model: Detector,
     samples: Sequence[Sample],
-    size: int | None = None,
+    size: int | Resizing | None = None,
     batch: int = BATCH,
     **options: Any,
 ) -> list[dict[str, Tensor]]:
     """Detections of every picture, on the CPU: {"boxes" (N, 4) xyxy in its own pixels, "scores",
     "labels"}.
 
-    size: pictures are brought to size x size; None: the size that the model is made for.
+    size: pictures are brought to size x size, or as a `Resizing` says; None: the size that the
+    model is made for.
     options go to model.detections. The model is left in the mode it was in. Of several processes
     each does a share of the pictures, each picture once, and all get all.
     """
-    size = _square(own_size(model)) if size is None else size
-    recipe, training = Recipe(size=size), model.training
+    resized = Resized(samples, _square(own_size(model)) if size is None else size)
+    training, anchors = model.training, anchors_of(model, next(model.parameters()).device)
     model.eval()
     try:
         with torch.inference_mode():
-            return _gathered(
-                _detected(model, part, outputs_of(model, part, recipe), size, options)
-                for part in Resized(samples, size).batches(batch)
-            )
+            found = [
+                _detected(model, part, outputs_of(model, part, Recipe()), anchors, resized, options)
+                for part in resized.batches(batch)
+            ]
     finally:
         model.train(training)
+    return _gathered(found, resized.rows(batch))
 
 
 def evaluate(
@@ -112,26 +134,28 @@ def evaluate(
     val_loss = val_cls + val_box   the criterion's, of the network as it predicts: the mean over the
                            pictures of the loss of their batch of 8
     """
-    resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.size)
-    anchors = model.anchors(recipe.size, next(model.parameters()).device)
+    resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.resizing)
+    device = next(model.parameters()).device
+    anchors = anchors_of(model, device)
     sync_buffers(as_module(model))
     found, training = [], model.training
-    sums = torch.zeros(3, dtype=torch.float64, device=anchors.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
     model.eval()
     try:
         with torch.inference_mode():
             for part in resized.batches(BATCH):
                 outputs = outputs_of(model, part, recipe)
-                found.append(_detected(model, part, outputs, recipe.size, recipe.inference))
-                targets = [_learnable(sample, anchors.device) for sample, _ in part]
-                losses = model.criterion(outputs, anchors, targets, **recipe.criterion)
+                found.append(_detected(model, part, outputs, anchors, resized, recipe.inference))
+                targets = [_learnable(sample, device) for sample, _ in part]
+                own = anchors(part[0][0].size)
+                losses = model.criterion(outputs, own, targets, **recipe.criterion)
                 both = torch.stack([losses["cls"], losses["box"]]).double()
                 sums += torch.cat([both, both.new_ones(1)]) * len(part)
     finally:
         model.train(training)
     sums = all_reduce(sums)
     cls, box = (sums[:2] / sums[2]).tolist()
-    predictions = _gathered(found)
+    predictions = _gathered(found, resized.rows(BATCH))
     figures = None
     if rank_and_world()[0] == 0:  # the matching is done once, whatever the number of processes
         truth = ground_truth(resized.samples)
@@ -148,20 +172,35 @@ def outputs_of(model: Detector, part: Sequence[tuple], recipe: Recipe) -> Any:
 
 
 def _detected(
-    model: Detector, part: Sequence[tuple], outputs: Any, size: int, options: dict[str, Any]
+    model: Detector,
+    part: Sequence[tuple[Sample, tuple[int, int]]],
+    outputs: Any,
+    anchors: Callable[[tuple[int, int]], Tensor],
+    resized: Resized,
+    options: dict[str, Any],
 ) -> list[dict[str, Tensor]]:
-    """The detections of a batch, boxes in the pictures' own pixels."""
-    anchors, found = model.anchors(size, next(model.parameters()).device), []
-    detections = model.detections(outputs, anchors, (size, size), **options)
-    for (_, (height, width)), p in zip(part, detections, strict=True):
-        boxes = p["boxes"].cpu() * (torch.tensor([width, height, width, height]) / size)
-        found.append({"boxes": boxes, "scores": p["scores"].cpu(), "labels": p["labels"].cpu()})
+    """The detections of a batch of `resized`, boxes in the pictures' own pixels."""
+    canvas, found, resizing = part[0][0].size, [], resized.resizing
+    inner = [resizing.inner(size) for _, size in part]
+    if resizing.keeps_aspect and takes_sizes(model):
+        options = {"sizes": inner} | options
+    detections = model.detections(outputs, anchors(canvas), canvas, **options)
+    for (_, size), seen, p in zip(part, inner, detections, strict=True):
+        p = {name: p[name].cpu() for name in ("boxes", "scores", "labels")}
+        if resizing.keeps_aspect:
+            boxes = clip_boxes(p["boxes"], seen)
+            left = (boxes[:, 2:] > boxes[:, :2]).all(1)
+            p = {name: value[left] for name, value in (p | {"boxes": boxes}).items()}
+        found.append(p | {"boxes": resizing.restore(p["boxes"], size)})
     return found
 
 
-def _gathered(mine: Any) -> list[dict[str, Tensor]]:
-    """Each process's lists of detections by batch -> those of all pictures, in their order."""
-    return [detections for part in all_gather(list(mine)) for detections in part]
+def _gathered(mine: list, rows: list[list[int]]) -> list[dict[str, Tensor]]:
+    """Each process's lists of detections by batch, rows of pictures -> all, in their order."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for numbers, part in zip(rows, all_gather(mine), strict=True):
+        found.update(zip(numbers, part, strict=True))
+    return [found[number] for number in range(len(found))]
 
 
 def _learnable(sample: Sample, device: torch.device) -> dict[str, Any]:

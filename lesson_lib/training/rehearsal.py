@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.detectors.detector import Detector, as_module
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -32,6 +33,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OBJECTS = (
     8  # in each picture of the rehearsal; with matching in one pass their number hardly matters
 )
+USUAL_PICTURE = (480, 640)  # (height, width) of COCO's commonest
 STATES = {"sgd": 1, "adamw": 2}  # numbers that an optimizer keeps for each parameter
 CONTEXT = (
     GIB  # CUDA's own context and kernels, and cuDNN's workspace: an allowance, not a measurement
@@ -151,12 +153,13 @@ class StepCosts:
 
 @lru_cache(maxsize=64)
 def step_costs(
-    config: Config, num_classes: int, image_size: int, precision: str = "fp32"
+    config: Config, num_classes: int, image_size: Size, precision: str = "fp32"
 ) -> StepCosts:
     """The costs of a detector's training step on a GPU, counted on fake tensors; no weights are
     loaded.
 
-    image_size: pixels of the square input. precision: "fp32", or "bf16" or "fp16" by autocast.
+    image_size: pixels of the input, (height, width) or one number for a square.
+    precision: "fp32", or "bf16" or "fp16" by autocast.
     ValueError for another precision.
     """
     if precision not in ("fp32", *HALF):
@@ -182,6 +185,18 @@ def step_costs(
     )
 
 
+def recipe_costs(config: Config, num_classes: int, recipe: Recipe, precision: str) -> StepCosts:
+    """`step_costs` of a recipe: memory for the largest input that it makes, operations for the one
+    that most photos become, of shape 4 : 3 as in COCO.
+    """
+    resizing = recipe.resizing
+    costs = step_costs(config, num_classes, resizing.largest(), precision)
+    usual = resizing.canvas(USUAL_PICTURE)
+    if usual == resizing.largest():
+        return costs
+    return replace(costs, flops=step_costs(config, num_classes, usual, precision).flops)
+
+
 @dataclass(frozen=True)
 class Held:
     """What autograd keeps of one forward pass: bytes in all, of the largest tensor of one
@@ -194,7 +209,7 @@ class Held:
 
 
 def _held(
-    config: Config, num_classes: int, size: int, batch: int, half: torch.dtype | None
+    config: Config, num_classes: int, size: Size, batch: int, half: torch.dtype | None
 ) -> Held:
     """Bytes that autograd keeps of one forward pass and criterion, each storage once, weights
     apart.
@@ -245,7 +260,7 @@ def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
         torch.clear_autocast_cache()
 
 
-def _counted(config: Config, num_classes: int, size: int) -> tuple[SSD | RetinaNet, int]:
+def _counted(config: Config, num_classes: int, size: Size) -> tuple[SSD | RetinaNet, int]:
     """The network without memory (device "meta"), and the operations of one picture's whole
     step.
     """
@@ -258,15 +273,15 @@ def _counted(config: Config, num_classes: int, size: int) -> tuple[SSD | RetinaN
     return model, counter.get_total_flops() // 2
 
 
-def _anchors(model: SSD | RetinaNet, size: int) -> Tensor:
+def _anchors(model: SSD | RetinaNet, size: Size) -> Tensor:
     """As many anchors as the model has, without their places: those of a real size are kept and
     must not become fake.
     """
-    return torch.zeros(model.anchor_spec(size).total((size, size)), 4)
+    return torch.zeros(model.anchor_spec(size).total(as_pair(size)), 4)
 
 
-def _pictures(batch: int, size: int) -> Tensor:
-    return torch.zeros(batch, 3, size, size).to(memory_format=torch.channels_last)
+def _pictures(batch: int, size: Size) -> Tensor:
+    return torch.zeros(batch, 3, *as_pair(size)).to(memory_format=torch.channels_last)
 
 
 def _loss(model: Detector, outputs: Any, anchors: Tensor, batch: int) -> Tensor:

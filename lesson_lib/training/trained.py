@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lesson_lib import weights
 from lesson_lib.data.pictures import read_picture
+from lesson_lib.data.resizing import Resizing
 from lesson_lib.data.samples import Sample
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -30,16 +31,20 @@ class TrainedDetector:
 
     model      SSD or RetinaNet, in evaluation mode
     classes    names; label k is classes[k]
-    size       pixels: pictures are brought to size x size, aspect not kept, as in training
+    size       pixels, and resizing: how pictures are brought to it, as in training
     inference  options of `model.detections` that it was evaluated with
     about      data, command, machine, figures, ...: what its card or its run.json says
     """
 
     model: SSD | RetinaNet
     classes: tuple[str, ...]
-    size: int
+    resizing: Resizing
     inference: dict[str, Any]
     about: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        return self.resizing.size
 
     def predict(
         self, pictures: Sequence[Sample | str | Path], **options: Any
@@ -53,7 +58,7 @@ class TrainedDetector:
             picture if isinstance(picture, Sample) else _unlabelled(Path(picture))
             for picture in pictures
         ]
-        return predict(self.model, samples, self.size, **self.inference | options)
+        return predict(self.model, samples, self.resizing, **self.inference | options)
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> TrainedDetector:
@@ -69,7 +74,8 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> TrainedDetecto
             "and the folders of your own runs."
         )
     model, recipe, about = runs.load(name, device)
-    return TrainedDetector(model, tuple(about["classes"]), recipe.size, recipe.inference, about)
+    classes = tuple(about["classes"])
+    return TrainedDetector(model, classes, recipe.resizing, recipe.inference, about)
 
 
 def _unlabelled(file: Path) -> Sample:
