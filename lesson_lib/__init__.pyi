@@ -1,4 +1,7 @@
-"""What `import lesson_lib` offers. `__init__.py` reads this file, and imports a name when it is first used."""
+"""What `import lesson_lib` offers.
+
+`__init__.py` reads this file, and imports a name when it is first used.
+"""
 
 from .anchors import DefaultBoxes, PyramidAnchors, default_boxes, pyramid_anchors
 from .boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou, xyxy_to_cxcywh

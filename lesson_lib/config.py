@@ -100,6 +100,7 @@ def describe_machine() -> str:
         }
     )
     return (
-        f"Python {platform.python_version()}, torch {torch.__version__}, {hardware()}: budget {budget()!r}. "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {hardware()}: "
+        f"budget {budget()!r}. "
         f"Pictures: synthetic smears{''.join(', ' + name for name in here)}."
     )

@@ -1,4 +1,6 @@
-"""Data sets by name: opening them; bringing them here past broken transfers, wrong files and bad archives."""
+"""Data sets by name: opening them; bringing them here past broken transfers, wrong files and bad
+archives.
+"""
 
 import errno
 import hashlib
@@ -40,8 +42,11 @@ TINY = {
 
 
 class Server(ThreadingHTTPServer):
-    """Files by path. ranges: False for a server without them. breaks: after how many bytes each of the next
-    answers breaks off. etag: what it calls the version of its files. asked: each request's Range header."""
+    """Files by path.
+
+    ranges: False for a server without them. breaks: after how many bytes each of the next answers
+    breaks off. etag: what it calls the version of its files. asked: each request's Range header.
+    """
 
     daemon_threads = True
 
@@ -59,7 +64,8 @@ class Answer(BaseHTTPRequestHandler):
         server, data = self.server, self.server.files.get(self.path.lstrip("/"))
         server.asked.append(self.headers.get("Range"))
         if data is None or server.status:
-            return self.send_error(server.status or 404)
+            self.send_error(server.status or 404)
+            return
         start = 0
         if (
             self.headers.get("Range")
@@ -68,7 +74,8 @@ class Answer(BaseHTTPRequestHandler):
         ):
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
-                return self.send_error(416)
+                self.send_error(416)
+                return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         else:
@@ -97,7 +104,7 @@ def server():
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A catalogue of its own, nothing downloaded yet; home.card(name, **facts) adds a data set to it."""
+    """A catalogue of its own, nothing downloaded yet; home.card(name, **facts) adds a data set."""
 
     class Home:
         cards, downloads = tmp_path / "cards", tmp_path / "downloads"
@@ -127,7 +134,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- opening
+# ------------------------------------------------------------------------------------------ opening
 
 
 def test_the_catalogue_names_the_data_sets_of_the_course():
@@ -293,7 +300,7 @@ def test_a_split_for_the_classes_of_a_model(tmp_path):
         catalog.open_for_classes("smears", "test", ["cat"])
 
 
-# ---------------------------------------------------------------------------------------------- transfers
+# ---------------------------------------------------------------------------------------- transfers
 
 
 def test_a_full_transfer(server, tmp_path):
@@ -406,7 +413,7 @@ def test_a_disk_without_room_is_told_before_and_midway(server, tmp_path, monkeyp
     assert (tmp_path / "x.bin.part").stat().st_size == 100_000
 
 
-# ---------------------------------------------------------------------------------------------- archives
+# ----------------------------------------------------------------------------------------- archives
 
 
 def archive_of(kind: str, path: Path, files: dict[str, bytes | None]) -> Path:
@@ -499,7 +506,7 @@ def test_the_digest_of_a_tree_is_sha256sums(tmp_path):
     assert tree_digest(tmp_path, ["e/*.txt", "*.txt", "e/x*"]) == digest(lines.encode())
 
 
-# ---------------------------------------------------------------------------------------------- downloads
+# ---------------------------------------------------------------------------------------- downloads
 
 
 def test_a_download_is_built_verified_and_left_tidy(server, home, tmp_path):
@@ -650,7 +657,9 @@ def test_a_copy_that_is_no_copy(home, tmp_path):
     )
 
 
-def test_yolo_labels_become_coco_and_the_first_download_is_the_measure(home, tmp_path):
+@pytest.fixture
+def yolo_upstream(home, tmp_path):
+    """A data set "tiny" whose home has YOLO's labels: the folder of a copy, as it is there."""
     upstream = tmp_path / "upstream"
     for k in range(6):
         picture(upstream / "valid" / "images" / f"valid_{'gcfdhe'[k]}.jpg", 20, 40, seed=3 + k)
@@ -675,7 +684,11 @@ def test_yolo_labels_become_coco_and_the_first_download_is_the_measure(home, tmp
         longest=20,
         digest={"of": ["annotations/*.json"], "sha256": "0" * 64},
     )
-    download("tiny", upstream)
+    return upstream
+
+
+def test_yolo_labels_become_coco(home, yolo_upstream):
+    download("tiny", yolo_upstream)
     assert (
         home.left() == ["tiny", "tiny.first.json"]
         and not (home.downloads / "tiny" / "raw").exists()
@@ -684,19 +697,21 @@ def test_yolo_labels_become_coco_and_the_first_download_is_the_measure(home, tmp
     assert [entry.id for entry in data.entries] == [f"valid_{letter}" for letter in "abcdefgh"]
     assert data.classes == ("cat", "dog")
     assert data[0].size == (20, 10) and data[1].size == (10, 20)
-    assert data[1].boxes.tolist() == [[5, 0, 15, 10], [0, 0, 2, 2]] and data[1].labels.tolist() == [
-        1,
-        0,
-    ]
+    assert data[1].boxes.tolist() == [[5, 0, 15, 10], [0, 0, 2, 2]]
+    assert data[1].labels.tolist() == [1, 0]
     assert data[1].area.tolist() == [100, 4] and data[0].boxes.shape == (0, 4)
+
+
+def test_the_first_download_of_converted_labels_is_the_measure(home, yolo_upstream):
+    download("tiny", yolo_upstream)
     shutil.rmtree(home.downloads / "tiny")
-    download("tiny", upstream)
+    download("tiny", yolo_upstream)
     shutil.rmtree(home.downloads / "tiny")
-    (upstream / "train" / "labels" / f"train_b_jpg.rf.{'ab' * 16}.txt").write_text(
+    (yolo_upstream / "train" / "labels" / f"train_b_jpg.rf.{'ab' * 16}.txt").write_text(
         "1 0.5 0.5 0.5 0.9\n"
     )
     with pytest.raises(ValueError, match="not the tiny that is known"):
-        download("tiny", upstream)
+        download("tiny", yolo_upstream)
 
 
 def test_without_a_longest_side_pictures_are_copied_as_they_are(home, tmp_path):
@@ -763,7 +778,8 @@ def test_the_converter_repeats_aquariums_annotations_to_the_byte(real_datasets, 
         ]
         (tmp_path / "raw" / "labels" / f"{name}_jpg.rf.0a.txt").write_text(
             "".join(
-                f"{k} {(x + w / 2) / width!r} {(y + h / 2) / height!r} {w / width!r} {h / height!r}\n"
+                f"{k} {(x + w / 2) / width!r} {(y + h / 2) / height!r} "
+                f"{w / width!r} {h / height!r}\n"
                 for k, (x, y, w, h) in rows
             )
         )

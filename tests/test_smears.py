@@ -1,4 +1,4 @@
-"""Synthetic smears: the same bytes everywhere, statistics near BCCD's, a cache that cannot do harm."""
+"""Synthetic smears: the same bytes everywhere, statistics near BCCD's, a cache that is harmless."""
 
 import hashlib
 import os
@@ -106,7 +106,7 @@ def test_drawing_leaves_no_trace():
 
 
 def test_no_two_pictures_are_alike():
-    """Split, seed and index all enter the key, and no digits of one can pass for those of another."""
+    """Split, seed and index all enter the key; no digits of one can pass for those of another."""
     keys = [(seed, index, split) for seed in (0, 1, 11) for index in (0, 1, 11) for split in SPLITS]
     assert len({draw_smear(*key, 64).image.numpy().tobytes() for key in keys}) == len(keys)
     assert len({draw_smear(*key, 64).id for key in keys}) == len(keys)

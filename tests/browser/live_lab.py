@@ -36,16 +36,20 @@ CELL = """(id) => {
     const index = notebook.widgets.findIndex((cell) => cell.model.id === id);
     if (index < 0) throw new Error(`no cell ${id}`);
     notebook.activeCellIndex = index;
-    return notebook.scrollToItem(index, 'start').then(() => { notebook.widgets[index].node.dataset.cell = id; });
+    return notebook.scrollToItem(index, 'start').then(() => {
+        notebook.widgets[index].node.dataset.cell = id;
+    });
 }"""
 STATE = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;
     if (!panel?.context?.isReady || !panel.sessionContext?.session?.kernel) return null;
-    const cells = panel.content.widgets.filter((cell) => cell.model.type === 'code').map((cell) => cell.model);
-    const errors = cells.map((cell) => [cell.id, cell.outputs.toJSON().find((one) => one.output_type === 'error')]);
+    const models = panel.content.widgets.map((cell) => cell.model);
+    const cells = models.filter((model) => model.type === 'code');
+    const error = (cell) => cell.outputs.toJSON().find((one) => one.output_type === 'error');
+    const failed = cells.map((cell) => [cell.id, error(cell)]).filter((one) => one[1]);
     return { idle: panel.sessionContext.session.kernel.status === 'idle',
              waiting: cells.filter((cell) => !cell.executionCount).map((cell) => cell.id),
-             failed: errors.filter((one) => one[1]).map(([id, e]) => `${id}: ${e.ename}: ${e.evalue}`) };
+             failed: failed.map(([id, e]) => `${id}: ${e.ename}: ${e.evalue}`) };
 }"""
 
 # From an input event to the frame after the first change it causes inside `node`; one time for each
@@ -57,7 +61,8 @@ STOPWATCH = """(node, [kind]) => {
         if (began === null) return;
         const from = began;
         began = null;
-        requestAnimationFrame(() => setTimeout(() => window.stopwatch.times.push(performance.now() - from)));
+        const stop = () => window.stopwatch.times.push(performance.now() - from);
+        requestAnimationFrame(() => setTimeout(stop));
     });
     document.addEventListener(kind, start, true);
     observer.observe(node, { childList: true, subtree: true, characterData: true });
@@ -286,7 +291,9 @@ class Playground:
         return tuple(
             self.root.locator("svg").first.evaluate(
                 """(svg, [x, y]) => {
-            const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM()); return [at.x, at.y]; }""",
+            const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+            return [at.x, at.y];
+        }""",
                 [x, y],
             )
         )
@@ -297,7 +304,9 @@ class Playground:
         """
         self.page.wait_for_function(
             """(root) => new Promise((done) => {
-            const seen = root.dataset.seq; setTimeout(() => done(root.dataset.seq === seen), 300); })""",
+            const seen = root.dataset.seq;
+            setTimeout(() => done(root.dataset.seq === seen), 300);
+        })""",
             arg=self.root.element_handle(),
             timeout=30_000,
         )
