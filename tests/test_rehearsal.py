@@ -33,7 +33,8 @@ def test_activations_are_what_the_cpus_allocator_held(name):
     images = torch.rand(2, 3, size, size).to(memory_format=torch.channels_last)
     anchors = model.anchors(size)
     rehearsal._loss(model, model(images), anchors, 2)  # what is made once is made before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True, acc_events=True) as measured:
         loss = rehearsal._loss(model, model(images), anchors, 2)
     held = sum(event.self_cpu_memory_usage for event in measured.events()) + images.nbytes
     predicted = costs.fixed + 2 * costs.per_picture

@@ -116,7 +116,9 @@ class Course:
                 cell.execution_count = None  # so that it is seen which have run
         path = self.root / "notebooks" / source.name
         nbformat.write(notebook, path)
-        nbformat.sign.NotebookNotary(data_dir=str(self.root / "data")).sign(notebook)
+        notary = nbformat.sign.NotebookNotary(data_dir=str(self.root / "data"))
+        notary.sign(notebook)
+        notary.store.close()  # from Python 3.13 on a database left open is a warning
         # reset: no tabs of the lesson before
         return f"{self.url}/lab/tree/notebooks/{path.name}?reset&token={TOKEN}"
 
