@@ -1,4 +1,4 @@
-"""Cases for lesson 4: weights, slopes, gamma, the first loss, a whole classification loss.
+"""Cases for lesson 4: the slope, a gamma by design, first losses, a choice of loss, focal loss.
 
 The expected values are plain Python numbers; slopes are finite differences, gamma is found by
 halving an interval.
@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
 
 def slope_of(loss: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
-    """The function that gives the gradient of loss(logits, ...), a scalar, with respect to the
+    """The function that gives the gradient of loss(logits, ...), summed, with respect to the
     logits.
     """
 
     def slope(logits: Tensor, *rest):
         logits = logits.clone().requires_grad_()
         value = loss(logits, *rest)
-        return None if value is None else torch.autograd.grad(value, logits)[0]
+        return None if value is None else torch.autograd.grad(value.sum(), logits)[0]
 
     return slope
 
@@ -34,53 +35,31 @@ def _focal(z: float, gamma: float) -> float:
     return math.exp(gamma * log_q) * -log_p
 
 
-def _entry(logit: float, target: bool, alpha: float, gamma: float) -> float:
+def _entry(logit: float, target: float, alpha: float, gamma: float) -> float:
     return (alpha if target else 1 - alpha) * _focal(logit if target else -logit, gamma)
 
 
-def _class_loss(logits, classes, label, alpha, gamma) -> float:
-    total = sum(
-        _entry(logit, label[a] == 1 and classes[a] == k, alpha, gamma)
-        for a, row in enumerate(logits)
-        if label[a] >= 0
-        for k, logit in enumerate(row)
-    )
-    return total / max(1, sum(x == 1 for x in label))
+def _loss_case(why: str, logits: list[float], targets: list[float], *rest: float) -> Case:
+    expected = [_entry(x, y, *rest) for x, y in zip(logits, targets)]
+    return Case(why, (torch.tensor(logits), torch.tensor(targets), *rest), torch.tensor(expected))
 
 
-def _class_loss_slope(logits, *rest) -> list[list[float]]:
-    def nudged(a, k, step):
-        rows = [list(row) for row in logits]
-        rows[a][k] += step
-        return _class_loss(rows, *rest)
-
-    return [
-        [(nudged(a, k, 1e-5) - nudged(a, k, -1e-5)) / 2e-5 for k in range(len(row))]
-        for a, row in enumerate(logits)
+def _slope_case(why: str, logits: list[float], targets: list[float], *rest: float) -> Case:
+    expected = [
+        (_entry(x + 1e-5, y, *rest) - _entry(x - 1e-5, y, *rest)) / 2e-5
+        for x, y in zip(logits, targets)
     ]
+    return Case(why, (torch.tensor(logits), torch.tensor(targets), *rest), torch.tensor(expected))
 
 
-def _arguments(logits, classes, label, alpha, gamma) -> tuple:
-    return (
-        torch.tensor(logits),
-        torch.tensor(classes),
-        torch.tensor(label, dtype=torch.int8),
-        alpha,
-        gamma,
+def _drawn_anew(draw: random.Random) -> Case:
+    """Ten logits of both kinds, with an alpha and a gamma of their own."""
+    logits = [draw.gauss(0, 3) for _ in range(10)]
+    targets = [float(draw.random() < 0.4) for _ in range(10)]
+    alpha, gamma = round(draw.uniform(0.1, 0.9), 2), round(draw.uniform(0.5, 4), 1)
+    return _loss_case(
+        f"logits drawn anew, alpha {alpha}, gamma {gamma}", logits, targets, alpha, gamma
     )
-
-
-def _loss_case(why: str, *case) -> Case:
-    return Case(why, _arguments(*case), torch.tensor(_class_loss(*case)))
-
-
-def _slope_case(why: str, *case) -> Case:
-    return Case(why, _arguments(*case), torch.tensor(_class_loss_slope(*case)))
-
-
-def _balanced(why: str, p: list[float], y: list[int], alpha: float) -> Case:
-    expected = [-alpha * math.log(a) if b else -(1 - alpha) * math.log(1 - a) for a, b in zip(p, y)]
-    return Case(why, (torch.tensor(p), torch.tensor(y), alpha), torch.tensor(expected))
 
 
 def _focal_slope(why: str, p_t: list[float], gamma: float) -> Case:
@@ -106,44 +85,56 @@ def _smallest_gamma(n_easy: int, p_easy: float, n_hard: int, p_hard: float) -> C
     )
 
 
-def _first_loss(
-    why: str, anchors: int, classes: int, pi: float, alpha: float | None, gamma: float
-) -> Case:
-    weight = 1 if alpha is None else 1 - alpha
-    return Case(
-        why,
-        (anchors, classes, pi, alpha, gamma),
-        anchors * classes * weight * pi**gamma * math.log(1 / (1 - pi)),
-    )
+#: What four programs did; the lesson shows their first losses.
+BUGS = {
+    "P": "no prior",
+    "Q": "nothing",
+    "R": "divided by all anchors",
+    "S": "the prior's sign is turned",
+}
 
 
-_rng = random.Random(4)
-_MANY = (
-    [[_rng.gauss(-2, 3) for _ in range(3)] for _ in range(40)],
-    [_rng.randrange(3) for _ in range(40)],
-    [_rng.choice([0, 0, 0, 0, 1, -1]) for _ in range(40)],
-)
-_FEW = ([[-2.0, 0.5, 1.5], [0.3, -0.7, -3.0], [2.0, -1.0, 0.0]], [1, 0, 2], [1, 0, -1])
+def first_losses(positive: int, negative: int, classes: int) -> dict[str, float]:
+    """{"P": ..., ...}: the first focal loss (gamma 2, alpha .25) of four programs, untrained.
+
+    positive, negative: anchors. Every answer starts at the same probability.
+    """
+
+    def total(pi: float) -> float:
+        logit = math.log(pi / (1 - pi))
+        yes, no = (_entry(logit, target, 0.25, 2.0) for target in (1.0, 0.0))
+        return positive * yes + (classes * (positive + negative) - positive) * no
+
+    found = {
+        "no prior": total(0.5) / positive,
+        "nothing": total(0.01) / positive,
+        "divided by all anchors": total(0.01) / (positive + negative),
+        "the prior's sign is turned": total(0.99) / positive,
+    }
+    return {letter: found[bug] for letter, bug in BUGS.items()}
+
+
+#: Three projects after a training with cross entropy: (answers, their mean p_t) of the objects, of
+#: the easy background (p_t > .9) and of the hard background.
+PROJECTS = {
+    "P": {"objects": (400, 0.6), "easy background": (8_000, 0.995), "hard background": (60, 0.4)},
+    "Q": {"objects": (20, 0.3), "easy background": (100_000, 0.997), "hard background": (10, 0.3)},
+    "R": {
+        "objects": (400, 0.8),
+        "easy background": (40_000, 0.999),
+        "hard background": (200, 0.02),
+    },
+}
+CHOICES = {"P": "keep cross entropy", "Q": "focal loss", "R": "look at the labels"}
+
+
+def who_makes_the_loss(project: str) -> dict[str, float]:
+    """{group: its share of the cross entropy, 0 to 1} of one of PROJECTS."""
+    made = {name: -count * math.log(p_t) for name, (count, p_t) in PROJECTS[project].items()}
+    return {name: loss / sum(made.values()) for name, loss in made.items()}
+
 
 EXERCISES = {
-    "04.balanced": Exercise(
-        [
-            _balanced("an object at p = .5", [0.5], [1], 0.75),
-            _balanced("background at p = .5", [0.5], [0], 0.75),
-            _balanced(
-                "six entries of both kinds",
-                [0.1, 0.9, 0.3, 0.6, 0.99, 0.02],
-                [1, 1, 0, 1, 0, 0],
-                0.25,
-            ),
-            Case(
-                "a batch, shape (2, 1)",
-                (torch.tensor([[0.2], [0.2]]), torch.tensor([[1], [0]]), 0.9),
-                torch.tensor([[-0.9 * math.log(0.2)], [-0.1 * math.log(0.8)]]),
-            ),
-        ],
-        "the two sides now have weights of their own.",
-    ),
     "04.slope": Exercise(
         [
             _focal_slope("gamma 0 is cross entropy", [0.1, 0.5, 0.9], 0.0),
@@ -153,97 +144,119 @@ EXERCISES = {
         ],
         "this is the gradient that trains RetinaNet, worked out by you.",
         tolerance=1e-3,
+        hints=(
+            "The slope is taken with respect to z, not to p_t: what does p_t do when z moves a "
+            "little? At gamma 0 your result must be minus the error, 1 - p_t.",
+            "One fact is enough: dp_t/dz = p_t (1 - p_t). Then the product rule.",
+            "Both terms have the factor (1 - p_t)^gamma; take it out, and no p_t is left in a "
+            "denominator.",
+        ),
+        refused=("sigmoid_focal_loss", "focal_at", "pull"),
     ),
     "04.smallest_gamma": Exercise(
         [
-            _smallest_gamma(100_000, 0.9, 100, 0.1),
+            _smallest_gamma(15_000, 0.96, 161, 0.55),
             _smallest_gamma(10, 0.9, 10, 0.1),
             _smallest_gamma(100_000, 0.99, 10, 0.5),
             _smallest_gamma(1_000, 0.6, 50, 0.4),
         ],
         "you have designed a loss for an imbalance, instead of copying a 2.",
-    ),
-    "04.first_loss": Exercise(
-        [
-            _first_loss("one anchor, one class, p = .5", 1, 1, 0.5, None, 0),
-            _first_loss("cross entropy, no prior", 100_000, 80, 0.5, None, 0),
-            _first_loss("cross entropy with the prior", 100_000, 80, 0.01, None, 0),
-            _first_loss("focal loss, no prior", 100_000, 80, 0.5, 0.25, 2),
-            _first_loss("focal loss with the prior", 100_000, 80, 0.01, 0.25, 2),
-            _first_loss("another prior, another gamma", 5_000, 3, 0.1, 0.4, 1),
-        ],
-        (
-            "a first loss that differs from this by more than a little means a bug: look before "
-            "you train."
+        hints=(
+            "Write down the loss of each group as a function of gamma, and what you want of the "
+            "two. What if the easy ones are in the minority already?",
+            "At the gamma you look for the two sums are equal; everything but gamma is known.",
+            "Bring the two powers to one side, as the power of a quotient, and take the logarithm. "
+            "A negative result means that no gamma is needed.",
         ),
     ),
-    "04.class_loss": Exercise(
+    "04.first": Exercise(
         [
-            _loss_case("one object, nothing else", [[0.4]], [0], [1], 0.25, 2.0),
-            _loss_case("one background anchor: divide by 1", [[0.4, -1.0]], [0], [0], 0.25, 2.0),
-            _loss_case("one object, one background, one ignored anchor", *_FEW, 0.25, 2.0),
-            _loss_case(
-                "two objects: divide by 2", [[1.0, -1.0], [0.2, 0.1]], [0, 1], [1, 1], 0.25, 2.0
-            ),
-            _loss_case("everything is ignored", [[1.0, -1.0]], [0], [-1], 0.25, 2.0),
-            _loss_case("gamma 0, alpha .5: half the cross entropy", *_FEW, 0.5, 0.0),
-            _loss_case(
-                "logits of +-100, all wrong",
-                [[-100.0, 100.0], [100.0, 100.0]],
-                [0, 0],
-                [1, 0],
-                0.25,
-                2.0,
-            ),
-            _loss_case(
-                "logits of +-100, all right",
-                [[100.0, -100.0], [-100.0, -100.0]],
-                [0, 0],
-                [1, 0],
-                0.25,
-                2.0,
-            ),
-            _loss_case("40 anchors, 3 classes", *_MANY, 0.25, 2.0),
-            _loss_case("another alpha and gamma", *_MANY, 0.6, 0.5),
+            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(bug))
+            for letter, bug in BUGS.items()
         ],
-        "this is RetinaNet's classification loss.",
+        "you can tell a bug from a first loss, before any training.",
+        hints=(
+            "Work out one number: with the prior, an object's answer costs .25 x .99^2 x 4.6, and "
+            "the background next to nothing. What is that per positive anchor?",
+            "Without a prior each background answer costs .75 x .25 x .69. How many are there for "
+            "each positive anchor? A prior of .99 instead of .01 costs a little more for each.",
+            "What is left is a loss that is too small: by which number must it have been divided?",
+        ),
     ),
-    "04.class_loss_slope": Exercise(
+    "04.choose": Exercise(
         [
-            _slope_case("gamma 2", *_FEW, 0.25, 2.0),
-            _slope_case(
-                "a picture without objects: divide by 1", [[0.4, -1.0]], [0], [0], 0.25, 2.0
+            Case(f"project {letter}: is your choice right?", (letter,), Diagnosis(choice))
+            for letter, choice in CHOICES.items()
+        ],
+        "a loss is chosen by who makes it, not by its name.",
+        hints=(
+            "Find, in each row, the group that makes most of the loss.",
+            "Focal loss silences one of the three groups. In which row is that group the loudest?",
+            "Hard background with p_t of .02: the network is nearly sure of an object there, two "
+            "hundred times. Who is more likely to be wrong?",
+        ),
+    ),
+    "04.focal": Exercise(
+        [
+            _loss_case("an object at p = .5", [0.0], [1.0], 0.25, 2.0),
+            _loss_case("background at p = .5", [0.0], [0.0], 0.25, 2.0),
+            _loss_case(
+                "gamma 0, alpha .5: half the cross entropy", [0.7, -2.0], [1.0, 0.0], 0.5, 0.0
             ),
-            _slope_case(
-                "gamma 2, logits of +-100",
-                [[-100.0, 100.0], [-100.0, 60.0]],
-                [0, 0],
-                [1, 0],
+            _loss_case(
+                "four answers, right and wrong",
+                [-2.0, -2.0, 3.0, 3.0],
+                [0.0, 1.0, 0.0, 1.0],
                 0.25,
                 2.0,
             ),
-            _slope_case(
-                "gamma .5, a sure answer (logit 18)",
-                [[18.0, -18.0], [-18.0, 0.0]],
-                [0, 0],
-                [1, 0],
-                0.25,
-                0.5,
+            Case(
+                "shape (2, 1), and targets that are whole numbers",
+                (torch.tensor([[0.4], [0.4]]), torch.tensor([[1], [0]]), 0.6, 1.0),
+                torch.tensor([[_entry(0.4, 1, 0.6, 1.0)], [_entry(0.4, 0, 0.6, 1.0)]]),
             ),
+            _loss_case("logits of +-100, all wrong", [-100.0, 100.0], [1.0, 0.0], 0.25, 2.0),
+            _loss_case("logits of +-100, all right", [100.0, -100.0], [1.0, 0.0], 0.25, 2.0),
+        ],
+        "this is RetinaNet's loss, and from now on it paints the map of section 4.1.",
+        fresh=_drawn_anew,
+        refused=(
+            "sigmoid_focal_loss",
+            "balanced_cross_entropy",
+            "binary_cross_entropy",
+            "focal_at",
+        ),
+        hints=(
+            "Turn the logit towards the right answer first: what is z where the target is 1, and "
+            "where it is 0? From there one formula serves both.",
+            "log p_t and log(1 - p_t) are the same function, of z and of -z; "
+            "`torch.nn.functional` has it, exact also where p_t rounds to 0 or 1.",
+            "A power is the exponential of a logarithm times gamma; so nothing but logarithms is "
+            "multiplied until the end. alpha_t is a choice, entry by entry.",
+        ),
+        serves="sigmoid_focal_loss",
+    ),
+    "04.focal_slope": Exercise(
+        [
+            _slope_case("gamma 2", [-2.0, 0.5, 1.5], [1.0, 0.0, 1.0], 0.25, 2.0),
             _slope_case(
-                "gamma .5, logits of +-100",
-                [[100.0, -100.0], [-100.0, 0.0]],
-                [0, 0],
-                [1, 0],
-                0.25,
-                0.5,
+                "gamma 2, logits of +-100", [-100.0, 100.0, 60.0], [1.0, 0.0, 1.0], 0.25, 2.0
             ),
+            _slope_case("gamma .5, a sure answer (logit 18)", [18.0, -18.0], [1.0, 0.0], 0.25, 0.5),
+            _slope_case("gamma .5, logits of +-100", [100.0, -100.0], [1.0, 0.0], 0.25, 0.5),
         ],
         (
             "its slope is finite and right at every logit, also where the formula as it stands "
             "gives NaN."
         ),
         tolerance=1e-3,
+        hints=(
+            "A slope of NaN at a sure answer: which factor of your formula is 0 there, and which "
+            "has an infinite slope?",
+            "Side room A of this lesson shows the three usual ways to write it and where each "
+            "breaks.",
+            "Keep 1 - p_t as a logarithm, which never rounds to minus infinity.",
+        ),
     ),
 }
 
