@@ -3,21 +3,21 @@ case.
 """
 
 import math
+import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from lesson_lib.anchors import SSD300_SCALES
-from lesson_lib.course.checks import find, verdict
+from lesson_lib.anchors import SSD300_SCALES, release_scales, ssd_scales
+from lesson_lib.course import anchor_pictures
+from lesson_lib.course.checks import check, difference, find, verdict
+from lesson_lib.course.mine import mine, whose
+from lesson_lib.course.story import running_smear
 
 
 def scales_needed(smallest, largest, overlap):
     return max(1, math.ceil(math.log(largest / smallest) / math.log(1 / overlap)))
-
-
-def count_outputs(grids, per_position, c):
-    boxes = sum(m * n * k for (m, n), k in zip(grids, per_position))
-    return boxes, (4 + c) * boxes
 
 
 def release_sides(size, maps, first, low, high):
@@ -50,13 +50,29 @@ def boxes_of_map(grid, picture, scale, following, ratios, step=0.5, root=math.sq
     )
 
 
+def boxes_of_map_of_a_learner(grid, picture, scale, next_scale, ratios):
+    """Kept as its source stands, so it needs nothing around it."""
+    import torch
+
+    (rows, columns), (height, width) = grid, picture
+    shapes = [(scale, scale), ((scale * next_scale) ** 0.5,) * 2]
+    for r in ratios:
+        shapes += [(scale * r**0.5, scale / r**0.5), (scale / r**0.5, scale * r**0.5)]
+    boxes = []
+    for row in range(rows):
+        for column in range(columns):
+            cx, cy = (column + 0.5) / columns, (row + 0.5) / rows
+            for w, h in shapes:
+                boxes.append([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+    return torch.tensor(boxes) * torch.tensor([width, height, width, height])
+
+
 RIGHT = {
     "scales_needed": scales_needed,
-    "count_outputs": count_outputs,
     "release_sides": release_sides,
     "boxes_of_map": boxes_of_map,
     "my_scales": (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
-    "which_bug": "b",
+    "which_bug": "be",
 }
 WRONG = [
     ("scales_needed", lambda a, b, j: scales_needed(a, b, 0.5), "overlap 0.7"),
@@ -77,13 +93,6 @@ WRONG = [
         "two octaves",
     ),
     (
-        "count_outputs",
-        lambda g, k, c: (count_outputs(g, k, c)[0], count_outputs(g, k, c + 1)[1]),
-        "conv4_3",
-    ),
-    ("count_outputs", lambda g, k, c: count_outputs([(m, m) for m, _ in g], k, c), "not square"),
-    ("count_outputs", lambda g, k, c: count_outputs(g, k[:1] * len(g), c), "SSD300"),
-    (
         "release_sides",
         lambda z, m, f, lo, hi: [
             z * p / 100 for p in [f] + [lo + (hi - lo) / (m - 2) * k for k in range(m)]
@@ -93,7 +102,25 @@ WRONG = [
     ("release_sides", lambda z, m, f, lo, hi: release_sides(300, m, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, 6, f, lo, hi), "SSD512 for VOC"),
     ("release_sides", lambda z, m, f, lo, hi: release_sides(z, m, 10, lo, hi), "SSD300 for COCO"),
+    ("scales_needed", lambda a, b, j: max(1, math.ceil((b - a) / (a / j - a))), "18 to 130 px"),
+    ("scales_needed", lambda a, b, j: scales_needed(a, b, j**0.5), "23 to 45 px"),
+    (
+        "release_sides",
+        lambda z, m, f, lo, hi: release_sides(z, m, f, lo, hi)[:-1],
+        "SSD300 for VOC",
+    ),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, step=0), "one position"),
+    (
+        "boxes_of_map",
+        lambda g, p, s, t, r: boxes_of_map(g, p, s, (s + t) ** 2 / 4 / s, r),
+        "one position",
+    ),
+    (
+        "boxes_of_map",
+        lambda g, p, s, t, r: boxes_of_map(g, (p[1], p[1]), s, t, r),
+        "200 wide and 100 high",
+    ),
+    ("boxes_of_map", lambda g, p, s, t, r: boxes_of_map(g, p, s, t, r[:1]), "conv9_2"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, turned=True), "2 x 2 map"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a, root=lambda r: r), "ratio 2"),
     ("boxes_of_map", lambda g, p, *a: boxes_of_map(g, p[::-1], *a), "200 wide and 100 high"),
@@ -106,8 +133,12 @@ WRONG = [
             "torchvision-coco": "platelets 68%",
         }.items()
     ],
-    ("which_bug", "A", "make that suspect"),
-    ("which_bug", "D", "make that suspect"),
+    ("which_bug", "AE", "place 1: every kind is lost"),
+    ("which_bug", "DE", "place 1: every kind is lost"),
+    ("which_bug", ("B", "D"), "place 2: platelets keep their boxes"),
+    ("which_bug", "bc", "place 2: platelets keep their boxes"),
+    ("which_bug", "B", "two letters"),
+    ("which_bug", "EB", "place 1"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a)[:, [1, 0, 3, 2]], "2 x 2 map"),
     ("boxes_of_map", lambda *a: boxes_of_map(*a).flip(0), "one position"),
     ("my_scales", (0.05, 0.15, 0.3), "seven numbers"),
@@ -116,6 +147,54 @@ WRONG = [
     ("my_scales", ("a",) * 7, "seven numbers"),
     ("my_scales", torch.tensor([0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9]), "platelets 68%"),
 ]
+CALLS = {
+    "boxes_of_map": (anchor_pictures.boxes_of_map, "boxes_of_map"),
+    "release_sides": (
+        lambda z, m, f, lo, hi: [z * s for s in release_scales(m, lo, hi, f)],
+        "release_scales",
+    ),
+}
+
+
+def the_cases_by_heart(name):
+    """A learner's table of the fixed cases: it knows nothing else."""
+    known = [(case.args, case.expected) for case in find(f"02.{name}").cases]
+    return lambda *args: next((value for key, value in known if key == args), 0)
+
+
+@pytest.mark.parametrize("name", ["scales_needed", "boxes_of_map", "release_sides"])
+def test_the_fixed_cases_by_heart_do_not_pass(name):
+    told = verdict(f"02.{name}", the_cases_by_heart(name))
+    fixed = [case.why for case in find(f"02.{name}").cases]
+    assert told.startswith("✗") and not any(f", {why}: " in told for why in fixed)
+
+
+@pytest.mark.parametrize("name", ["scales_needed", "boxes_of_map", "release_sides"])
+def test_what_is_drawn_anew_has_the_right_answer(name):
+    for seed in range(40):
+        case = find(f"02.{name}").fresh(random.Random(seed))
+        assert not difference(RIGHT[name](*case.args), case.expected, 1e-4), case.why
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_librarys_own_answer_is_refused(name):
+    function, called = CALLS[name]
+    told = verdict(f"02.{name}", function)
+    assert told.startswith("✗") and f"calls lesson_lib's {called}" in told
+
+
+def test_boxes_of_map_drives_the_explorer(tmp_path, monkeypatch):
+    """Kept when passed; and the library's stands in where none is kept."""
+    monkeypatch.setenv("LESSON_PROGRESS", str(tmp_path / "progress.json"))
+    assert mine("boxes_of_map") is anchor_pictures.boxes_of_map
+    check("02.boxes_of_map", boxes_of_map_of_a_learner)
+    assert whose("boxes_of_map") == "your boxes_of_map"
+    spec = replace(SSD300_SCALES["paper-conv4_3"], scales=ssd_scales(6, 0.15))
+    drawn = [
+        anchor_pictures.position_drawing(running_smear(), spec, 2, 0.5, lay)
+        for lay in (mine("boxes_of_map"), anchor_pictures.boxes_of_map)
+    ]
+    assert drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -14,7 +14,6 @@ from lesson_lib.course.overlays import (
     offset_shapes,
     overlap_shapes,
     position_boxes,
-    position_drawing,
 )
 from lesson_lib.course.story import running_smear
 
@@ -74,8 +73,3 @@ def test_every_map_is_drawn_with_its_positions():
     drawing = grids_drawing(running_smear().image, SSD300_SCALES["caffe-voc"], at=(168, 168))
     said = re.findall(r">(\d+) × \d+ positions, (\d) boxes each</text>", drawing)
     assert said == [("38", "4"), ("19", "6"), ("10", "6"), ("5", "6"), ("3", "4"), ("1", "4")]
-
-
-def test_the_explorer_says_how_many_boxes_and_ends_at_the_last_position():
-    drawing = position_drawing(running_smear(), SSD300_SCALES["caffe-voc"], 5, share=1.0)
-    assert "8,732 boxes on 6 maps" in drawing and "Map 6, 1 x 1" in drawing

@@ -24,6 +24,7 @@ LIBRARY = {
     "decode": "lesson_lib.coding",
     "ssd_scales": "lesson_lib.anchors",
     "default_boxes": "lesson_lib.anchors",
+    "boxes_of_map": "lesson_lib.course.anchor_pictures",
     "match_index": "lesson_lib.course.matching_pictures",
     "sigmoid_focal_loss": "lesson_lib.losses",
     "hard_negative_mask": "lesson_lib.mining",

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from lesson_lib.anchors import DefaultBoxes, as_pair, default_boxes, level_slices
-from lesson_lib.boxes import pairwise_iou, xyxy_to_cxcywh
-from lesson_lib.colours import BLACK, BLUE, VERMILION
+from lesson_lib.boxes import xyxy_to_cxcywh
+from lesson_lib.colours import BLACK, BLUE, COLOURS, VERMILION
 from lesson_lib.course import svg
-from lesson_lib.data.samples import Sample
 
 PANEL = 245  # width of one of three drawings side by side, px
 
@@ -127,18 +126,27 @@ def position_boxes(spec: DefaultBoxes, level: int, row: int, column: int) -> Ten
     return default_boxes(spec)[start : start + k]
 
 
-def position_shapes(spec: DefaultBoxes, level: int, row: int, column: int) -> list[dict]:
-    """The boxes of one position, thin, coloured by ratio, over dots at all positions of its map."""
-    middles = torch.tensor(centres(spec, level))
-    ys, xs = torch.meshgrid(middles, middles, indexing="ij")
-    spots = torch.stack((xs, ys, xs, ys), -1).reshape(-1, 4)
-    drawn = [svg.shape("anchor", spots, dots=True)]
-    for box, (_, colour, dash) in zip(position_boxes(spec, level, row, column), SHAPES):
-        drawn.append(
-            svg.shape("anchor", box, colour=colour) | {"width": 1.5, "dash": svg.DASHES[dash]}
-        )
-    x, y = middles[column].item(), middles[row].item()
-    return [*drawn, svg.dot(x, y, VERMILION, 2.5)]
+def lattice_shape(xs: Sequence[float], ys: Sequence[float]) -> dict:
+    """A small dot at each of the places x, y, px: a third of the bytes of `svg.shape`'s dots."""
+    dots = "".join(f"M{svg.number(x - 0.7)} {svg.number(y)}h1.4" for y in ys for x in xs)
+    return svg.stroke(dots, COLOURS["anchor"], 2) | {"casing": ""}
+
+
+def position_shapes(
+    spec: DefaultBoxes, level: int, boxes: Tensor | Sequence[Tensor] = ()
+) -> list[dict]:
+    """Dots at all positions of a map, and over them the boxes of one position (k, 4), thin and
+    coloured by ratio, with a dot at their centre.
+    """
+    middles = centres(spec, level)
+    drawn = [lattice_shape(middles, middles)]
+    for box, (_, colour, dash) in zip(boxes, SHAPES):
+        look = {"width": 1.5, "dash": svg.DASHES[dash]}
+        drawn.append(svg.shape("anchor", box, colour=colour) | look)
+    if len(boxes):
+        x, y = xyxy_to_cxcywh(boxes[0]).tolist()[:2]
+        drawn.append(svg.dot(x, y, VERMILION, 2.5))
+    return drawn
 
 
 def grids_drawing(image: Tensor, spec: DefaultBoxes, at: tuple[float, float]) -> str:
@@ -147,38 +155,24 @@ def grids_drawing(image: Tensor, spec: DefaultBoxes, at: tuple[float, float]) ->
     """
     panels = []
     for level, side in enumerate(as_pair(grid)[0] for grid in spec.grids):
-        column, row = (_nearest(centres(spec, level), value) for value in at)
+        column, row = (nearest(centres(spec, level), value) for value in at)
         words = f"{side} × {side} positions, {spec.per_position[level]} boxes each"
-        shapes = position_shapes(spec, level, row, column)
+        shapes = position_shapes(spec, level, position_boxes(spec, level, row, column))
         panels.append(svg.picture(image, shapes, alt=words, caption=words, width=PANEL))
     rows = [svg.beside(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
-    return svg.below(*rows, _shape_key())
+    return svg.below(*rows, shape_key())
 
 
-def position_drawing(sample: Sample, spec: DefaultBoxes, level: int, share: float) -> str:
-    """One position's boxes over a smear and its cells; `share` 0 to 1 goes along the diagonal."""
-    side = as_pair(spec.grids[level])[0]
-    place = min(int(share * side), side - 1)
-    best = pairwise_iou(sample.boxes, position_boxes(spec, level, place, place)).max().item()
-    words = (
-        f"{spec.total():,} boxes on {len(spec.grids)} maps. Map {level + 1}, {side} x {side} "
-        f"positions: {spec.per_position[level]} boxes; the best has IoU {best:.2f} with a cell."
-    )
-    shapes = [svg.shape("truth", sample.boxes), *position_shapes(spec, level, place, place)]
-    alt = "The smear with the boxes of one position of a map."
-    drawing = svg.picture(sample.image, shapes, alt=alt, caption=words, width=560)
-    return svg.below(drawing, _shape_key())
-
-
-def _nearest(values: list[float], value: float) -> int:
+def nearest(values: Sequence[float], value: float) -> int:
+    """The index of the value that is nearest."""
     return min(range(len(values)), key=lambda i: abs(values[i] - value))
 
 
-def _shape_key() -> str:
-    """The looks of SHAPES in one line."""
-    body = svg.text(0, 16, "ratio", 13)
-    for i, (name, colour, dash) in enumerate(SHAPES):
+def shape_key(shown: Sequence[str] = tuple(name for name, *_ in SHAPES)) -> str:
+    """The looks of SHAPES, or of some of them, in one line."""
+    body, looks = svg.text(0, 16, "ratio", 13), [look for look in SHAPES if look[0] in shown]
+    for i, (name, colour, dash) in enumerate(looks):
         ink = "currentColor" if colour == BLACK else colour
         line = f'stroke="{ink}" stroke-width="2" stroke-dasharray="{svg.DASHES[dash]}"'
         body += f'<path d="M{50 + 95 * i} 11h28" {line}/>' + svg.text(84 + 95 * i, 16, name, 13)
-    return svg.document(body, 620, 24, "Ratios: " + ", ".join(name for name, *_ in SHAPES))
+    return svg.document(body, 620, 24, "Ratios: " + ", ".join(name for name, *_ in looks))

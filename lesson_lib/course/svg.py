@@ -440,11 +440,21 @@ class Chart:
             ],
         )
 
-    def point(self, x: float, y: float, label: str = "", colour: str | None = None) -> None:
-        """A dot with its label."""
+    def point(
+        self,
+        x: float,
+        y: float,
+        label: str = "",
+        colour: str | None = None,
+        opacity: float = 1,
+    ) -> None:
+        """A dot with its label; where many lie together, an opacity below 1 shows how many."""
         a, b = self.place(x, y)
         colour = colour or "currentColor"
-        self.marks.append(f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"/>')
+        faint = f' fill-opacity="{opacity:g}"' if opacity < 1 else ""
+        self.marks.append(
+            f'<circle cx="{number(a)}" cy="{number(b)}" r="4.5" fill="{colour}"{faint}/>'
+        )
         self.busy.append((a, b, len(self.names)))
         far = -8 - 7.4 * len(label)
         self._wish(label, colour, [(a + dx, b + dy) for dx in (8, far) for dy in (4, -12, 20)])

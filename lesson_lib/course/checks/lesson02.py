@@ -4,6 +4,7 @@ Published numbers are typed in from the papers and the released code, the rest i
 plain Python, never by a function asked for.
 """
 
+import random
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -94,9 +95,42 @@ def _map(
     return Case(why, (grid, picture, scale, following, ratios), torch.tensor(boxes))
 
 
-def faulty_boxes() -> torch.Tensor:
-    """SSD300's default boxes with the bug of 02.which_bug, (8732, 4)."""
-    return xyxy_to_cxcywh(default_boxes(SSD300_SCALES["caffe-voc"]))
+def faulty_boxes(report: int) -> torch.Tensor:
+    """SSD300's default boxes with the bug of the first or second report of 02.which_bug,
+    (8732, 4).
+    """
+    released = SSD300_SCALES["caffe-voc"]
+    if report == 0:
+        return xyxy_to_cxcywh(default_boxes(released))
+    return default_boxes(replace(released, strides=(8,) * len(released.grids)))
+
+
+def _fresh_sizes(draw: random.Random) -> Case:
+    """Objects that fill the windows of a drawn number of sizes but for a part of the last one."""
+    overlap, wanted = draw.choice((0.4, 0.5, 0.6, 0.7)), draw.randint(2, 6)
+    smallest = float(draw.randint(8, 40))
+    largest = smallest * (1 / overlap) ** (wanted - draw.uniform(0.2, 0.8))
+    why = f"objects of {smallest:g} to {largest:.1f} px, overlap {overlap}"
+    return Case(why, (smallest, largest, overlap), wanted)
+
+
+def _fresh_map(draw: random.Random) -> Case:
+    grid = draw.randint(1, 4), draw.randint(1, 4)
+    picture = 10 * draw.randint(8, 40), 10 * draw.randint(8, 40)
+    scale = draw.uniform(0.1, 0.5)
+    ratios = draw.choice(((), (2.0,), (2.0, 3.0), (1.5,)))
+    why = f"a map of {grid} on a picture of {picture}, ratios {ratios}"
+    return _map(why, grid, picture, scale, scale * draw.uniform(1.2, 2), ratios)
+
+
+def _fresh_sides(draw: random.Random) -> Case:
+    """Percents drawn anew; the step is found by counting, not by dividing."""
+    maps, low, high = draw.randint(4, 8), draw.randint(10, 25), draw.randint(80, 95)
+    step = max(s for s in range(high) if low + s * (maps - 2) <= high)
+    first, size = draw.randint(3, 9), 100 * draw.randint(2, 8)
+    sides = [size * percent / 100 for percent in (first, *(low + step * i for i in range(maps)))]
+    why = f"{maps} maps of {size} px, {first} | {low} to {high} %"
+    return Case(why, (size, maps, first, low, high), sides)
 
 
 EXERCISES = {
@@ -114,46 +148,11 @@ EXERCISES = {
             Case("all objects of one size", (40.0, 40.0, 0.5), 1),
         ],
         "you can now say how many sizes of box a data set asks for.",
+        fresh=_fresh_sizes,
         hints=(
             "By what factor may the largest object that one box serves exceed the smallest one?",
             "A second size takes over where the first one stops: the factors multiply.",
             "Count how often the factor goes into largest / smallest: a logarithm, rounded up.",
-        ),
-    ),
-    "02.count_outputs": Exercise(
-        [
-            Case(
-                "conv4_3 of SSD300 alone, 21 channels of classes",
-                ([(38, 38)], [4], 21),
-                (5776, 144400),
-            ),
-            Case("one map that is not square", ([(2, 5)], [6], 3), (60, 420)),
-            Case(
-                "SSD300",
-                ([(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)], [4, 6, 6, 6, 4, 4], 21),
-                (8732, 218300),
-            ),
-            Case(
-                "SSD512",
-                (
-                    [(64, 64), (32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1)],
-                    [4, 6, 6, 6, 6, 4, 4],
-                    21,
-                ),
-                (24564, 614100),
-            ),
-            Case(
-                "RetinaNet at 600 x 600, 80 classes, no background channel",
-                ([(75, 75), (38, 38), (19, 19), (10, 10), (5, 5)], [9] * 5, 80),
-                (67995, 5711580),
-            ),
-        ],
-        "8,732, 24,564 and 67,995 are no mystery any more.",
-        hints=(
-            "What does one position put out? And how many positions has a map?",
-            "Every box has its offsets and its scores; the number of boxes at a position "
-            "differs by map.",
-            "Add up the boxes of all maps first; the outputs are a multiple of that sum.",
         ),
     ),
     "02.release_sides": Exercise(
@@ -172,6 +171,8 @@ EXERCISES = {
             ),
         ],
         "these are the numbers in the authors' files, to the last digit.",
+        fresh=_fresh_sides,
+        refused=("release_scales",),
         hints=(
             "The first number is given; of the others there are as many as maps, one beyond "
             "the last.",
@@ -182,16 +183,21 @@ EXERCISES = {
     "02.which_bug": Exercise(
         [
             Case(
-                "the letter of the bug",
+                "the bug of each report",
                 (),
-                Secret("one letter, A to D", ("B", "make that suspect and compare its report")),
+                Secret(
+                    "two letters, each from A to E",
+                    ("B", "every kind is lost there; make that suspect and compare"),
+                    ("E", "platelets keep their boxes there; make that suspect and compare"),
+                ),
             )
         ],
-        "and the two other bugs that move or turn boxes leave hardly a trace in such a report.",
+        "and the bugs A and C, which move or turn boxes, leave hardly a trace in such a report.",
         hints=(
-            "Every class is badly covered. Which of the suspects could do that?",
-            "Start from `default_boxes(spec)` and bend it by hand; `coverage` does the rest.",
-            "Make four sets of boxes and print four reports; one equals the one above.",
+            "Which kind of cell suffers most in each report, and which bug could do that?",
+            "Large boxes stand on coarse maps: where would they be if those maps were laid wrongly?",
+            "Bend `default_boxes(spec)`, or `spec` by `dataclasses.replace`, in five ways and print "
+            "five reports; two equal those above.",
         ),
     ),
     "02.my_scales": Exercise(
@@ -235,7 +241,9 @@ EXERCISES = {
             ),
         ],
         "this is what every SSD in the world does before it looks at a picture.",
-        refused=("default_boxes",),
+        fresh=_fresh_map,
+        refused=("boxes_of_map", "default_boxes"),
+        serves="boxes_of_map",
         hints=(
             "Two loops over rows and columns, and inside them one over the shapes, made once.",
             "The centre of a column depends on the width only, that of a row on the height only.",
@@ -280,7 +288,7 @@ REVIEW = [
     Question(
         "Why do SSD's fine maps carry the small boxes?",
         (
-            "there are more positions, closer together, than a small object is wide",
+            "their positions stand close together, so that one is near every small object",
             "their channels are fewer",
             "they are computed last",
         ),
