@@ -128,16 +128,21 @@ def test_a_backbone_alone(drawn):
 
 
 @pytest.mark.parametrize("make", [lambda: SSD(SSD_CONFIGS["paper-300"]), tiny_retinanet])
-def test_parallel_heads_each_read_every_level(make):
+def test_parallel_heads_each_read_their_level_and_end_in_one_nms(make):
     model, (figure, axes) = make(), plt.subplots()
     draw_architecture(axes, model, 300, parallel_heads=True)
-    _, levels, _ = read_shapes(model, 300)
+    _, levels, (_, classes) = read_shapes(model, 300)
+    counts = model.anchor_spec().per_position
     words = [text.get_text() for text in axes.texts]
-    pairs = 1 if isinstance(model, RetinaNet) else len(levels)
-    for name in ("class head", "box head"):
-        assert sum(word.startswith(name) for word in words) == pairs
-    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
-    into = [a for a in arrows if a._posA_posB[1][0] == pytest.approx(7.6 - 0.95)]
-    assert len(into) == 2 * len(levels)
-    assert len({a._posA_posB[1][1] for a in into}) == 2 * len(levels)
+    assert [w for w in words if w.startswith("class head")] == [
+        f"class head: {k} × {classes}" for k in counts
+    ]
+    assert [w for w in words if w.startswith("box head")] == [f"box head: {k} × 4" for k in counts]
+    ends = [p._posA_posB for p in axes.patches if isinstance(p, FancyArrowPatch)]
+    into = [end for _, end in ends if end[0] == pytest.approx(7.5 - 0.95)]
+    assert len(into) == len({y for _, y in into}) == 2 * len(levels)
+    assert [y for (x, y), end in ends if end[0] == pytest.approx(9.9)] == list(range(len(levels)))
+    shared = sum("one pair for all" in w for w in words)
+    assert shared == isinstance(model, RetinaNet)
+    assert sum("NMS" in w for w in words) == 1
     plt.close(figure)

@@ -79,6 +79,18 @@ def test_show_has_words_and_closes_the_figure(monkeypatch):
     assert "Nothing &lt;here&gt;." in caption.data and not plt.fignum_exists(figure.number)
 
 
+def test_a_sharp_figure_has_twice_the_pixels_at_the_same_size(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    for sharp in (False, True):
+        figure, _ = plt.subplots(figsize=(3, 2))
+        show(figure, alt="a frame", caption="A frame.", sharp=sharp)
+    plain, sharp = shown[0], shown[2]
+    (wide, high), (twice, _) = (Pillow.open(io.BytesIO(png.data)).size for png in (plain, sharp))
+    assert abs(twice - 2 * wide) <= 2 and abs(sharp.width - wide) <= 1 and wide > high
+    assert sharp._repr_mimebundle_()[1]["image/png"]["alt"] == "a frame"
+
+
 def test_the_look_is_asked_for_and_not_imported():
     with plt.rc_context():
         plt.rcdefaults()

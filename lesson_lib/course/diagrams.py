@@ -19,7 +19,7 @@ from lesson_lib.detectors.backbones import VGG16, Backbone
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 
-BACKBONE, NECK, HEAD, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "white"
+BACKBONE, NECK, HEAD, SHARED, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "#fdf3ea", "white"
 Model = Backbone | SSD | RetinaNet
 Shapes = list[tuple[int, ...]]
 
@@ -58,22 +58,26 @@ def draw_architecture(
     3.5 wide.
 
     parallel_heads: class head and box head as blocks of their own, with an arrow from each level to
-    each.
+    each, and NMS, which all of them end in.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
     fpn, own = isinstance(model, RetinaNet), len(maps)
     height, width = as_pair(image_size)
     axes.set(
-        xlim=(0, 10 if anchors else 4),
-        ylim=(-1.05 if fpn or not anchors else -1.45, len(levels) - 0.6),
+        xlim=(-0.1, 10.85) if parallel_heads else (0, 10 if anchors else 4),
+        ylim=(
+            -1.05 if fpn or not anchors else -1.45,
+            len(levels) - (0.5 if parallel_heads else 0.6),
+        ),
     )
+    side = 1.5 if parallel_heads else 1.3  # of the picture's block
     axes.axis("off")
     column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * own + [NECK] * (len(column) - own)
-    _block(axes, 0.7, 0, 1.3, f"picture\n{height} × {width} × 3", DATA)
+    _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, 2.75, column, level_names(backbone, len(column)), colours)
-    _arrow(axes, (1.35, 0), (5.5 - edges[0], 0))
+    _arrow(axes, (0.7 + side / 2, 0), (5.5 - edges[0], 0))
     for i in range(1, len(column)):
         _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3))
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
@@ -86,7 +90,7 @@ def draw_architecture(
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
         draw_heads(axes, model, edges, levels, classes)
         axes.text(
-            9.0,
+            8.85 if parallel_heads else 9.0,
             -0.8,
             f"{anchors:,} anchors\n× ({classes} + 4)",
             fontsize=8,
@@ -148,25 +152,29 @@ def _draw_heads(
 def _draw_parallel_heads(
     axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
 ) -> None:
-    """Both heads read every level; SSD has a pair of heads for each, RetinaNet one pair for all."""
-    shared, middle, half = isinstance(model, RetinaNet), 7.6, 0.95
-    counts, last = model.anchor_spec().per_position, len(levels) - 1
-    for head, (name, outputs) in enumerate((("class", classes), ("box", 4))):
-        side = 1 if head == 0 else -1
-        height, centre = last / 2, last / 2 + side * (last / 4 + 0.15)  # of a shared head
-        if shared:
-            words = f"{name} head,\nshared by all levels:\n{counts[0]} × {outputs} a position"
-            _block(axes, middle, centre, 2 * half, words, HEAD, height)
-        for i, (start, k) in enumerate(zip(starts, counts)):
-            if shared:
-                end = centre + (i / max(1, last) - 0.5) * 0.8 * height
-            else:
-                end = i + side * 0.2
-                _block(axes, middle, end, 2 * half, f"{name} head: {k} × {outputs}", HEAD, 0.34)
-            _arrow(axes, (start, i + side * 0.1), (middle - half, end))
-    for i, (k, (_, rows, columns)) in enumerate(zip(counts, levels)):
-        axes.text(9.0, i, f"{rows * columns * k:,}", fontsize=8, va="center")
-    _below(axes, middle, "heads", model.heads)
+    """A pair of heads for each level, class head over box head, and what becomes of their outputs.
+
+    SSD's pairs have weights of their own; RetinaNet's have the same ones, which a frame around each
+    column of heads says. All outputs go into one NMS.
+    """
+    shared, middle, half, last = isinstance(model, RetinaNet), 7.5, 0.95, len(levels) - 1
+    if shared:
+        _block(axes, middle, last / 2, 2 * half + 0.3, "", SHARED, last + 0.9)
+    for i, (k, (_, rows, columns)) in enumerate(zip(model.anchor_spec().per_position, levels)):
+        for name, outputs, side in (("class", classes, 0.19), ("box", 4, -0.19)):
+            end = i + side
+            _block(axes, middle, end, 2 * half, f"{name} head: {k} × {outputs}", HEAD, 0.32)
+            _arrow(axes, (starts[i], i + side / 2), (middle - half, end))
+            _arrow(axes, (middle + half, end), (8.8, i + side / 3))
+        axes.text(8.85, i, f"{rows * columns * k:,}", fontsize=8, va="center")
+        _arrow(axes, (9.6, i), (9.9, i))
+    _block(axes, 10.35, last / 2, 0.9, "score,\nthen\ndrop\ndoubles\n(NMS)", DATA, last + 0.7)
+    words = "heads, a pair a map"
+    if isinstance(model, RetinaNet):
+        convs = [m for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)]
+        words = "heads, one pair for all:\n"
+        words += f"{len(convs)} times 3 × 3 × {convs[0].out_channels}, then"
+    _below(axes, middle, words, model.heads, y=-0.8 if shared else -0.7)
 
 
 def _draw_maps(

@@ -267,9 +267,27 @@ def test_lesson_6_says_who_is_dropped_by_whom(course, lesson):
     assert said == pytest.approx(overlap(*playground.boxes()[:2]), abs=0.006)
 
 
-def test_lesson_0_runs_and_says_how_many_anchors(course, lesson):
+def counted_boxes(slider: Slider) -> tuple[int, int]:
+    """Boxes that are drawn, and all, as the caption of lesson 0's first picture has them."""
+    drawn, of_all = re.search(r"([\d,]+) of ([\d,]+) boxes", slider.words()).groups()
+    return int(drawn.replace(",", "")), int(of_all.replace(",", ""))
+
+
+def test_lesson_0_opens_on_all_boxes_and_says_how_many_anchors(course, lesson):
     lesson.open(course.lesson("00"))
     lesson.run_all()
+    slider = lesson.slider("opening", "score")
+    (left, of_all), picture = counted_boxes(slider), slider.pixels()
+    slider.press("ArrowRight", times=8)
+    assert slider.value() == pytest.approx(0.9)
+    assert counted_boxes(slider)[0] < left < of_all and slider.pixels() != picture
+    slider.press("Home")
+    assert slider.value() == 0 and left < counted_boxes(slider)[0] < of_all
+    lesson.cell("opening").locator("input[type=checkbox]").click()
+    slider.press("ArrowRight")
+    assert counted_boxes(slider)[1] == of_all
+    slider.press("ArrowLeft")
+    assert f"All {of_all:,} boxes" in slider.words()
     count = 38 * 38 * 4 + (19 * 19 + 10 * 10 + 5 * 5) * 6 + (3 * 3 + 1) * 4
     assert (
         f"{count:,} anchors"

@@ -49,8 +49,8 @@ class Secret:
 
 
 EXERCISES = {
-    "00.ssd300": Exercise(
-        [Case("the number of SSD300's default boxes", (), 8732)],
+    "00.dashed": Exercise(
+        [Case("the number of dashed boxes in the first picture", (), 17)],
         "that is how a check looks when it is content.",
     ),
     "00.broadcasting": Exercise(
@@ -71,7 +71,7 @@ EXERCISES = {
     "00.convolution": Exercise(
         [
             Case(
-                "cells on a side",
+                "positions on a side",
                 (),
                 Secret("one number", (10, "floor((side + 2 padding - kernel) / stride) + 1")),
             )
