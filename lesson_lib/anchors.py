@@ -102,8 +102,9 @@ class DefaultBoxes:
                    1/3
     strides        None: the positions share the picture evenly, the paper's (i + .5) / |f_k|.
                    Numbers: pixels between centres, the release's (i + .5) * stride. Of SSD300's 8,
-                   16, 32, 64, 100, 300 only the last two fit: 300 / 38 is 7.89, and the last of ten
-                   strides of 32 has its centre at 304, outside the picture.
+                   16, 32, 64, 100, 300 the first two sit on the receptive fields and the last two
+                   are even shares; the last of ten strides of 32 has its centre at 304, outside
+                   the picture.
     clip           limit widths and heights (not corners) to the picture's, as torchvision does
     """
 

@@ -15,6 +15,7 @@ from lesson_lib.course.anchor_pictures import (
     head_drawing,
     position_drawing,
     pyramid_drawing,
+    scales_drawing,
     shapes_drawing,
     slip_drawing,
     squares_drawing,
@@ -80,6 +81,17 @@ def test_the_shapes_say_their_sides_and_their_area():
     assert drawing.count(">3,600 px²</text>") == 5
 
 
+def test_every_scale_has_its_mark_and_every_object_its_share_of_a_bar():
+    sizes, labels = torch.tensor([20.0, 21.0, 55.0, 100.0]), torch.tensor([2, 2, 0, 1])
+    kinds = ("red", "white", "platelets")
+    drawing = scales_drawing({"one": [30, 60.0, 112.5], "two": [45, 99]}, sizes, labels, kinds)
+    assert drawing.count("<circle") == 5 and drawing.count('fill="#ffffff"') == 2
+    for said in ("one", "two", "30", "60", "112.5", "45", "99", *kinds):
+        assert f">{said}</text>" in drawing
+    heights = sorted(float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', drawing))
+    assert heights == [45, 45, 90]  # two platelets of one bin are the highest bar
+
+
 def test_a_head_has_a_square_for_each_number():
     assert head_drawing(4, 21).count("<rect") == 4 * (4 + 21)
 
@@ -103,7 +115,7 @@ def test_the_pyramid_is_drawn_at_its_steps():
     said = re.findall(r">P(\d): every (\d+) px, nine anchors</text>", drawing)
     assert said == [(str(level + 3), str(RETINANET.strides[level])) for level in range(3)]
     anchors = RETINANET.make((300, 300))[(21 * 38 + 21) * 9 :][:9]  # P3, the position around 168
-    for x1, y1, x2, y2 in anchors.tolist():
+    for x1, y1, x2, _ in anchors.tolist():
         assert f"M{round(x1, 1):g} {round(y1, 1):g}H{round(x2, 1):g}" in drawing
 
 

@@ -236,3 +236,11 @@ def test_a_shape_can_belong_to_a_box():
     box = torch.tensor([0.0, 0, 1, 1])
     assert svg.shape("positive", box, owner=2)["owner"] == 2
     assert "owner" not in svg.shape("positive", box)
+
+
+@pytest.mark.parametrize("opacity, said", [(1, []), (0.45, ["0.45"])])
+def test_a_faint_point_says_so_and_a_plain_one_nothing(opacity, said):
+    drawn = chart()
+    drawn.point(5, 0.5, "here", opacity=opacity)
+    circles = parse(drawn.svg()).iter(f"{INK}circle")
+    assert [c.get("fill-opacity") for c in circles if c.get("fill-opacity")] == said

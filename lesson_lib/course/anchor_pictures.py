@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesson_lib.anchors import RETINANET, DefaultBoxes, as_pair, default_boxes, level_slices
 from lesson_lib.boxes import box_area, cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
-from lesson_lib.colours import BLACK, BLUE, VERMILION
+from lesson_lib.colours import BLACK, BLUE, CLASS_COLOURS, VERMILION
 from lesson_lib.course import svg
 from lesson_lib.course.overlays import (
     PANEL,
@@ -111,6 +111,33 @@ def slip_drawing(spec: DefaultBoxes) -> str:
     return svg.below(*(svg.beside(*panels[i : i + 3]) for i in range(0, len(panels), 3)))
 
 
+def scales_drawing(
+    sets: dict[str, Sequence[float]], sizes: Tensor, labels: Tensor, kinds: Sequence[str]
+) -> str:
+    """The sides of the squares of several specifications, px, a row for each, the last of them as
+    an open mark; under them a histogram of the sizes (G,) of objects, px, by their labels (G,).
+    """
+    left, right, end, row_height = 130, 752, 336, 44
+    scale = (right - left) / end
+    body = ""
+    for row, (name, sides) in enumerate(sets.items()):
+        y = 28 + row * row_height
+        body += svg.text(8, y + 5, name, 13)
+        body += f'<path d="M{left} {y}H{right}" stroke="currentColor" stroke-opacity=".25"/>'
+        for side, fill in zip(sides, ["currentColor"] * (len(sides) - 1) + ["#ffffff"]):
+            x = svg.number(left + side * scale)
+            body += f'<circle cx="{x}" cy="{y}" r="4.5" fill="{fill}" stroke="currentColor"/>'
+            body += svg.text(left + side * scale, y - 9, f"{side:.4g}", 12, "middle")
+    base = 28 + len(sets) * row_height + 90
+    body += _histogram(sizes, labels, kinds, left, base, scale)
+    body += f'<path d="M{left} {base}H{right}" stroke="currentColor"/>'
+    for at in range(0, end, 50):
+        body += svg.text(left + at * scale, base + 17, str(at), 12, "middle")
+    body += svg.text((left + right) / 2, base + 38, "side (px of a 300 px picture)", 13, "middle")
+    words = f"Sides of the squares of {', '.join(sets)}, over the sizes of the cells."
+    return svg.document(body, right + 16, base + 46, words)
+
+
 def shapes_drawing(boxes: Tensor) -> str:
     """The boxes of one position (k, 4), each for itself, with its width, height and area."""
     ground = math.ceil((boxes[:, 2:] - boxes[:, :2]).max().item() * 1.08)
@@ -128,12 +155,12 @@ def head_drawing(k: int, channels: int) -> str:
     """What a head puts out at one position: for each of k boxes four offsets and `channels` scores,
     a square for each number. The first score is the background's.
     """
-    side, left, top = 20, 60, 40
+    side, left, top = 20, 66, 40
     body = svg.text(left, top - 12, "4 offsets", 13)
     body += svg.text(left + 4.6 * side, top - 12, f"{channels} scores, background first", 13)
     for box in range(k):
         y = top + box * (side + 8)
-        body += svg.text(0, y + 15, f"box {box + 1}", 13)
+        body += svg.text(8, y + 15, f"box {box + 1}", 13)
         for number in range(4 + channels):
             x = left + number * side + (0.6 * side if number >= 4 else 0)
             ink = BLUE if number < 4 else VERMILION
@@ -217,6 +244,35 @@ def position_drawing(
     alt = "The smear with the boxes of one position of a map."
     drawing = svg.picture(sample.image, shapes, alt=alt, caption=words, width=560)
     return svg.below(drawing, shape_key())
+
+
+def _histogram(
+    sizes: Tensor,
+    labels: Tensor,
+    kinds: Sequence[str],
+    left: float,
+    base: float,
+    scale: float,
+    width: int = 6,
+) -> str:
+    """Stacked bars of `width` px of the picture, 90 px high at the most, on the line `base`."""
+    bins, colours = (sizes // width).long(), list(CLASS_COLOURS.values())
+    count = torch.zeros(len(kinds), int(bins.max()) + 1, dtype=torch.long)
+    count.index_put_((labels, bins), torch.ones_like(bins), accumulate=True)
+    unit, body = 90 / int(count.sum(0).max()), svg.text(8, base - 4, "cells", 13)
+    under = count.cumsum(0) - count
+    for label, at in count.nonzero().tolist():
+        height = count[label, at].item() * unit
+        y = base - under[label, at].item() * unit - height
+        body += (
+            f'<rect x="{svg.number(left + at * width * scale)}" y="{svg.number(y)}" '
+            f'width="{svg.number(width * scale)}" height="{svg.number(height)}" '
+            f'fill="{colours[label]}"/>'
+        )
+    for label, (kind, side, up) in enumerate(zip(kinds, (75, 100, 2), (50, 12, 30))):
+        place = left + side * scale
+        body += svg.text(place, base - up, kind, 13, colour=colours[label])
+    return body
 
 
 def _squares(middles: Tensor, sides: Sequence[float]) -> Tensor:

@@ -170,9 +170,9 @@ def nearest(values: Sequence[float], value: float) -> int:
 
 def shape_key(shown: Sequence[str] = tuple(name for name, *_ in SHAPES)) -> str:
     """The looks of SHAPES, or of some of them, in one line."""
-    body, looks = svg.text(0, 16, "ratio", 13), [look for look in SHAPES if look[0] in shown]
+    body, looks = svg.text(8, 16, "ratio", 13), [look for look in SHAPES if look[0] in shown]
     for i, (name, colour, dash) in enumerate(looks):
         ink = "currentColor" if colour == BLACK else colour
         line = f'stroke="{ink}" stroke-width="2" stroke-dasharray="{svg.DASHES[dash]}"'
-        body += f'<path d="M{50 + 95 * i} 11h28" {line}/>' + svg.text(84 + 95 * i, 16, name, 13)
+        body += f'<path d="M{54 + 95 * i} 11h28" {line}/>' + svg.text(88 + 95 * i, 16, name, 13)
     return svg.document(body, 620, 24, "Ratios: " + ", ".join(name for name, *_ in looks))

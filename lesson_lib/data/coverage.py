@@ -2,8 +2,7 @@
 each change.
 
 An object is covered when an anchor overlaps it by the matching threshold or more. One that is not
-learns from its one forced match at best (`matching.match_ssd`), and without forced matches from
-nothing.
+learns from forced matches only (`matching.match_ssd`), and without these from nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

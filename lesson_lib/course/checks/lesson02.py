@@ -147,7 +147,7 @@ EXERCISES = {
             Case("objects of 16 to 300 px, overlap 0.5", (16.0, 300.0, 0.5), 5),
             Case("all objects of one size", (40.0, 40.0, 0.5), 1),
         ],
-        "you can now say how many sizes of box a data set asks for.",
+        "you can now say how many sizes of box a data set asks for at the least.",
         fresh=_fresh_sizes,
         hints=(
             "By what factor may the largest object that one box serves exceed the smallest one?",
@@ -195,9 +195,9 @@ EXERCISES = {
         "and the bugs A and C, which move or turn boxes, leave hardly a trace in such a report.",
         hints=(
             "Which kind of cell suffers most in each report, and which bug could do that?",
-            "Large boxes stand on coarse maps: where would they be if those maps were laid wrongly?",
-            "Bend `default_boxes(spec)`, or `spec` by `dataclasses.replace`, in five ways and print "
-            "five reports; two equal those above.",
+            "Large boxes stand on coarse maps: where would they be, were these laid wrongly?",
+            "Bend `default_boxes(spec)`, or `spec` by `dataclasses.replace`, in five ways and "
+            "print five reports; two equal those above.",
         ),
     ),
     "02.my_scales": Exercise(
