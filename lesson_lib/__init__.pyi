@@ -9,9 +9,11 @@ from .coding import decode, encode
 from .data.catalog import download, open_dataset
 from .data.coco import CocoJson
 from .data.inspect import inspect_dataset
-from .data.samples import Sample
+from .data.samples import Dataset, Sample
 from .data.smears import Smears
 from .data.voc import VocFolder
+from .data.yolo import YoloFolder
+from .detectors.detector import Detector
 from .detectors.export import export_onnx
 from .detectors.retinanet import RetinaNet, RetinaNetConfig
 from .detectors.ssd import SSD, SSDConfig
@@ -20,7 +22,7 @@ from .losses import retinanet_loss, sigmoid_focal_loss, smooth_l1_loss, ssd_loss
 from .matching import Match, match_retinanet, match_ssd
 from .mining import hard_negative_mask
 from .nms import class_aware_nms
-from .training.loop import evaluate, predict, train
+from .training.loop import evaluate, fit, predict, train
 from .training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from .training.trained import TrainedDetector, load
 
@@ -30,7 +32,9 @@ __all__ = [
     "NAMED",
     "SSD",
     "CocoJson",
+    "Dataset",
     "DefaultBoxes",
+    "Detector",
     "Match",
     "PyramidAnchors",
     "Recipe",
@@ -41,6 +45,7 @@ __all__ = [
     "Smears",
     "TrainedDetector",
     "VocFolder",
+    "YoloFolder",
     "build_model",
     "class_aware_nms",
     "coco_evaluate",
@@ -51,6 +56,7 @@ __all__ = [
     "encode",
     "evaluate",
     "export_onnx",
+    "fit",
     "hard_negative_mask",
     "inspect_dataset",
     "load",

@@ -4,11 +4,10 @@ case.
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
+from answers import exercise_tests
 
-from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson09 import EXERCISES
 
 
@@ -147,19 +146,8 @@ WRONG = [
 ]
 
 
-def test_every_exercise_is_tried():
-    assert (
-        {f"09.{name}" for name in RIGHT} == set(EXERCISES) == {f"09.{name}" for name, _, _ in WRONG}
-    )
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes_and_a_stub_is_not_attempted(name):
-    assert verdict(f"09.{name}", RIGHT[name]).startswith("✓")
-    assert "not attempted" in verdict(f"09.{name}", lambda *a: None)
-
-
-@pytest.mark.parametrize(("name", "answer", "case"), WRONG)
-def test_a_wrong_answer_is_told_by_its_case(name, answer, case):
-    said = verdict(f"09.{name}", answer)
-    assert said.startswith("✗") and case in said, said
+test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tests(
+    EXERCISES,
+    {f"09.{name}": answer for name, answer in RIGHT.items()},
+    [(f"09.{name}", answer, case) for name, answer, case in WRONG],
+)

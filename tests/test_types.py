@@ -1,4 +1,4 @@
-"""The static type check: of the whole library with the course."""
+"""The static type check: of the whole library with the course, and of the tools."""
 
 import subprocess
 import sys

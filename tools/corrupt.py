@@ -25,13 +25,14 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from lesson_lib.cli import main as command_line
+from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.catalog import open_dataset
 from lesson_lib.data.feed import Feed
 from lesson_lib.evaluation import coco_evaluate
@@ -249,13 +250,13 @@ def spoil_tree(data: bytes, draw: Draw) -> tuple[bytes, str]:
     return json.dumps(tree).encode(), ", ".join(told)
 
 
-def _places(node: object) -> list[tuple[dict | list, object]]:
-    """Every (parent, key) below a node."""
-    keys = list(node) if isinstance(node, dict) else range(len(node))  # type: ignore[arg-type]
-    found: list[tuple[dict | list, object]] = [(node, key) for key in keys]  # type: ignore
+def _places(node: Any) -> list[tuple[Any, Any]]:
+    """Every (parent, key) below a dict or a list."""
+    keys = list(node) if isinstance(node, dict) else range(len(node))
+    found = [(node, key) for key in keys]
     for key in keys:
-        if isinstance(node[key], dict | list):  # type: ignore[index]
-            found += _places(node[key])  # type: ignore[index]
+        if isinstance(node[key], dict | list):
+            found += _places(node[key])
     return found
 
 
@@ -338,7 +339,8 @@ def _used(case: Case, root: Path, split: str) -> list[str]:
         data = open_dataset(case.what, split)
     except (OSError, ValueError) as error:
         return not_a_sentence(str(error), case, root)
-    for problem in (*data.problems, *getattr(data, "remarks", ())):
+    assert isinstance(data, Annotated), f"{case.what} names files"
+    for problem in (*data.problems, *data.remarks):
         if "\n" in str(problem):
             found.append(f"several lines: {str(problem)[:300]!r}")
     whole = []
@@ -390,7 +392,7 @@ def run(seed: int, k: int, only: str | None = None) -> tuple[str, Case, list[str
     draw = np.random.default_rng([seed, k])
     kind = only or list(KINDS)[k % len(KINDS)]
     root = Path(tempfile.mkdtemp(prefix="corrupt-"))
-    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__ or sys.stderr)
     before = signal.signal(signal.SIGPROF, _stop)
     case = Case("", root, "nothing yet")
     try:
@@ -409,7 +411,7 @@ def run(seed: int, k: int, only: str | None = None) -> tuple[str, Case, list[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--only", choices=tuple(KINDS), metavar="KIND", help=", ".join(KINDS))

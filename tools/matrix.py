@@ -178,7 +178,7 @@ def run(folder: Path, words: list[str], again: bool) -> int:
     for case in (case for case in chosen if case not in done):
         python = environment(folder, case.python, case.pair)
         reason = impossible(case) if python else f"there is no Python {case.python} here."
-        if reason:
+        if reason or python is None:
             print(f"{' '.join(case)}: left out, {reason}", flush=True)
             continue
         found = measure(case, python)

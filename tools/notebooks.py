@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
@@ -97,9 +97,14 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
                 if output.output_type == "execute_result":
                     output.execution_count = count
         cells.append(plain)
-    return nbformat.from_dict(
-        {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
-    )
+    return _node({"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5})
+
+
+def _node(plain: dict[str, Any]) -> NotebookNode:
+    """A copy with attributes."""
+    node = nbformat.from_dict(plain)
+    assert isinstance(node, NotebookNode), "from_dict makes a node of a dict"
+    return node
 
 
 def normalise_outputs(
@@ -107,7 +112,7 @@ def normalise_outputs(
 ) -> list[NotebookNode]:
     """Outputs with the still of each widget only, areas opened, streams merged, text sanitised."""
     kept: list[NotebookNode] = []
-    for output in map(nbformat.from_dict, outputs):
+    for output in map(_node, outputs):
         if output.output_type == "stream":
             streams = []  # since the last figure: whether stdout or stderr comes first is chance
             while kept and kept[-1].output_type == "stream":
@@ -135,7 +140,7 @@ def normalise_outputs(
     return kept
 
 
-def inside(model: str, widgets: dict) -> list[dict]:
+def inside(model: str, widgets: dict) -> list[NotebookNode]:
     """What the output areas in a widget and its children show (`interact` puts its output into
     one)."""
     state = widgets.get(model, {}).get("state", {})

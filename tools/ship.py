@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lesson_lib import weights
 from lesson_lib.breakdown import class_table
 from lesson_lib.config import hardware
 from lesson_lib.data import catalog
+from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.smears import Smears
+from lesson_lib.detectors.detector import Detector
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.files import write_whole
 from lesson_lib.training import runs
@@ -30,7 +30,9 @@ FRESH_SEEDS, FRESH_PICTURES = (1, 2, 3, 4, 5), 40
 LICENCE = "that of this package (see LICENSE): trained here, from scratch"
 
 
-def figures(model: nn.Module, samples, recipe: Recipe) -> tuple[dict[str, float], list[dict]]:
+def figures(
+    model: Detector, samples: Smears | Annotated, recipe: Recipe
+) -> tuple[dict[str, float], list[dict]]:
     """coco_evaluate's means, rounded, and a row for each class."""
     found = predict(model, samples, recipe.resizing, **recipe.inference)
     report = coco_evaluate(found, ground_truth(samples), len(samples.classes))
@@ -42,7 +44,7 @@ def figures(model: nn.Module, samples, recipe: Recipe) -> tuple[dict[str, float]
     return means, rows
 
 
-def fresh_smears(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+def fresh_smears(model: Detector, recipe: Recipe) -> dict[str, Any]:
     """AP on test smears of seeds that no training uses: how far it varies between sets."""
     aps = {
         str(seed): figures(model, Smears("test", FRESH_PICTURES, seed=seed), recipe)[0]["AP"]

@@ -135,10 +135,10 @@ def merge(own: Notebook, before: Notebook, new: Notebook) -> tuple[Notebook, int
     cells, beside = list(followers.get("", [])), 0
     for cell in new["cells"]:
         mine = kept.get(cell["id"])
-        touched = mine is not None and text_of(mine) != text_of(old[cell["id"]])
-        if not touched:
-            unchanged = mine is not None and text_of(mine) == text_of(cell)
-            cells.append(mine if unchanged else cell)
+        if mine is None:
+            cells.append(cell)
+        elif text_of(mine) == text_of(old[cell["id"]]):
+            cells.append(mine if text_of(mine) == text_of(cell) else cell)
         else:
             cells.append(mine)
             if text_of(cell) not in (text_of(old[cell["id"]]), text_of(mine)):

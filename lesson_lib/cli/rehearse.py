@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from lesson_lib.cli.train import open_for_training
-from lesson_lib.config import BUDGETS, budget
+from lesson_lib.cli.choosing import add_choice, choose
+from lesson_lib.cli.opening import open_for_training
+from lesson_lib.config import budget
 from lesson_lib.data import catalog
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample
@@ -25,13 +26,9 @@ from lesson_lib.data.smears import Smears
 from lesson_lib.training import rehearsal
 from lesson_lib.training.loop import fit
 from lesson_lib.training.recipes import (
-    MODELS,
-    NAMED,
     Config,
     Recipe,
     build_model,
-    find_recipe,
-    overridden,
 )
 
 STACK = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999999")  # Okabe-Ito, a part each
@@ -49,19 +46,7 @@ def add_rehearse(commands: argparse._SubParsersAction) -> None:
         "--data", required=True, help="as for train; it need not be on this machine"
     )
     command.add_argument("--gpu", choices=rehearsal.GPUS, default="a100")
-    command.add_argument("--model", choices=MODELS, help="default: the recipe's")
-    command.add_argument(
-        "--recipe", choices=NAMED, metavar="NAME", help=f"one of {', '.join(NAMED)}"
-    )
-    command.add_argument("--budget", choices=BUDGETS, help="our own recipe for it; default: gpu")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        dest="settings",
-        help="any field of the recipe or the model, as for train",
-    )
+    add_choice(command, "LESSON_BUDGET, else gpu")
     command.add_argument(
         "--precision",
         choices=("fp32", *rehearsal.HALF),
@@ -79,7 +64,7 @@ def add_rehearse(commands: argparse._SubParsersAction) -> None:
 
 def run_rehearsal(options: argparse.Namespace) -> int:
     gpu = rehearsal.GPUS[options.gpu]
-    name, config, recipe = chosen(options)
+    name, config, recipe = choose(options, budget_of_a_gpu(), options.settings)
     precision = options.precision or rehearsal.precision_on(recipe.precision, gpu)
     about = what_is_known(options.data)
     costs = rehearsal.recipe_costs(config, len(about["classes"]), recipe, precision)
@@ -103,17 +88,6 @@ def run_rehearsal(options: argparse.Namespace) -> int:
         draw(costs, recipe, options.picture)
     print(json.dumps(report) if options.json else text(report, costs, plan, recipe))
     return 0
-
-
-def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe]:
-    """Name and config of the model, and the recipe, as `train` would choose them with a GPU."""
-    where = options.recipe or find_recipe(
-        options.data, options.budget or budget_of_a_gpu(), options.model
-    )
-    name, recipe = NAMED[where]
-    name = options.model or name
-    config, recipe = overridden(MODELS[name], recipe, options.settings)
-    return name, config, recipe
 
 
 def budget_of_a_gpu() -> str:

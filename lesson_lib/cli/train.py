@@ -4,26 +4,22 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from lesson_lib.cli.choosing import add_choice, choose
 from lesson_lib.cli.opening import add_reading, open_for_training, reading
-from lesson_lib.config import BUDGETS, budget
+from lesson_lib.config import budget
 from lesson_lib.training import checkpoints, runs
 from lesson_lib.training.distributed import broadcast, processes, rank_and_world
 from lesson_lib.training.loop import train
 from lesson_lib.training.recipes import (
-    MODELS,
-    NAMED,
     Config,
     Recipe,
     build_model,
-    find_recipe,
     from_scratch,
-    overridden,
     with_weights,
 )
 from lesson_lib.training.tensorboard import to_tensorboard
@@ -40,13 +36,7 @@ def add_train(commands) -> None:
         help="a name of `data list`, voc:DIR, coco:ANNOTATIONS.json or yolo:DIR",
     )
     command.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
-    command.add_argument("--model", choices=MODELS, help="default: the recipe's")
-    command.add_argument(
-        "--budget", choices=BUDGETS, help="default: LESSON_BUDGET, else gpu with CUDA, else laptop"
-    )
-    command.add_argument(
-        "--recipe", choices=NAMED, metavar="NAME", help=f"instead of a budget: {', '.join(NAMED)}"
-    )
+    add_choice(command, "LESSON_BUDGET, else gpu with CUDA, else laptop")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--train-split", help="default: trainval where there is one, else train")
     command.add_argument(
@@ -55,14 +45,6 @@ def add_train(commands) -> None:
     add_reading(command)
     command.add_argument(
         "--norm", choices=("frozen", "batch", "group"), help="short for --set norm=..."
-    )
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        dest="settings",
-        help="any field of the recipe or the model, as often as needed",
     )
     _add_keeping(command)
     command.set_defaults(run=run_training)
@@ -136,14 +118,9 @@ def _weights(
 
 def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe, list[str]]:
     """Name and config of the model, and the recipe, as the options have it; all FIELD=VALUE."""
-    name, recipe = NAMED[
-        options.recipe or find_recipe(options.data, options.budget or budget(), options.model)
-    ]
-    name = options.model or name
     settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
     settings += [] if options.patience is None else [f"patience={options.patience}"]
-    config, recipe = overridden(MODELS[name], replace(recipe, seed=options.seed), settings)
-    return name, config, recipe, settings
+    return *choose(options, budget(), settings, options.seed), settings
 
 
 def _finish(folder: Path, last: dict | None) -> None:
