@@ -1,37 +1,17 @@
 """What counts as the same output: tools/compare.py, and conftest.py's use of it beside nbval."""
 
-import base64
 import copy
-import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from PIL import Image
+from nbformat.v4 import new_code_cell, new_notebook
+from notebook_outputs import png, shown, stream
 
 from tools import compare, notebooks
-
-
-def stream(text: str, name: str = "stdout"):
-    return new_output("stream", text=text, name=name)
-
-
-def shown(data: dict, **more):
-    return new_output("display_data", data=data, **more)
-
-
-def png(width: int = 100, height: int = 100, marked: int = 0, step: int = 255) -> str:
-    """A black picture in base64 with the first `marked` pixels brighter by `step`."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels.reshape(-1, 3)[:marked] = step
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def picture(alt: str = "", **how: int):

@@ -2,12 +2,19 @@
 there.
 """
 
-import json
 import shutil
 
 import pytest
 from PIL import Image
-from tiny_data import coco_file, picture, voc_folder, voc_object, voc_picture, voc_split
+from tiny_data import (
+    coco_file,
+    picture,
+    renamed_categories,
+    voc_folder,
+    voc_object,
+    voc_picture,
+    voc_split,
+)
 
 from lesson_lib.data.annotated import Annotated
 from lesson_lib.data.inspect import inspect_dataset, open_splits
@@ -296,21 +303,14 @@ def test_a_broken_split_does_not_stop_the_others(tmp_path):
 def test_classes_of_other_splits(tmp_path):
     coco_file(tmp_path, "train")
     file = coco_file(tmp_path, "val", seed=5)
-    data = json.loads(file.read_text())
-    data["categories"] = [
-        {"id": 3, "name": "cup"},
-        {"id": 7, "name": "fox"},
-        {"id": 20, "name": "bus"},
-    ]
-    file.write_text(json.dumps(data))
+    renamed_categories(file, "cup", "fox", "bus")
     report = inspect_dataset(f"coco:{tmp_path}")
     assert found(report) == {}
     assert (
         "val has cup, fox, bus; train has bus, fox, cup"
         in (report.remarks["classes in another order"][0])
     )
-    data["categories"][0]["name"] = "Fox"
-    file.write_text(json.dumps(data))
+    renamed_categories(file, "Fox", "fox", "bus")
     report = inspect_dataset(f"coco:{tmp_path}")
     assert "val has Fox, which train has not" in found(report)["classes of another split"][0]
     assert report.remarks["classes that differ in case only"] == ["Fox, fox"]

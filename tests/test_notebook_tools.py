@@ -1,37 +1,17 @@
 """Running, normalising and storing lessons: tools/notebooks.py. What counts as the same:
 test_compare.py."""
 
-import base64
-import io
 import re
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from notebook_outputs import png, shown, stream
 
 from tools import notebooks
 from tools.compare import NOTE, is_note, sanitise
 from tools.compare import WIDGET_VIEW as VIEW
-
-
-def stream(text: str, name: str = "stdout"):
-    return new_output("stream", text=text, name=name)
-
-
-def shown(data: dict):
-    return new_output("display_data", data=data)
-
-
-def png(width: int = 100, height: int = 100, marked: int = 0, step: int = 255) -> str:
-    """A black picture in base64 with the first `marked` pixels brighter by `step`."""
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels.reshape(-1, 3)[:marked] = step
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from tiny_data import coco_file, voc_folder, voc_object, voc_picture, voc_split
+from tiny_data import coco_file, renamed_categories, voc_folder, voc_object, voc_picture, voc_split
 
 from lesson_lib import cli
 from lesson_lib.cli.opening import (
@@ -74,18 +74,11 @@ def test_crowds_alone_are_nothing_to_learn(tmp_path):
 def test_val_is_mapped_by_name(tmp_path):
     coco_file(tmp_path, "train")
     file = coco_file(tmp_path, "val")
-    data = json.loads(file.read_text())
-    data["categories"] = [
-        {"id": 3, "name": "cup"},
-        {"id": 7, "name": "fox"},
-        {"id": 20, "name": "bus"},
-    ]
-    file.write_text(json.dumps(data))
+    renamed_categories(file, "cup", "fox", "bus")
     opened = open_for_training(f"coco:{tmp_path}", "train")
     assert opened.samples[0].labels.tolist() == [2, 0]
     assert opened.val[0].labels.tolist() == [0, 2] and opened.val.classes == opened.samples.classes
-    data["categories"] = [{"id": 3, "name": "x"}, {"id": 7, "name": "y"}, {"id": 20, "name": "z"}]
-    file.write_text(json.dumps(data))
+    renamed_categories(file, "x", "y", "z")
     with pytest.raises(ValueError, match="knows the classes bus, fox, cup; .* val has x, y, z"):
         open_for_training(f"coco:{tmp_path}", "train")
 

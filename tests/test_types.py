@@ -16,9 +16,7 @@ def pyright(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def type_errors(folder: Path) -> list[str]:
-    """Its lines, of what is wrong and where; each names the rule, which docs/contributing.md tells
-    how to answer.
-    """
+    """Its lines, of what is wrong and where; the last one of each error names the rule."""
     done = pyright(folder, "--pythonpath", sys.executable)
     assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: errors; above: settings
     lines = done.stdout.splitlines()
