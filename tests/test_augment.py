@@ -12,18 +12,19 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.data import augment, batch_augment
+from lesson_lib.data import augment, changes
 from lesson_lib.data.augment import (
     AUGMENTS,
     Augment,
     augmented,
+    draw_change,
     find_augment,
     iou_crop,
     photometric,
     seeded,
     zoom_out,
 )
-from lesson_lib.data.batch_augment import change_boxes, change_pictures, draw_change
+from lesson_lib.data.changes import Change, change_boxes, change_pictures, put_window
 from lesson_lib.data.samples import Sample
 
 SIDE = 96
@@ -124,7 +125,7 @@ def test_without_objects_and_with_boxes_over_the_border():
     empty = Sample(painted().image, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     for step in STEPS.values():
         assert len(step(empty).boxes) == 0
-    assert iou_crop(empty) is empty
+    assert torch.equal(iou_crop(empty).image, empty.image)
     across = replace(painted(), boxes=painted().boxes + torch.tensor([-10.0, 0, 0, 0]))
     assert augment.mirror(across).boxes[0].tolist() == [SIDE - 30, 6, SIDE, 40]
 
@@ -174,6 +175,100 @@ def test_names_and_probabilities():
         find_augment("sdd")
     with pytest.raises(ValueError, match="zoom is 1.5; give a probability"):
         Augment(zoom=1.5)
+
+
+# ---- one definition, two executors ----
+
+
+@pytest.mark.parametrize("by_float", [False, True])
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_a_worker_and_a_device_come_to_the_same_picture(name, by_float, monkeypatch):
+    """Bit for bit on a CPU; by way of float, as on a GPU, within a level before the colours, so
+    within what their matrices make of a level in all three.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(60, 90), (90, 60), (31, 33), (128, 128)]
+    pictures = [
+        torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes
+    ]
+    boxes = np.array([[3.0, 4, 20, 25], [10, 8, 30, 30]])
+    drawn = [
+        draw_change(AUGMENTS[name], boxes, sizes[k % 4], 5, 0, k) for k in range(len(sizes) * 8)
+    ]
+    alone = torch.empty(len(drawn), 3, 48, 48, dtype=torch.uint8)
+    for k, change in enumerate(drawn):
+        put_window(pictures[k % 4], change, alone[k])
+    matrices = changes.colour_matrices(drawn)
+    in_worker = changes.change_colours(alone, matrices)
+    resized = changes.resized
+    monkeypatch.setattr(changes, "resized", lambda part, size: resized(part, size, by_float))
+    together = change_pictures(pictures, [k % 4 for k in range(len(drawn))], drawn, 48)
+    level = 1 if matrices is None else matrices[..., :3].abs().sum(-1).max()
+    assert (together - in_worker).abs().max() <= by_float * level / 255 + 1e-6 * by_float
+    assert (len({image.numpy().tobytes() for image in in_worker}) > 4) == (name != "none")
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_a_sample_is_changed_as_its_picture_in_a_batch_is(name):
+    """`augmented` stops at the window's own size; resized to the batch's it has the same boxes."""
+    sample, size = replace(painted(SIDE, 140), crowd=torch.tensor([0, 0, 1, 0]).bool()), 64
+    for number in range(20):
+        after = augmented(sample, name, 0, 3, number)
+        real = sample.boxes[~sample.crowd]
+        change = draw_change(AUGMENTS[name], real.numpy(), sample.size, 0, 3, number)
+        boxes, kept = change_boxes(sample.boxes, change, sample.size, size)
+        scale = torch.tensor([size / after.size[1], size / after.size[0]]).repeat(2)
+        mine = {int(k): box for k, box in zip(after.labels, after.boxes * scale)}
+        theirs = {int(k): box for k, box in zip(sample.labels[kept], boxes[kept])}
+        assert theirs.keys() <= mine.keys()  # a pixel of the window may be less than one of 64
+        for label, box in theirs.items():
+            assert (mine[label] - box).abs().max() <= 0.51  # its target is whole pixels
+
+
+@pytest.mark.parametrize(
+    "window, stored, size, source, target",
+    [
+        ((0, 0, 40, 30), (30, 40), 20, [0, 0, 40, 30], [0, 0, 20, 20]),
+        ((-40, -30, 80, 30), (30, 40), (20, 30), [0, 0, 40, 30], [10, 10, 20, 20]),
+        ((39, 0, 1239, 30), (30, 40), 30, [39, 0, 40, 30], [0, 0, 1, 30]),  # 1 px of 1200
+        ((-1199, 0, 1, 30), (30, 40), 30, [0, 0, 1, 30], [29, 0, 30, 30]),  # at the other end
+        ((40, 0, 60, 30), (30, 40), 30, [0] * 4, [0] * 4),  # beside the picture
+        ((-60, 0, 0, 30), (30, 40), 30, [0] * 4, [0] * 4),
+    ],
+)
+def test_where_a_window_lies_by_hand(window, stored, size, source, target):
+    assert changes.placement(window, stored, size) == (source, target)
+    height, width = (size, size) if isinstance(size, int) else size
+    out = torch.zeros(3, height, width, dtype=torch.uint8)
+    put_window(torch.full((3, *stored), 255, dtype=torch.uint8), Change(window), out)
+    shown = (out[0] == 255).nonzero()
+    x1, y1, x2, y2 = target
+    assert len(shown) == (x2 - x1) * (y2 - y1)
+    assert len(shown) == 0 or shown.min(0).values.tolist() == [y1, x1]
+    whole = torch.tensor([[0.0, 0, stored[1], stored[0]], [41, 2, 59, 28]])
+    moved, kept = change_boxes(whole, Change(window), stored, size)
+    assert moved.isfinite().all()
+    assert moved[0].tolist() == target or not kept[0]
+    assert not kept[1]  # an object outside the picture, even where the window shows that place
+
+
+def test_zoom_and_crop_of_pictures_of_a_pixel():
+    """Their window is 1 to 4 pixels wide, and never 0."""
+    everything = Augment(colour=1, zoom=1, crop=1, mirror=1, vertical_flip=1, transpose=1)
+    for size in ((1, 1), (1, 300), (300, 1), (2, 3)):
+        boxes = torch.tensor([[0.0, 0, size[1], size[0]], [-9, -9, -1, -1]])
+        sample = Sample(
+            torch.full((3, *size), 7, dtype=torch.uint8), boxes, torch.zeros(2, dtype=torch.long)
+        )
+        for number in range(40):
+            change = draw_change(everything, boxes.numpy(), size, number)
+            x1, y1, x2, y2 = change.window
+            assert x2 > x1 and y2 > y1
+            images = change_pictures([sample.image], [0], [change], 32)
+            moved, kept = change_boxes(boxes, change, size, 32)
+            assert images.shape == (1, 3, 32, 32) and moved.isfinite().all() and not kept[1]
+            after = augmented(sample, everything, 0, 0, number)
+            assert len(after.boxes) <= 1
 
 
 # ---- whole batches ----
@@ -238,7 +333,7 @@ def test_crops_of_a_batch_are_distributed_as_torchvisions():
             )
             theirs.append(found.get("height", SIDE) * found.get("width", SIDE) / SIDE**2)
     rng, whole = np.random.default_rng(0), np.array([0, 0, SIDE, SIDE])
-    windows = np.stack([batch_augment.crop_window(whole, boxes.numpy(), rng) for _ in range(4000)])
+    windows = np.stack([augment.crop_window(whole, boxes.numpy(), rng) for _ in range(4000)])
     ours = (windows[:, 2:] - windows[:, :2]).prod(1) / SIDE**2
     theirs = np.array(theirs)
     assert abs(theirs.mean() - ours.mean()) < 0.063
@@ -251,7 +346,7 @@ def test_a_crop_keeps_its_promise():
     rng, ious = np.random.default_rng(1), []
     for _ in range(200):
         window = torch.from_numpy(
-            batch_augment.crop_window(np.array([0, 0, SIDE, SIDE]), boxes.numpy(), rng)
+            augment.crop_window(np.array([0, 0, SIDE, SIDE]), boxes.numpy(), rng)
         ).float()
         centre = (boxes[0, :2] + boxes[0, 2:]) / 2
         assert (centre >= window[:2]).all() and (centre <= window[2:]).all()
@@ -262,7 +357,7 @@ def test_a_crop_keeps_its_promise():
 
 def test_colours_of_a_batch():
     grey, rng = np.full(3, 0.5), np.random.default_rng(0)
-    matrices = np.stack([batch_augment.colour_matrix(rng) for _ in range(500)])
+    matrices = np.stack([augment.colour_matrix(rng) for _ in range(500)])
     found = matrices[..., :3] @ grey + matrices[..., 3]
     assert np.allclose(found, found[:, :1])  # grey stays grey, whatever the hue
     # Contrast turns about mid-grey, so only brightness moves it: .5 + 1.5 * (.125 * .5) at most.
@@ -289,9 +384,9 @@ def test_the_way_by_float_resizes_as_the_way_of_a_cpu():
     part = torch.randint(0, 256, (3, 37, 52), generator=torch.Generator().manual_seed(0))
     part = part.to(torch.uint8)
     for size in ((20, 20), (80, 80), (37, 90)):
-        bytes_, floats = (batch_augment._resized(part, size, by_float=f) for f in (False, True))
+        bytes_, floats = (changes.resized(part, size, by_float=f) for f in (False, True))
         assert bytes_.dtype == floats.dtype == torch.uint8 and floats.shape == (3, *size)
         assert (bytes_.int() - floats.int()).abs().max() <= 1
         assert not torch.equal(floats, torch.zeros_like(floats))
     for by_float in (False, True):
-        assert batch_augment._resized(part, (37, 52), by_float) is part
+        assert changes.resized(part, (37, 52), by_float) is part

@@ -1,13 +1,19 @@
 """The feed: the same batches for the same seed, whoever asks and wherever one begins."""
 
+import itertools
+import os
 import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny_data import voc_object, voc_picture
 
-from lesson_lib.data.augment import AUGMENTS
+from lesson_lib.data.augment import AUGMENTS, Augment
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.voc import VocFolder
@@ -33,6 +39,18 @@ def samples(count: int = 10) -> list[Sample]:
             )
         )
     return made
+
+
+def noise() -> list[Sample]:
+    """The same objects in pictures of noise, whose pixels all differ."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        replace(
+            sample,
+            image=torch.randint(0, 256, sample.image.shape, generator=generator, dtype=torch.uint8),
+        )
+        for sample in samples()
+    ]
 
 
 def names(batches) -> list[list[str]]:
@@ -113,6 +131,132 @@ def test_ranks_share_what_one_process_would_get(cache):
         assert all(torch.equal(together[t["id"]], image) for image, t in zip(images, targets))
 
 
+@pytest.mark.parametrize("stored", [None, 48, 0])
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_the_size_of_the_set_changes_nothing(name, stored):
+    """Kept decoded and read anew each time: the same pictures, bit for bit, and the same boxes."""
+    kept = Feed(noise(), 32, 5, 1, name, cache=True, stored=stored)
+    read = Feed(noise(), 32, 5, 1, name, cache=False, workers=0, stored=stored)
+    assert kept.cache and not read.cache
+    for epoch in range(3):
+        assert_same(kept.epoch(epoch), read.epoch(epoch))
+
+
+def test_full_size_shows_detail_that_a_small_copy_has_lost():
+    """A crop of stripes of one pixel: at a quarter of the size they are one grey."""
+    stripes = torch.zeros(3, 128, 128, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    sample = Sample(stripes, torch.tensor([[40.0, 40, 80, 80]]), torch.tensor([0]))
+    contrast = {}
+    for stored in (None, 0):
+        feed = Feed([sample], 32, 1, 0, Augment(crop=1), stored=stored)
+        images = [image for epoch in range(30) for image, _ in feed.epoch(epoch)]
+        contrast[stored] = torch.cat(images).std((1, 2, 3)).max()
+    assert contrast[None] < 0.05 < 0.1 < contrast[0]
+
+
+@pytest.mark.parametrize("cache, workers", [(True, None), (False, 0), (False, 2)])
+def test_all_epochs_come_one_after_the_other(cache, workers):
+    feed = Feed(noise(), 32, 4, 3, "smears", cache=cache, workers=workers)
+    expected = [batch for epoch in range(3) for batch in feed.epoch(epoch)]
+    assert_same(expected, itertools.islice(feed.batches(), 6))
+    assert_same(expected[3:], itertools.islice(feed.batches(3), 3))
+
+
+class WhoReads(list):
+    """Samples whose names tell the process that read them."""
+
+    def __getitem__(self, index):
+        return replace(super().__getitem__(index), id=str(os.getpid()))
+
+
+def test_workers_start_once_for_all_epochs():
+    feed = Feed(WhoReads(samples(4)), 32, 2, cache=False, workers=2)
+    readers = {name for batch in names(itertools.islice(feed.batches(), 12)) for name in batch}
+    assert len(readers) == 2 and str(os.getpid()) not in readers  # six epochs
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_a_batch_crosses_to_the_device_in_five_pieces(batch, monkeypatch):
+    """Pictures, colours, boxes, labels, difficult: whatever the number of pictures."""
+    steps = Feed(noise(), 32, batch, augment="ssd", cache=False, workers=0).epoch(0)
+    moved, plain = [], torch.Tensor.to
+
+    def seen(tensor, *where, **options):
+        moved.append(tensor)
+        return plain(tensor, *where, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", seen)
+    next(steps)
+    assert len([tensor for tensor in moved if tensor.dim() > 0]) == 5
+
+
+def test_processes_of_one_machine_decode_each_picture_once(tmp_path):
+    """Two processes under torchrun, as `train` uses the feed: what they get is what one would."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert sorted(found[0]["read"] + found[1]["read"]) == sorted(sample.id for sample in noise())
+    assert min(len(part["read"]) for part in found) == 5
+    assert not Path(found[0]["file"]).exists() and found[0]["file"] == found[1]["file"]
+    options = dict(size=32, batch=10, augment="ssd")
+    for rank, part in enumerate(found):
+        alone = Feed(noise(), **options, rank=rank, world=2).epoch(0)
+        assert_same(alone, part["batches"])
+
+
+TWO = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import torch
+from test_feed import noise
+from lesson_lib.data import store
+from lesson_lib.data.feed import Feed
+from lesson_lib.training.distributed import all_gather, processes, rank_and_world
+
+read, files, plain = [], [], store.torch.from_file
+
+
+class Counted(list):
+    def __getitem__(self, index):
+        read.append(super().__getitem__(index).id)
+        return super().__getitem__(index)
+
+
+def seen(file, *args, **options):
+    files.append(file)
+    return plain(file, *args, **options)
+
+
+store.torch.from_file = seen
+with processes():
+    rank, world = rank_and_world()
+    feed = Feed(
+        Counted(noise()), 32, 10, augment="ssd", rank=rank, world=world, gather=all_gather
+    )
+    found = dict(batches=list(feed.epoch(0)), read=read, file=files[0])
+    torch.save(found, os.path.join({out!r}, f"{{rank}}.pt"))
+"""
+
+
+def test_a_broken_picture_stops_all_processes_with_its_sentence(monkeypatch):
+    """What one process meets, all are told: here the other's share holds the broken one."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    broken = ValueError("The picture b is broken.")
+    theirs = iter([None, [broken] * 5])
+
+    def gather(mine):
+        return [*mine, next(theirs)]
+
+    feed = Feed(noise(), 32, 10, world=2, gather=gather)
+    with pytest.raises(ValueError, match="^The picture b is broken"):
+        feed.epoch(0)
+
+
 def test_crops_of_larger_stored_pictures_fit_too():
     for images, targets in Feed(samples(), 32, 5, 0, "crops", stored=64).epoch(0):
         assert images.shape[2:] == (32, 32)
@@ -128,6 +272,11 @@ def test_small_sets_and_no_cache_for_large_ones(monkeypatch):
     assert Feed(samples(), 32, 4, cache=None).cache
     monkeypatch.setattr("lesson_lib.data.feed.CACHE_BYTES", 10 * 3 * 32**2 - 1)
     assert not Feed(samples(), 32, 4, cache=None).cache
+    monkeypatch.setattr(
+        "lesson_lib.data.feed.CACHE_BYTES", sum(3 * 40 * (30 + k) for k in range(10))
+    )
+    assert Feed(samples(), 32, 4, cache=None, stored=0).cache
+    assert not Feed([*samples(), samples()[0]], 32, 4, cache=None, stored=0).cache
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def cut(file):
 def test_a_picture_that_cannot_be_decoded_is_left_out_before_training_and_told(tmp_path):
     data = three(tmp_path)
     cut(tmp_path / "JPEGImages" / "b.png")
-    opened = open_for_training(data, size=32)
+    opened = open_for_training(data)
     assert (opened.samples.ids(), opened.split, opened.val) == (["a", "c"], "train", None)
     assert opened.notes == [
         "train: 1 of 3 pictures and 1 object are left out; "
@@ -42,11 +42,14 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_before_training_and_told(t
     ]
 
 
-def test_what_does_not_fit_into_memory_is_not_decoded_beforehand(tmp_path, monkeypatch):
+def test_a_large_set_is_read_beforehand_as_a_small_one_is(tmp_path, monkeypatch):
+    """A picture that cannot be decoded is no reason to stop after hours; `rehearse` only looks."""
     data = three(tmp_path)
     cut(tmp_path / "JPEGImages" / "b.png")
     monkeypatch.setattr(feed, "CACHE_BYTES", 0)
-    opened = open_for_training(data, size=32)
+    opened = open_for_training(data)
+    assert opened.samples.ids() == ["a", "c"] and len(opened.notes) == 1
+    opened = open_for_training(data, decode=False)
     assert len(opened.samples) == 3 and opened.notes == []
 
 
@@ -55,7 +58,7 @@ def test_all_pictures_unusable(tmp_path):
     for name in "abc":
         cut(tmp_path / "JPEGImages" / f"{name}.png")
     with pytest.raises(NoPictures, match=r"train has no usable picture; the first problem: a\.png"):
-        open_for_training(data, size=32)
+        open_for_training(data)
 
 
 @pytest.mark.parametrize("objects", ["", voc_object("cat", (5, 5, 5, 5))])

@@ -12,7 +12,7 @@ from tiny_data import coco_file
 from lesson_lib import cli
 from lesson_lib.anchors import SSD300_COCO, SSD512_COCO, default_boxes
 from lesson_lib.detectors.backbones import VGG16
-from lesson_lib.training import checkpoints, recipes
+from lesson_lib.training import checkpoints, loop, recipes
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.schedule import make_optimizer
 
@@ -220,3 +220,34 @@ def test_default_boxes_of_coco_are_those_of_section_3_4():
     for name, (spec, count) in counts.items():
         assert MODELS[NAMED[name].model].anchors == spec
         assert len(default_boxes(spec)) == count
+
+
+@pytest.mark.parametrize("name", ["ssd300-voc", "ssd512-voc", "ssd300-coco", "ssd512-coco"])
+def test_the_papers_crops_come_from_pictures_of_full_size(name):
+    assert NAMED[name].recipe.stored_side == 0
+
+
+def test_what_pictures_are_made_from_and_who_reads_them_reaches_the_feed(monkeypatch):
+    """Each field of the recipe, by --set, as it arrives."""
+    asked = []
+
+    def seen(samples, size, *_, **options):
+        asked.append({"size": size} | options)
+        raise StopIteration
+
+    monkeypatch.setattr(loop, "Feed", seen)
+    model = build_model(MODELS["ssd-tiny"], 3, 64)
+    for settings in (
+        [],
+        ["stored=2", "cache=workers", "workers=0"],
+        ["stored=0", "cache=memory", "workers=3"],
+    ):
+        _, recipe = overridden(MODELS["ssd-tiny"], Recipe(), ["size=64", *settings])
+        with pytest.raises(RuntimeError):
+            list(loop.train(model, [], recipe))
+    found = [{key: one[key] for key in ("stored", "cache", "workers", "gather")} for one in asked]
+    assert found == [
+        {"stored": 64, "cache": None, "workers": None, "gather": None},
+        {"stored": 128, "cache": False, "workers": 0, "gather": None},
+        {"stored": 0, "cache": True, "workers": 3, "gather": None},
+    ]

@@ -20,7 +20,7 @@ from lesson_lib.detectors.ssd import SSD_CONFIGS
 from lesson_lib.training import fields as saved
 from lesson_lib.training import runs
 from lesson_lib.training.loop import predict, train
-from lesson_lib.training.recipes import MODELS, NAMED, Recipe
+from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model
 
 OLD = Path(__file__).parent / "data" / "old_runs"
 HERE = Path("run.json")
@@ -93,6 +93,32 @@ def test_an_earlier_run_goes_on(tmp_path):
     assert [json.loads(line)["step"] for line in log] == [1, 2]
     with pytest.raises(ValueError, match=r"of another lr \(there 0.004, now 0.1\)"):
         runs.begin(tmp_path / "run", about | {"recipe": about["recipe"] | {"lr": 0.1}})
+
+
+def test_a_run_goes_on_with_other_workers_and_not_with_other_pictures(tmp_path):
+    """Where pictures are read changes no number; what augmentation begins with does."""
+    recipe, samples = Recipe(steps=2, batch=2, size=64), Smears("train", 4, 64)
+    last = tmp_path / runs.LAST
+
+    def about(recipe):
+        return runs.describe("smears", "train", samples, "ssd-tiny", MODELS["ssd-tiny"], recipe)
+
+    def records(recipe):
+        torch.manual_seed(0)
+        model = build_model(MODELS["ssd-tiny"], 3, 64)
+        kept = runs.logged(train(model, samples, recipe, None, last), tmp_path, about(recipe))
+        return [record["step"] for record in kept]
+
+    assert records(recipe) == [1, 2]
+    torch.save(torch.load(last, weights_only=True) | {"step": 1}, last)
+    elsewhere = replace(recipe, cache="workers", workers=0)
+    runs.begin(tmp_path, about(elsewhere))
+    assert records(elsewhere) == [2]
+    other = replace(recipe, stored=2.0)
+    with pytest.raises(ValueError, match=r"another stored \(there 1.0, now 2.0\)"):
+        runs.begin(tmp_path, about(other))
+    with pytest.raises(ValueError, match=r"stored=1.0 \(now 2.0\)"):
+        records(other)
 
 
 @pytest.mark.parametrize(

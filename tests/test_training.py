@@ -285,6 +285,10 @@ def test_evaluate_asks_with_the_recipes_options():
         ({"optimizer": "adam"}, "choose adamw, sgd"),
         ({"lr": math.nan}, "lr is nan"),
         ({"precision": 16}, "of type str"),
+        ({"cache": "disk"}, "choose auto, memory, workers"),
+        ({"workers": -2}, "give -1 or more"),
+        ({"stored": -1}, "give 0 or more"),
+        ({"stored": 0.5}, "give 1 or more, in sizes, or 0"),
     ],
 )
 def test_nonsense_is_refused(change, words):

@@ -15,7 +15,6 @@ from lesson_lib.data.annotated import (
     left_out,
     require_objects,
 )
-from lesson_lib.data.feed import fits_in_memory
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.data.splits import NoSplit
@@ -79,7 +78,7 @@ def open_for_training(
     data: str,
     split: str | None = None,
     val_split: str | None = None,
-    size: int = 0,
+    decode: bool = True,
     **read: Any,
 ) -> Opened:
     """The split to learn from, and that to evaluate on while training.
@@ -87,14 +86,14 @@ def open_for_training(
     split      None: trainval where the data set has it, else train. Train and val are joined where
                that is asked for, and for the data sets of the catalogue.
     val_split  None: val where train is learnt and there is one
-    size       of the network's input: where all pictures fit into memory at it, each is decoded
-               once here, and those that cannot be are left out; else they are met while training.
+    decode     each picture is decoded once here, however many there are, and those that cannot be
+               are left out; else they are met while training
     Raises ValueError or FileNotFoundError with one sentence, where there is nothing to learn among
     others.
     """
     samples, found = _open_split(data, split, read)
     opened = Opened(samples, found)
-    if isinstance(samples, Annotated) and fits_in_memory(len(samples), size):
+    if isinstance(samples, Annotated) and decode:
         samples.leave_out_unreadable()
         samples.require_pictures(f"{data} {found}")
     require_objects(samples, f"{data} {found}")

@@ -74,9 +74,7 @@ def _count(text: str) -> int:
 def run_training(options: argparse.Namespace) -> int:
     name, config, recipe, settings = chosen(options)
     read = reading(options, options.data)
-    opened = open_for_training(
-        options.data, options.train_split, options.val_split, recipe.size, **read
-    )
+    opened = open_for_training(options.data, options.train_split, options.val_split, **read)
     samples, split = opened.samples, opened.split
     with processes() as device:
         config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))

@@ -1,25 +1,54 @@
 """Augmentation: other pictures of the same objects, made by chance, the boxes moved with the
 pixels.
 
-SSD's (arXiv:1512.02325, section 2.2 and 3.6), one function a step, each on one `Sample`; the work
-is done by torchvision.transforms.v2. Steps draw from torch's global generator: `seeded` pins it to
-(seed, epoch, picture), so that the same picture comes out in every process and after every restart.
-feed.py has a second, faster version for whole batches; both read the same `Augment`.
+SSD's (arXiv:1512.02325, sections 2.2 and 3.6). `draw_change` is its one definition: what happens to
+a picture is a handful of numbers, drawn from (seed, epoch, picture) alone, so that the same picture
+comes out in every process and after every restart. `data.changes` carries it out, for whole batches
+in `data.feed`; here `augmented` does it to one `Sample`, and each step alone is a function that
+draws from torch's global generator, which `seeded` pins.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torch import Tensor
 
+from lesson_lib.anchors import Size, as_pair
 from lesson_lib.boxes import box_area, clip_boxes
+from lesson_lib.data.changes import (
+    MEAN_COLOUR,
+    SAME_COLOUR,
+    Change,
+    change_boxes,
+    change_colours,
+    colour_matrices,
+    put_window,
+)
 from lesson_lib.data.samples import Sample
 
-MEAN_COLOUR = (123, 117, 104)  # of ImageNet, 0..255: what SSD's larger canvas is filled with
+__all__ = [
+    "AUGMENTS",
+    "MEAN_COLOUR",
+    "Augment",
+    "augmented",
+    "draw_change",
+    "find_augment",
+    "iou_crop",
+    "key",
+    "mirror",
+    "photometric",
+    "seeded",
+    "transpose",
+    "vertical_flip",
+    "zoom_out",
+]
+MOST_ZOOM = 4.0  # times as wide and high
+TRIALS = 40  # windows that are tried for a crop
+LEAST_IOU = np.array([0, 0.1, 0.3, 0.5, 0.7, 0.9])
+GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # how bright the eye sees R, G, B
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,104 @@ def key(*numbers: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(numbers)
 
 
+def draw_change(augment: Augment, boxes: np.ndarray, size: Size, *numbers: int) -> Change:
+    """The change of a picture of `size` (height, width), with boxes (G, 4) xyxy, that `numbers`
+    (seed, ...) stand for, in SSD's order: colours, a larger canvas, a crop of it, views.
+    """
+    height, width = as_pair(size)
+    window = np.array([0, 0, width, height])
+    if augment == Augment():
+        return Change(tuple(window.tolist()))
+    rng = np.random.default_rng(key(*numbers))
+    colour, zoom, crop, *views = rng.random(6) < (
+        augment.colour,
+        augment.zoom,
+        augment.crop,
+        augment.mirror,
+        augment.vertical_flip,
+        augment.transpose,
+    )
+    if zoom:
+        window = zoom_window((height, width), rng)
+    if crop:
+        window = crop_window(window, _visible(boxes, (height, width)), rng)
+    return Change(
+        tuple(window.tolist()),
+        tuple(map(bool, views)),
+        colour_matrix(rng) if colour else SAME_COLOUR,
+    )
+
+
+def _visible(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The boxes cut at the picture's border; those that lie outside are left out."""
+    height, width = size
+    cut = boxes.clip(0, [width, height, width, height])
+    return cut[(cut[:, 2:] > cut[:, :2]).all(1)]
+
+
+def zoom_window(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """SSD's larger canvas around a picture of `size` (height, width): 1 to 4 times as wide and
+    high, the picture anywhere on it -> x1, y1, x2, y2 in the picture's pixels.
+    """
+    sides = np.array(size[::-1])
+    canvas = (sides * rng.uniform(1, MOST_ZOOM)).astype(int)
+    corner = rng.integers(0, canvas - sides + 1)
+    return np.concatenate((-corner, canvas - corner))
+
+
+def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """SSD's crop: the whole window, or a part that has IoU 0, .1, .3, .5, .7 or .9 (by chance) or
+    more with an object.
+
+    Only parts that hold the centre of such an object will do. Width and height are .3 to 1 of the
+    window's, and at most 2:1. As in torchvision each limit has forty attempts, made at once here,
+    before another limit is drawn. Without an object the window stays.
+    Departs from the paper, as the authors' release and torchvision do: there parts of .1 to 1 of
+    its size.
+    """
+    if len(boxes) == 0:
+        return window
+    sides = window[2:] - window[:2]
+    centres, areas = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    while (choice := rng.integers(len(LEAST_IOU) + 1)) < len(LEAST_IOU):
+        sizes = (sides * rng.uniform(0.3, 1, (TRIALS, 2))).astype(int).clip(min=1)  # (T, 2) w, h
+        corners = window[:2] + (rng.random((TRIALS, 2)) * (sides - sizes)).astype(int)
+        crops = np.concatenate((corners, corners + sizes), 1)[:, None]  # (T, 1, 4)
+        inside = ((centres > crops[..., :2]) & (centres < crops[..., 2:])).all(-1)  # (T, G)
+        overlap = np.minimum(crops[..., 2:], boxes[:, 2:]) - np.maximum(
+            crops[..., :2], boxes[:, :2]
+        )
+        shared = overlap.clip(min=0).prod(-1)
+        iou = shared / (sizes.prod(1)[:, None] + areas - shared)  # (T, G)
+        good = (inside & (iou >= LEAST_IOU[choice])).any(1) & (sizes.max(1) <= 2 * sizes.min(1))
+        if good.any():
+            return crops[good.argmax(), 0]
+    return window
+
+
+def colour_matrix(rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast (about mid-grey), saturation, hue as one (3, 4), each with a chance of
+    .5.
+
+    Departs from the authors' release, and from torchvision, which clip after every step and turn
+    the hue in HSV (torchvision takes contrast about the picture's own mean): here the hue is turned
+    about the grey axis, and all is clipped once, so that a batch is one product of matrices.
+    """
+    bright, contrast, saturation = np.where(
+        rng.random(3) < 0.5, rng.uniform((0.875, 0.5, 0.5), (1.125, 1.5, 1.5)), 1
+    )
+    angle = rng.uniform(-0.05, 0.05) * 2 * np.pi * (rng.random() < 0.5)
+    axis = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    hue = axis + np.cos(angle) * (np.eye(3) - axis) + np.sin(angle) * cross  # Rodrigues
+    grey = np.tile(GREY, (3, 1))
+    linear = hue @ (grey + saturation * (np.eye(3) - grey)) * (contrast * bright)
+    return np.concatenate((linear, np.full((3, 1), 0.5 * (1 - contrast))), 1)
+
+
+# ---- one sample ----
+
+
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
     """Inside, torch's global CPU generator stands where `numbers` say; afterwards where it was."""
@@ -85,23 +212,12 @@ def seeded(*numbers: int) -> Iterator[None]:
 def augmented(
     sample: Sample, augment: str | Augment, seed: int, epoch: int, picture: int
 ) -> Sample:
-    """The sample after all steps, in SSD's order; the same for the same (seed, epoch, picture)
-    anywhere.
+    """The sample after all steps, in SSD's order, at the size of its window; the same for the same
+    (seed, epoch, picture) anywhere.
     """
-    augment = find_augment(augment)
-    steps: dict[str, Callable[[Sample], Sample]] = dict(
-        colour=photometric,
-        zoom=zoom_out,
-        crop=iou_crop,
-        mirror=mirror,
-        vertical_flip=vertical_flip,
-        transpose=transpose,
-    )
-    with seeded(seed, epoch, picture):
-        for name, step in steps.items():
-            if torch.rand(()) < getattr(augment, name):
-                sample = step(sample)
-    return sample
+    boxes = sample.boxes[~sample.crowd].numpy()
+    change = draw_change(find_augment(augment), boxes, sample.size, seed, epoch, picture)
+    return _changed(sample, change)
 
 
 def photometric(sample: Sample, shuffle: bool = False) -> Sample:
@@ -111,76 +227,85 @@ def photometric(sample: Sample, shuffle: bool = False) -> Sample:
     pictures. The authors' release can, too, but never does (random_order_prob 0): where colour
     tells red cells from white ones it would teach the wrong thing.
     """
-    distort = v2.RandomPhotometricDistort()
-    image = tv_tensors.Image(sample.image)
-    params = distort.make_params([image])
-    params["channel_permutation"] = params["channel_permutation"] if shuffle else None
-    return replace(sample, image=distort.transform(image, params).as_subclass(torch.Tensor))
+    rng = _drawn()
+    colour = colour_matrix(rng)
+    if shuffle and rng.random() < 0.5:
+        colour = colour[rng.permutation(3)]
+    return _changed(sample, _whole(sample)._replace(colour=colour))
 
 
-def zoom_out(sample: Sample, fill: tuple[int, int, int] = MEAN_COLOUR, most: float = 4.0) -> Sample:
-    """The picture somewhere on a canvas 1 to `most` times as wide and high,
-    filled with one colour.
-    """
-    return _moved(sample, v2.RandomZoomOut(fill, (1.0, most), p=1.0))
+def zoom_out(sample: Sample) -> Sample:
+    """The picture somewhere on a canvas 1 to 4 times as wide and high, filled with one colour."""
+    window = zoom_window(sample.size, _drawn())
+    return _changed(sample, _whole(sample)._replace(window=tuple(window.tolist())))
 
 
 def iou_crop(sample: Sample) -> Sample:
-    """The whole picture, or a part that has IoU 0, .1, .3, .5, .7 or .9 (by chance) or more with an
-    object.
-
-    Only parts that hold the centre of such an object will do; the objects whose centre is inside
-    stay, cut at the border. Width and height are .3 to 1 of the picture's and at most 2:1.
-    Departs from the paper, as the authors' release and torchvision do: there parts of .1 to 1 of
-    its size.
+    """The whole picture, or a part of it, see `crop_window`; the objects whose centre is inside
+    stay, cut at the border.
     """
-    if len(sample.boxes) == 0:
-        return sample  # no part could hold an object
-    return _moved(sample, v2.RandomIoUCrop())
+    whole = _whole(sample)
+    boxes = _visible(sample.boxes.numpy(), sample.size)
+    window = crop_window(np.array(whole.window), boxes, _drawn())
+    return _changed(sample, whole._replace(window=tuple(window.tolist())))
 
 
 def mirror(sample: Sample) -> Sample:
     """Left becomes right."""
-    return _moved(sample, v2.RandomHorizontalFlip(p=1))
+    return _changed(sample, _whole(sample)._replace(views=(True, False, False)))
 
 
 def vertical_flip(sample: Sample) -> Sample:
     """Top becomes bottom."""
-    return _moved(sample, v2.RandomVerticalFlip(p=1))
+    return _changed(sample, _whole(sample)._replace(views=(False, True, False)))
 
 
 def transpose(sample: Sample) -> Sample:
     """Rows become columns: pixel (x, y) goes to (y, x)."""
-    return replace(sample, image=sample.image.mT.contiguous(), boxes=sample.boxes[:, [1, 0, 3, 2]])
+    return _changed(sample, _whole(sample)._replace(views=(False, False, True)))
 
 
-def _moved(sample: Sample, transform: v2.Transform) -> Sample:
-    """The sample after a transform that moves pixels. Boxes are first cut at the picture's border.
+def _drawn() -> np.random.Generator:
+    """A generator whose seed comes from torch's global one."""
+    return np.random.default_rng(int(torch.randint(2**62, ())))
+
+
+def _whole(sample: Sample) -> Change:
+    """No change."""
+    height, width = sample.size
+    return Change((0, 0, width, height))
+
+
+def _changed(sample: Sample, change: Change) -> Sample:
+    """The sample after a change, at the size of its window. Boxes are first cut at the picture's
+    border.
 
     An object of which less than a pixel is left goes, with its label and marks; an area from a mask
     shrinks as its box does.
     """
+    x1, y1, x2, y2 = change.window
+    size = (y2 - y1, x2 - x1)
     old = clip_boxes(sample.boxes, sample.size)
-    image, boxes = transform(
-        tv_tensors.Image(sample.image),
-        tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]  Tensor's __init__, not its __new__
-            old, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=sample.size
-        ),
-    )
-    image, boxes = (x.as_subclass(torch.Tensor) for x in (image, boxes))
-    boxes = clip_boxes(boxes, image.shape[1:])
-    kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
-    area = (
-        sample.area
-        if sample.area is None
-        else (sample.area * box_area(boxes) / box_area(old))[kept]
-    )
+    boxes, kept = change_boxes(old, change, sample.size, size)
+    area = sample.area
+    if area is not None:
+        area = (area * box_area(boxes) / box_area(old))[kept]
     return replace(
         sample,
-        image=image,
+        image=_changed_image(sample.image, change, size),
         boxes=boxes[kept],
         labels=sample.labels[kept],
         area=area,
         difficult=sample.difficult[kept],
         crowd=sample.crowd[kept],
     )
+
+
+def _changed_image(image: Tensor, change: Change, size: tuple[int, int]) -> Tensor:
+    """uint8 (3, h, w) -> uint8 of `size` (height, width), or of its transpose."""
+    new = image.new_empty((3, *(size[::-1] if change.views[2] else size)))
+    put_window(image, change, new)
+    matrices = colour_matrices([change])
+    if matrices is None:
+        return new
+    return change_colours(new[None], matrices)[0].mul_(255).round_().to(torch.uint8)

@@ -3,53 +3,85 @@ same seed.
 
 Which pictures are in step s of epoch n, and what augmentation does to each, depends on the seed, n,
 s and the picture's number only: not on the number of processes, nor on where a run was stopped and
-went on.
+went on, nor on whether pictures are kept decoded.
 """
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lesson_lib.data.augment import Augment, augmented, find_augment, key
-from lesson_lib.data.batch_augment import change_boxes, change_pictures, draw_change
+from lesson_lib.data.augment import Augment, draw_change, find_augment, key
+from lesson_lib.data.changes import (
+    Change,
+    change_boxes,
+    change_colours,
+    change_pictures,
+    colour_matrices,
+    put_window,
+)
 from lesson_lib.data.resizing import Resizing, as_resizing, like_shapes, picture_sizes
 from lesson_lib.data.samples import Sample, resize
+from lesson_lib.data.store import Block, Gather, views
 
 CACHE_BYTES = 4 * 2**30
+MOST_WORKERS = 8
 Batch = tuple[Tensor, list[dict]]
+Size2 = tuple[int, int]  # height, width
 
 
-def fits_in_memory(count: int, side: int) -> bool:
-    """Whether `count` pictures of side x side pixels are kept decoded, where nobody says whether they are."""
-    return count * 3 * side**2 <= CACHE_BYTES
+class Step(NamedTuple):
+    """What a process has to make a batch of: pictures by their numbers, the input's (height,
+    width).
+    """
+
+    epoch: int
+    rows: list[int]
+    canvas: Size2
+
+
+def fits_in_memory(samples: Sequence[Sample], stored: int) -> bool:
+    """Whether pictures are kept decoded where nobody says whether they are.
+
+    stored: their side, 0 where they keep their own size.
+    """
+    if stored:
+        return 3 * stored**2 * len(samples) <= CACHE_BYTES
+    return sum(3 * height * width for height, width in picture_sizes(samples)) <= CACHE_BYTES
 
 
 class Feed:
-    """Batches of `samples`, all of one size.
+    """Batches of `samples`, all pictures of a batch of one size.
 
     size        pixels: pictures become squares, aspect not kept; or a `Resizing`. With "shorter"
                 the pictures of a batch have like shapes, see `like_shapes`.
     batch       pictures of one step, over all ranks together
     augment     "none", "mirror", "flips", "crops", "ssd", "smears", or an `Augment`
     device      where the batches are wanted
-    cache       True: all pictures are decoded and resized once and stay on the device as uint8, and
-                augmentation happens there. False: worker processes read, augment by augment.py and
-                resize each time. None: True up to 4 GiB. Only squares are kept.
+    cache       True: all pictures are decoded once and stay on the device as uint8, where
+                augmentation happens. False: worker processes read and augment them each time. None:
+                True up to 4 GiB. What comes out is the same, but for the rounding of a GPU.
     rank, world  this process, of how many: each gets batch / world pictures of every step, and
                 together they get what one process alone would
-    workers     processes, without a cache; None: one for each core but one, at most 8
-    stored      side of the cached pictures, None: size. Crops show more detail from larger ones.
+    gather      of several processes, their `all_gather`: those of one machine then decode each
+                picture once, and keep it once in its memory
+    workers     processes, without a cache; 0: none, this one reads; None: one for each core but
+                one, at most 8
+    stored      augmentation begins with pictures of stored x stored pixels; None: of `size`; 0: of
+                their own size, so that a crop shows all their detail. It does so too where the
+                resizing keeps the aspect.
     num_classes if given, a label outside 0..num_classes - 1 is a ValueError, told here, on the CPU:
                 on a GPU it would only stop the device
     len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait
     for another epoch, whose order is another; a set smaller than one batch is one batch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a batch is, and how it is come by: all by name
         self,
         samples: Sequence[Sample],
         size: int | Resizing,
@@ -60,6 +92,7 @@ class Feed:
         cache: bool | None = True,
         rank: int = 0,
         world: int = 1,
+        gather: Gather | None = None,
         workers: int | None = None,
         stored: int | None = None,
         num_classes: int | None = None,
@@ -72,37 +105,37 @@ class Feed:
                 f"A batch of {batch} of {len(samples)} pictures cannot be shared by {world} "
                 f"processes (this is {rank}): take a multiple of {world}, at most {len(samples)}."
             )
-        self.resizing = as_resizing(size)
-        size = self.resizing.size
-        self.samples, self.size, self.batch, self.seed = samples, size, batch, seed
-        self.augment, self.device = find_augment(augment), torch.device(device)
-        self.rank, self.world, self.workers, self.stored = rank, world, workers, stored or size
-        self.num_classes = num_classes
-        self.cache = fits_in_memory(len(samples), self.stored) if cache is None else cache
-        self.cache = self.cache and not self.resizing.keeps_aspect
-        self._canvases: list[tuple[int, int]] | None = None  # of each picture, where they differ
-        self._pictures: Tensor | None = None  # uint8 (N, 3, stored, stored)
+        self.batch, self.seed, self.device = batch, seed, torch.device(device)
+        self.rank, self.world, self.gather, self.workers = rank, world, gather, workers
+        self.resizing = resizing = as_resizing(size)
+        stored = resizing.size if stored is None else stored
+        stored = 0 if resizing.keeps_aspect else stored
+        self.reading = _Reading(samples, find_augment(augment), resizing, stored, seed, num_classes)
+        self.cache = fits_in_memory(samples, stored) if cache is None else cache
+        self._canvases: list[Size2] = []  # of each picture, where they differ
+        self._pictures: list[Tensor] = []  # uint8 (3, h, w), on the device
         self._targets: list[dict] = []
 
     def __len__(self) -> int:
-        return len(self.samples) // self.batch
+        return len(self.reading) // self.batch
 
     def order(self, epoch: int) -> list[list[int]]:
         """The pictures of every step of an epoch, for this rank: len(self) lists of batch / world
         numbers.
         """
-        return [rows[self.rank :: self.world] for rows, _ in self._steps(epoch)]
+        return [rows[self.rank :: self.world] for rows, _ in self._shared(epoch)]
 
-    def _steps(self, epoch: int) -> list[tuple[list[int], tuple[int, int]]]:
+    def _shared(self, epoch: int) -> list[tuple[list[int], Size2]]:
         """The pictures of every step, for all ranks, and the (height, width) of its input."""
         chance = np.random.default_rng(key(self.seed, epoch))
-        numbers = chance.permutation(len(self.samples)).tolist()
+        numbers = chance.permutation(len(self.reading)).tolist()
         if self.resizing.how != "shorter":
             canvas = self.resizing.largest()
             starts = range(0, len(self) * self.batch, self.batch)
             return [(numbers[start : start + self.batch], canvas) for start in starts]
-        if self._canvases is None:
-            self._canvases = [self.resizing.canvas(size) for size in picture_sizes(self.samples)]
+        if not self._canvases:
+            sizes = picture_sizes(self.reading.samples)
+            self._canvases = [self.resizing.canvas(size) for size in sizes]
         steps = like_shapes(numbers, self._canvases, self.batch)
         return [steps[at] for at in chance.permutation(len(steps))]
 
@@ -113,104 +146,175 @@ class Feed:
         "id".
         Crowds are left out: a region of many objects is no object to learn.
         """
-        steps = [(rows[self.rank :: self.world], c) for rows, c in self._steps(n)[start:]]
-        if self.cache:
-            pictures = self._fill()
-            return (self._from_memory(pictures, rows, n) for rows, _ in steps)
-        return self._from_workers(steps, n)
+        return self._batches(self._steps(n, start))
 
-    def _fill(self) -> Tensor:
-        if self._pictures is not None:
-            return self._pictures
-        pictures = torch.empty(
-            (len(self.samples), 3, self.stored, self.stored),
-            dtype=torch.uint8,
-            memory_format=torch.channels_last,
+    def batches(self, done: int = 0) -> Iterator[Batch]:
+        """The steps of all epochs without end, after the first `done`: see `epoch`.
+
+        Worker processes start once, and read on from one epoch into the next.
+        """
+        epoch, start = divmod(done, len(self))
+        later = (self._steps(n) for n in itertools.count(epoch + 1))
+        return self._batches(
+            itertools.chain(self._steps(epoch, start), itertools.chain.from_iterable(later))
         )
-        for row in range(len(self.samples)):
-            sample = resize(self.samples[row], self.stored)
-            pictures[row] = sample.image
-            self._targets.append(_target(sample, row, self.num_classes))
-        self._pictures = pictures.to(self.device)
-        return self._pictures
 
-    def _from_memory(self, pictures: Tensor, rows: list[int], epoch: int) -> Batch:
-        changes, targets = [], []
-        for row in rows:
-            target = self._targets[row]
-            change = draw_change(
-                self.augment, target["boxes"].numpy(), self.stored, self.seed, epoch, row
-            )
-            boxes, kept = change_boxes(target["boxes"], change, self.stored, self.size)
+    def _steps(self, n: int, start: int = 0) -> Iterator[Step]:
+        steps = self._shared(n)[start:]
+        return (Step(n, rows[self.rank :: self.world], canvas) for rows, canvas in steps)
+
+    def _batches(self, steps: Iterable[Step]) -> Iterator[Batch]:
+        if not self.cache:
+            return self._from_workers(steps)
+        self._fill()
+        return map(self._from_memory, steps)
+
+    def _fill(self) -> None:
+        """Decodes all pictures, or this process's share of them, onto the device."""
+        if self._pictures:
+            return
+        samples, stored = self.reading.samples, self.reading.stored
+        sizes = [(stored, stored)] * len(samples) if stored else picture_sizes(samples)
+        block = Block(sum(3 * height * width for height, width in sizes), self.gather)
+        pictures, targets = views(block.bytes, sizes), []
+        for row in range(block.part, len(samples), block.parts):
+            try:
+                image, target = self.reading.decoded(row)
+                pictures[row].copy_(image)
+                targets.append(target)
+            except (OSError, ValueError) as error:
+                targets.append(error)
+        self._targets = block.complete(targets)
+        for target in self._targets:
+            if isinstance(target, Exception):
+                raise target
+        self._pictures = views(block.bytes.to(self.device), sizes)
+
+    def _from_memory(self, step: Step) -> Batch:
+        changes, parts, targets = [], [], []
+        for row in step.rows:
+            size = _size(self._pictures[row])
+            change, part, target = self.reading.changed(self._targets[row], size, step, row)
             changes.append(change)
-            targets.append(
-                {
-                    "boxes": boxes[kept],
-                    "labels": target["labels"][kept],
-                    "difficult": target["difficult"][kept],
-                    "id": target["id"],
-                }
-            )
-        images = change_pictures(pictures, rows, changes, self.size)
-        return images, [_to(target, self.device) for target in targets]
+            parts.append(part)
+            targets.append(target)
+        antialias = self.resizing.antialias
+        images = change_pictures(self._pictures, step.rows, changes, step.canvas, parts, antialias)
+        return images, _to_device(_Targets.of(targets), self.device)
 
-    def _from_workers(
-        self, steps: list[tuple[list[int], tuple[int, int]]], epoch: int
-    ) -> Iterator[Batch]:
-        workers = (
-            min(8, max(1, (os.cpu_count() or 1) - 1)) if self.workers is None else self.workers
-        )
-        pictures = _Augmented(
-            self.samples, self.augment, self.resizing, self.seed, epoch, self.num_classes
-        )
+    def _from_workers(self, steps: Iterable[Step]) -> Iterator[Batch]:
+        cores = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
         loader = DataLoader(
-            pictures,
-            batch_sampler=[[(row, canvas) for row in rows] for rows, canvas in steps],
-            num_workers=min(workers, len(steps)),
-            collate_fn=_collate,
+            self.reading,
+            batch_sampler=steps,  # pyright: ignore[reportArgumentType]  more than numbers
+            num_workers=cores if self.workers is None else self.workers,
+            collate_fn=_as_it_is,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
         )  # its own: or it would draw from the global one
         for batch in loader:
             if isinstance(batch, Exception):
                 raise batch
-            images, targets = batch
-            images = images.to(self.device, non_blocking=True).float().mul_(1 / 255)
-            yield images, [_to(target, self.device) for target in targets]
+            matrices = batch.colours
+            if matrices is not None:
+                matrices = matrices.to(self.device, non_blocking=True)
+            pictures = batch.pictures.to(self.device, non_blocking=True)
+            yield change_colours(pictures, matrices), _to_device(batch.targets, self.device)
 
 
-class _Augmented(Dataset):
-    """What a worker does to one picture."""
+class _Targets(NamedTuple):
+    """The objects of a batch one after the other, so that they cross to a GPU in three pieces."""
+
+    boxes: Tensor  # (N, 4)
+    labels: Tensor  # (N,)
+    difficult: Tensor  # (N,)
+    counts: list[int]  # objects of each picture
+    ids: list[str]
+
+    @classmethod
+    def of(cls, targets: Sequence[dict]) -> "_Targets":
+        columns = (torch.cat([target[name] for target in targets]) for name in cls._fields[:3])
+        counts = [len(target["labels"]) for target in targets]
+        return cls(*columns, counts, [target["id"] for target in targets])
+
+
+class _Read(NamedTuple):
+    """What a worker hands over: pictures uint8 (B, 3, H, W), colours (B, 3, 4) or None."""
+
+    pictures: Tensor
+    colours: Tensor | None
+    targets: _Targets
+
+
+class _Reading(Dataset):
+    """What is done to one picture, in whatever process."""
 
     def __init__(
         self,
         samples: Sequence[Sample],
         augment: Augment,
         resizing: Resizing,
+        stored: int,
         seed: int,
-        epoch: int,
         num_classes: int | None,
     ):
-        self.samples, self.augment, self.resizing = samples, augment, resizing
-        self.numbers = seed, epoch
-        self.num_classes = num_classes
+        self.samples, self.augment, self.resizing, self.stored = samples, augment, resizing, stored
+        self.seed, self.num_classes = seed, num_classes
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, tuple[int, int]]) -> tuple[Tensor, dict] | Exception:
-        """The picture and its target, by number and size of the input; an error as a value, for the
-        main process to raise it.
+    def __getitems__(self, step: Step) -> _Read | Exception:
+        """A batch; an error as a value, for the main process to raise it.
 
-        Raised here, a worker's traceback would take the place of its one sentence.
+        Raised here, a worker's traceback would take the place of its one sentence. In a worker the
+        pictures are written straight into memory that it shares with the main process.
         """
-        row, canvas = place
+        pictures = torch.empty(len(step.rows), 3, *step.canvas, dtype=torch.uint8)
+        if get_worker_info() is not None:
+            pictures.share_memory_()
+        changes, targets = [], []
         try:
-            sample = augmented(self.samples[row], self.augment, *self.numbers, row)
-            sample = self.resizing.apply(sample, canvas)
-            return sample.image, _target(sample, row, self.num_classes)
+            for row, out in zip(step.rows, pictures, strict=True):
+                image, target = self.decoded(row)
+                change, part, target = self.changed(target, _size(image), step, row)
+                put_window(image, change, out, part, self.resizing.antialias)
+                changes.append(change)
+                targets.append(target)
         except (OSError, ValueError) as error:
             return error
+        return _Read(pictures, colour_matrices(changes), _Targets.of(targets))
+
+    def decoded(self, row: int) -> tuple[Tensor, dict]:
+        """A picture at the size that augmentation begins with, and its target."""
+        sample = self.samples[row]
+        if self.stored:
+            sample = resize(sample, self.stored)
+        return sample.image, _target(sample, row, self.num_classes)
+
+    def changed(
+        self, target: dict, size: Size2, step: Step, row: int
+    ) -> tuple[Change, Size2, dict]:
+        """What happens in this step to the picture of `size` (height, width); the (height, width)
+        of the input that it takes; its target.
+        """
+        boxes = target["boxes"]
+        change = draw_change(self.augment, boxes.numpy(), size, self.seed, step.epoch, row)
+        x1, y1, x2, y2 = change.window
+        window, transposed = (y2 - y1, x2 - x1), change.views[2]
+        part = self.resizing.inner(window[::-1] if transposed else window, step.canvas)
+        boxes, kept = change_boxes(boxes, change, size, part[::-1] if transposed else part)
+        columns = {name: target[name][kept] for name in ("labels", "difficult")}
+        return change, part, {"boxes": boxes[kept], **columns, "id": target["id"]}
+
+
+def _size(image: Tensor) -> Size2:
+    return image.shape[1], image.shape[2]
+
+
+def _as_it_is(batch: _Read | Exception) -> _Read | Exception:
+    """What stands for a collate_fn: batches come whole."""
+    return batch
 
 
 def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
@@ -229,19 +333,14 @@ def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
     }
 
 
-def _collate(pairs: list[tuple[Tensor, dict] | Exception]) -> Batch | Exception:
-    images, targets = [], []
-    for pair in pairs:
-        if isinstance(pair, Exception):
-            return pair
-        image, target = pair
-        images.append(image)
-        targets.append(target)
-    return torch.stack(images), targets
-
-
-def _to(target: dict, device: torch.device) -> dict:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in target.items()
-    }
+def _to_device(targets: _Targets, device: torch.device) -> list[dict]:
+    """One dict a picture, its tensors parts of those that crossed."""
+    columns = []
+    for column in targets[:3]:
+        if device.type == "cuda" and not column.is_pinned():
+            column = column.pin_memory()
+        columns.append(column.to(device, non_blocking=True).split(targets.counts))
+    return [
+        {"boxes": boxes, "labels": labels, "difficult": difficult, "id": name}
+        for boxes, labels, difficult, name in zip(*columns, targets.ids, strict=True)
+    ]

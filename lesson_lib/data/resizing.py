@@ -60,6 +60,11 @@ class Resizing:
         """Whether the input has a part that shows no picture."""
         return self.how != "square"
 
+    @property
+    def antialias(self) -> bool:
+        """Whether pictures are shrunk with antialiasing."""
+        return self.how != "shorter"
+
     def canvases(self) -> tuple[tuple[int, int], ...]:
         """All (height, width) that an input may have. Few, so that a GPU meets few shapes."""
         if self.how != "shorter":

@@ -17,7 +17,7 @@ from lesson_lib.anchors import DefaultBoxes, PyramidAnchors
 from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RetinaNetConfig
 from lesson_lib.detectors.ssd import Extra, SSDConfig
-from lesson_lib.training.recipes import Config, Recipe
+from lesson_lib.training.recipes import SPEED, Config, Recipe
 
 KINDS = {
     kind.__name__: kind
@@ -79,10 +79,10 @@ def read_recipe(saved: dict[str, Any], file: Path) -> Recipe:
 
 def differences(then: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """(name, value then, value now) of each field in which two dataclasses differ, dotted where
-    nested.
+    nested; what makes a run faster or slower, and nothing else, makes no difference.
     """
     found = []
-    for name in (f.name for f in fields(now)):
+    for name in (f.name for f in fields(now) if f.name not in SPEED):
         old, new = getattr(then, name), getattr(now, name)
         if is_dataclass(new) and type(old) is type(new):
             found += differences(old, new, f"{prefix}{name}.")

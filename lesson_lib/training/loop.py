@@ -8,7 +8,6 @@ predictions = predict(model, samples)
 own.
 """
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample
 from lesson_lib.detectors.detector import Detector, anchors_of, as_module
 from lesson_lib.training import checkpoints
 from lesson_lib.training.checkpoints import BEST, Progress
-from lesson_lib.training.distributed import all_reduce, rank_and_world, wrap_ddp
+from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, wrap_ddp
 from lesson_lib.training.prediction import Resized, evaluate, ground_truth, predict
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
@@ -76,7 +74,7 @@ def train(
     if val is not None:
         seen = Resized(val, recipe.resizing)
     left = range(progress.step + 1, 1 if progress.ended(recipe) else plan.steps + 1)
-    for step, (images, targets) in zip(left, batches(feed, progress.step), strict=False):
+    for step, (images, targets) in zip(left, feed.batches(progress.step), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, plan.steps, recipe) * group.get("share", 1.0)
         own = anchors(images.shape[-2:])
@@ -128,9 +126,12 @@ def _feed(model: Detector, samples: Sequence[Sample], recipe: Recipe, device: to
         recipe.seed,
         recipe.augment,
         device,
-        cache=None,
+        cache=None if recipe.cache == "auto" else recipe.cache == "memory",
         rank=rank,
         world=world,
+        gather=all_gather if world > 1 else None,
+        workers=None if recipe.workers < 0 else recipe.workers,
+        stored=recipe.stored_side,
         num_classes=getattr(getattr(model, "config", None), "num_classes", None),
     )
 
@@ -166,9 +167,3 @@ class _Plan:
 def _plan(recipe: Recipe, epoch: int, save_every: int, report: int) -> _Plan:
     steps = recipe.steps or recipe.epochs * epoch
     return _Plan(steps, epoch, report, recipe.evaluate * epoch, save_every or epoch)
-
-
-def batches(feed: Feed, done: int) -> Iterator[tuple[Tensor, list[dict]]]:
-    """All batches of all epochs without end, after the first `done`."""
-    for epoch in itertools.count(done // len(feed)):
-        yield from feed.epoch(epoch, done % len(feed) if epoch == done // len(feed) else 0)

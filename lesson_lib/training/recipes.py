@@ -28,7 +28,11 @@ CHOICES = {
     "schedule": ("one-cycle", "cosine", "step", "constant"),
     "precision": ("fp32", "bf16", "auto"),
     "resize": WAYS,
+    "cache": ("auto", "memory", "workers"),
 }
+#: Fields that change how fast a run is, and nothing of what comes out of it.
+SPEED = ("cache", "workers")
+LEAST = {"epochs": 1, "batch": 1, "size": 1, "evaluate": 1, "workers": -1}  # of others: 0
 Config = SSDConfig | RetinaNetConfig
 
 
@@ -46,6 +50,14 @@ class Recipe:
     momentum      SGD's; weight_decay: of weights, not of biases and norms
     clip          longest gradient: a longer one is shortened to it; 0: never
     augment       see `data.augment.AUGMENTS`
+    stored        side of the pictures that augmentation begins with, in sizes: 1 for those that the
+                  network would see, 2 for twice as much detail in a crop; 0: the pictures' own
+                  size, all the detail there is. They become square first, unless it is 0; where
+                  the aspect is kept it is always 0
+    cache         "memory": all pictures are decoded once and kept where the model is; "workers":
+                  processes read them each time; "auto": memory, up to 4 GiB
+    workers       processes that read; 0: none, the training reads itself; -1: one for each core but
+                  one, at most 8
     precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in
                   float32 all the same; "auto": where the machine calculates in it
     evaluate      epochs between two evaluations, where there are pictures for it
@@ -71,6 +83,9 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     clip: float = 10.0
     augment: str = "mirror"
+    stored: float = 1.0
+    cache: str = "auto"
+    workers: int = -1
     precision: str = "fp32"
     evaluate: int = 1
     patience: int = 0
@@ -87,11 +102,16 @@ class Recipe:
                 raise ValueError(f"{f.name} is {value!r}; give a value of type {kind.__name__}.")
             if f.name in CHOICES and value not in CHOICES[f.name]:
                 raise ValueError(f"{f.name} is {value!r}; choose {', '.join(CHOICES[f.name])}.")
-            least = 1 if f.name in ("epochs", "batch", "size", "evaluate") else 0
+            least = LEAST.get(f.name, 0)
             if isinstance(value, (int, float)) and not least <= value < float("inf"):
                 raise ValueError(f"{f.name} is {value}; give {least} or more.")
         if self.warmup >= 1 or any(not 0 < share < 1 for share in self.milestones):
             raise ValueError("warmup and milestones are shares of all steps: give numbers below 1.")
+        if 0 < self.stored < 1:
+            raise ValueError(
+                f"stored is {self.stored}: give 1 or more, in sizes, or 0 for pictures of full "
+                "size."
+            )
         find_augment(self.augment)
         _ = self.resizing  # refuses what does not go together
 
@@ -99,6 +119,11 @@ class Recipe:
     def resizing(self) -> Resizing:
         """How pictures become the network's input."""
         return Resizing(self.size, self.resize, self.longest)
+
+    @property
+    def stored_side(self) -> int:
+        """Pixels of a side of the pictures that augmentation begins with; 0: their own."""
+        return 0 if self.resizing.keeps_aspect else round(self.stored * self.size)
 
 
 #: Five maps at strides 8 to 128, scales .07, .185, .3, .415 and .53: chosen by `data.coverage` on
@@ -151,6 +176,7 @@ _SSD = Recipe(
     warmup=0,
     clip=0,
     augment="ssd",
+    stored=0,
     evaluate=10,
 )
 #: FL section 4.1: 34.3 AP on COCO's test-dev at 600 px (table 1e), 34.0 on minival (table 1b).
@@ -220,7 +246,14 @@ _CI = replace(_OURS, epochs=2, size=128, precision="fp32", evaluate=2)
 #: trains its RetinaNet v2 with (pull request 5756), and what the backbone gets; what begins at
 #: random learns ten times as fast.
 _GPU = replace(
-    _OURS, epochs=150, size=512, pretrained=True, lr=1e-3, backbone_lr=0.1, augment="photos"
+    _OURS,
+    epochs=150,
+    size=512,
+    pretrained=True,
+    lr=1e-3,
+    backbone_lr=0.1,
+    augment="photos",
+    stored=2,
 )
 NAMED = {
     # SSD section 3.1 and 3.6: 40k + 10k + 10k steps, twice as many with the larger canvas: 77.2 mAP
