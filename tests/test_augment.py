@@ -201,7 +201,7 @@ def test_a_worker_and_a_device_come_to_the_same_picture(name, by_float, monkeypa
     matrices = changes.colour_matrices(drawn)
     in_worker = changes.change_colours(alone, matrices)
     resized = changes.resized
-    monkeypatch.setattr(changes, "resized", lambda part, size: resized(part, size, by_float))
+    monkeypatch.setattr(changes, "resized", lambda *a: resized(*a, by_float))
     together = change_pictures(pictures, [k % 4 for k in range(len(drawn))], drawn, 48)
     level = 1 if matrices is None else matrices[..., :3].abs().sum(-1).max()
     assert (together - in_worker).abs().max() <= by_float * level / 255 + 1e-6 * by_float

@@ -15,6 +15,7 @@ from tiny_data import voc_object, voc_picture
 
 from lesson_lib.data.augment import AUGMENTS, Augment
 from lesson_lib.data.feed import Feed
+from lesson_lib.data.resizing import Resizing
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.voc import VocFolder
 
@@ -131,15 +132,32 @@ def test_ranks_share_what_one_process_would_get(cache):
         assert all(torch.equal(together[t["id"]], image) for image, t in zip(images, targets))
 
 
-@pytest.mark.parametrize("stored", [None, 48, 0])
+@pytest.mark.parametrize(
+    "size, stored",
+    [
+        *((32, None), (32, 48), (32, 0)),
+        *((Resizing(32, "letterbox"), None), (Resizing(32, "shorter"), None)),
+    ],
+)
 @pytest.mark.parametrize("name", AUGMENTS)
-def test_the_size_of_the_set_changes_nothing(name, stored):
+def test_the_size_of_the_set_changes_nothing(name, size, stored):
     """Kept decoded and read anew each time: the same pictures, bit for bit, and the same boxes."""
-    kept = Feed(noise(), 32, 5, 1, name, cache=True, stored=stored)
-    read = Feed(noise(), 32, 5, 1, name, cache=False, workers=0, stored=stored)
+    kept = Feed(noise(), size, 5, 1, name, cache=True, stored=stored)
+    read = Feed(noise(), size, 5, 1, name, cache=False, workers=0, stored=stored)
     assert kept.cache and not read.cache
     for epoch in range(3):
         assert_same(kept.epoch(epoch), read.epoch(epoch))
+
+
+@pytest.mark.parametrize("how", ["letterbox", "shorter"])
+def test_the_feed_makes_of_a_picture_what_prediction_makes_of_it(how):
+    """Without augmentation, bit for bit: what is learnt is what is asked for later."""
+    resizing = Resizing(32, how)
+    for images, targets in Feed(noise(), resizing, 1, cache=True).epoch(0):
+        k = int(targets[0]["id"][1:])
+        expected = resizing.apply(noise()[k])
+        assert torch.equal((images[0] * 255).round().byte(), expected.image)
+        assert torch.allclose(targets[0]["boxes"], expected.boxes[: k % 3], atol=0.01)
 
 
 def test_full_size_shows_detail_that_a_small_copy_has_lost():

@@ -100,9 +100,11 @@ class Resizing:
             high, wide = (round(self.size * side / longer) for side in picture)
             return max(1, high), max(1, wide)
         scale = min(self.size / min(picture), self._longest() / max(picture))
-        if canvas is not None:
-            scale = min(scale, canvas[0] / height, canvas[1] / width)
-        return max(1, int(height * scale)), max(1, int(width * scale))
+        high, wide = max(1, int(height * scale)), max(1, int(width * scale))
+        if canvas is not None and (high > canvas[0] or wide > canvas[1]):
+            scale = min(canvas[0] / height, canvas[1] / width)
+            high, wide = max(1, int(height * scale)), max(1, int(width * scale))
+        return high, wide
 
     def apply(self, sample: Sample, canvas: tuple[int, int] | None = None) -> Sample:
         """The sample as input, its boxes moved with it; canvas: another than its own."""
