@@ -119,7 +119,7 @@ def _fill(out: Tensor) -> Tensor:
     return out.new_tensor(MEAN_COLOUR)[:, None, None].expand_as(out)
 
 
-def change_pictures(  # noqa: PLR0913  the last two are those of `put_window`
+def change_pictures(
     stored: Sequence[Tensor] | Tensor,
     rows: Sequence[int],
     changes: Sequence[Change],
