@@ -112,7 +112,7 @@ def draw_change(augment: Augment, boxes: np.ndarray, size: Size, *numbers: int) 
     if augment == Augment():
         return Change(tuple(window.tolist()))
     rng = np.random.default_rng(key(*numbers))
-    colour, zoom, crop, *views = rng.random(6) < (
+    colour, zoom, crop, mirrored, flipped, transposed = rng.random(6) < (
         augment.colour,
         augment.zoom,
         augment.crop,
@@ -126,7 +126,7 @@ def draw_change(augment: Augment, boxes: np.ndarray, size: Size, *numbers: int) 
         window = crop_window(window, _visible(boxes, (height, width)), rng)
     return Change(
         tuple(window.tolist()),
-        tuple(map(bool, views)),
+        (bool(mirrored), bool(flipped), bool(transposed)),
         colour_matrix(rng) if colour else SAME_COLOUR,
     )
 

@@ -102,7 +102,7 @@ def put_window(
     view = out.mT if transpose else out
     height, width = view.shape[1:]
     (x1, y1, x2, y2), (tx1, ty1, tx2, ty2) = placement(
-        change.window, tuple(picture.shape[1:]), (height, width)
+        change.window, (picture.shape[1], picture.shape[2]), (height, width)
     )
     part = resized(picture[:, y1:y2, x1:x2], (ty2 - ty1, tx2 - tx1), antialias)
     axes = [axis for axis, wanted in ((2, mirror), (1, vertical_flip)) if wanted]

@@ -9,7 +9,7 @@ went on, nor on whether pictures are kept decoded.
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -233,9 +233,11 @@ class _Targets(NamedTuple):
 
     @classmethod
     def of(cls, targets: Sequence[dict]) -> "_Targets":
-        columns = (torch.cat([target[name] for target in targets]) for name in cls._fields[:3])
         counts = [len(target["labels"]) for target in targets]
-        return cls(*columns, counts, [target["id"] for target in targets])
+        boxes, labels, difficult = (
+            torch.cat([target[name] for target in targets]) for name in cls._fields[:3]
+        )
+        return cls(boxes, labels, difficult, counts, [target["id"] for target in targets])
 
 
 class _Read(NamedTuple):
@@ -301,9 +303,10 @@ class _Reading(Dataset):
         boxes = target["boxes"]
         change = draw_change(self.augment, boxes.numpy(), size, self.seed, step.epoch, row)
         x1, y1, x2, y2 = change.window
-        window, transposed = (y2 - y1, x2 - x1), change.views[2]
-        part = self.resizing.inner(window[::-1] if transposed else window, step.canvas)
-        boxes, kept = change_boxes(boxes, change, size, part[::-1] if transposed else part)
+        height, width = (x2 - x1, y2 - y1) if change.views[2] else (y2 - y1, x2 - x1)
+        part = high, wide = self.resizing.inner((height, width), step.canvas)
+        before = (wide, high) if change.views[2] else part  # it is transposed
+        boxes, kept = change_boxes(boxes, change, size, before)
         columns = {name: target[name][kept] for name in ("labels", "difficult")}
         return change, part, {"boxes": boxes[kept], **columns, "id": target["id"]}
 
@@ -312,7 +315,7 @@ def _size(image: Tensor) -> Size2:
     return image.shape[1], image.shape[2]
 
 
-def _as_it_is(batch: _Read | Exception) -> _Read | Exception:
+def _as_it_is(batch: Any) -> Any:
     """What stands for a collate_fn: batches come whole."""
     return batch
 
