@@ -77,6 +77,18 @@ def nan_for_nothing(a, b):
     )
 
 
+def pixels_counted_from_one(a, b):
+    wider = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    return own_iou(a + wider, b + wider)
+
+
+def over_the_smaller(a, b):
+    iou = own_iou(a, b)
+    areas = [(side[:, 2:] - side[:, :2]).prod(1) for side in (a, b)]
+    shared = iou / (1 + iou) * (areas[0][:, None] + areas[1])
+    return shared / torch.minimum(areas[0][:, None], areas[1])
+
+
 WRONG = [  # name, answer, words of the line that helps
     ("00.dashed", lambda: 19, "19"),
     ("00.broadcasting", (3, 1, 4), "shape of a + b"),
@@ -117,6 +129,23 @@ WRONG = [  # name, answer, words of the line that helps
     ("01.pairwise_iou", clamped_too_late, "apart in both"),
     ("01.pairwise_iou", nan_for_nothing, "zero area"),
     ("01.pairwise_iou", lambda a, b: own_iou(a, b).T, "no boxes on the left"),
+    ("01.to_cxcywh", lambda b: torch.cat((own_centres(b)[..., :2], b[..., 2:]), -1), "one box"),
+    ("01.to_cxcywh", lambda b: own_centres(b).floor(), "a batch"),
+    ("01.which_format", ("xywh", "xyxy", "xywh"), "place 1"),
+    ("01.largest_slip", lambda s, j: s * (1 - j), "side 100"),
+    ("01.largest_slip", lambda s, j: math.sqrt(2) * slip(s, j), "side 100"),
+    ("01.fair_bar", (0, 0, 0.5, 0.75, 0.5), "place 5"),
+    ("01.decode", lambda t, d: own_decode(t, d, (0.2, 0.1)), "a shift of 1 to the right"),
+    (
+        "01.decode",
+        lambda t, d: torch.cat((own_decode(t, d)[:, :2], d[:, 2:] * (1 + 0.2 * t[:, 2:])), 1),
+        "twice as wide",
+    ),
+    ("01.decode", lambda t, d: boxes.cxcywh_to_xyxy(own_decode(t, d)), "offsets of zero"),
+    ("01.pairwise_iou", lambda a, b: own_iou(a, b).diagonal(), "a box with itself"),
+    ("01.pairwise_iou", lambda a, b: own_iou(a, a), "slipped by half"),
+    ("01.pairwise_iou", pixels_counted_from_one, "slipped by half"),
+    ("01.pairwise_iou", over_the_smaller, "slipped by half"),
 ]
 
 
