@@ -68,7 +68,6 @@ def test_rows_compare_equal(rows):
 
 
 def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_run, "speed", lambda *_: {"eager": 1.0})
     monkeypatch.setenv("LESSON_CACHE", str(tmp_path / "cache"))
     arguments = ["--small", "--out", str(tmp_path / "out")]
     assert gpu_run.main([*arguments, "--minutes", "0"]) is False
@@ -88,6 +87,10 @@ def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatc
         and figures["machine"]
     )
     assert len(list((tmp_path / "out").glob("*.json"))) == 4
+    for kind in ("ssd", "retina"):  # images/s of real steps; a way that fails leaves its error
+        found = json.loads((tmp_path / "out" / f"speed-{kind}.json").read_text())
+        assert found["theirs"] > 0 and found["eager"] > 0 and found["kind"] == kind
+        assert ("graph" in found) == (gpu_run.DEVICE.type == "cuda")
     assert gpu_run.main(arguments) is True  # nothing is done twice
 
 

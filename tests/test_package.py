@@ -112,12 +112,15 @@ def test_the_commands_work_from_an_unrelated_folder_and_leave_the_package_alone(
         ["train", "--data", "smears", *small, "--out", "run"],
         ["evaluate", "run", "--split", "val", "--json"],
         ["predict", "run", "a.png", "--out", "found"],
+        ["export", "run", "--out", "run.onnx"],
         ["data", "card", "bccd"],
     ]  # in one process: each of its own would import torch again
     code = f"from lesson_lib.cli import main\nassert not any(map(main, {commands!r}))"
     printed = installed.run("-c", code)
     report = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
     assert report["step"] == 2 and report["pictures"] > 0
+    assert "run.onnx: images (B, 3, 64, 64)" in printed
+    assert (installed.desk / "run.onnx").stat().st_size > 0
     assert "in 1 pictures" in printed and "MIT" in printed.rpartition("in 1 pictures")[2]
     assert (installed.desk / "found" / "predictions.json").is_file()
     assert installed.files() == before

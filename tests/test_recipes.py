@@ -1,6 +1,7 @@
 """Recipes that start: each with its models, by the path of the command line, weights or none."""
 
 import json
+import typing
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -12,9 +13,11 @@ from tiny_data import coco_file
 from lesson_lib import cli
 from lesson_lib.anchors import SSD300_COCO, SSD512_COCO, default_boxes
 from lesson_lib.detectors.backbones import VGG16
+from lesson_lib.detectors.ssd import SSDConfig
 from lesson_lib.training import checkpoints, loop, recipes
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.schedule import make_optimizer
+from lesson_lib.training.settings import require_kind, value_of
 
 #: Every recipe with its own model, and those of a GPU and a laptop with each of the others.
 PAIRS = [(name, NAMED[name].model) for name in NAMED]
@@ -220,6 +223,49 @@ def test_default_boxes_of_coco_are_those_of_section_3_4():
     for name, (spec, count) in counts.items():
         assert MODELS[NAMED[name].model].anchors == spec
         assert len(default_boxes(spec)) == count
+
+
+@pytest.mark.parametrize(
+    "model, setting, words",
+    [
+        ("retinanet-tiny", "channels=abc", "channels is 'abc'; give a whole number"),
+        ("retinanet-tiny", "channels=8.5", "channels is 8.5; give a whole number"),
+        ("retinanet-tiny", "criterion.gamma=x", "criterion.gamma is 'x'; give a number"),
+        ("ssd-tiny", "backbone=7", "backbone is 7; give a word"),
+        ("ssd-tiny", "norm=5", "norm is 5; give a word or None"),
+        ("ssd-tiny", "freeze=layer1", r"freeze is 'layer1'; give \(a word, a word, ...\)"),
+        ("ssd-tiny", "variances=.1", r"variances is 0.1; give \(a number, a number\)"),
+        ("ssd-tiny", "variances=(.1,.2,.3)", "variances is .*; give"),
+        ("ssd-tiny", "pretrained=3", "pretrained is 3; give True or False or a word"),
+        ("ssd-tiny", "s_min=True", "s_min is True; give a number"),
+        ("ssd-tiny", "inference.topk=(1,)", r"topk is \(1,\); give a whole number"),
+        ("ssd-tiny", "inference.vote=7", "vote is 7; give a number from 0 to 1"),
+        ("ssd-tiny", "inference.nms_threshold=-1", "nms_threshold is -1; give a number from 0"),
+        ("ssd-tiny", "inference.max_detections=0", "max_detections is 0; give 1 or more"),
+        ("ssd-tiny", "lr=" + "(" * 3000, "lr is '.{50,60}; give a value of type float"),
+    ],
+)
+def test_a_setting_of_another_kind_is_told_before_anything_starts(model, setting, words):
+    with pytest.raises(ValueError, match=words) as told:
+        overridden(MODELS[model], Recipe(), [setting])
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("norm=none", None),
+        ("s_min=1", 1),
+        ("variances=[.1, .2]", (0.1, 0.2)),
+        ("freeze=('a',)", ("a",)),
+        ("best=each", "each"),
+    ],
+)
+def test_a_setting_of_its_kind_is_taken(setting, value):
+    name = setting.partition("=")[0]
+    given, kinds = value_of(setting.partition("=")[2]), typing.get_type_hints(SSDConfig)
+    assert given == value and name in kinds
+    require_kind(name, given, SSDConfig, name)
 
 
 @pytest.mark.parametrize("name", ["ssd300-voc", "ssd512-voc", "ssd300-coco", "ssd512-coco"])

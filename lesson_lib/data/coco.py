@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lesson_lib.data.annotated import Annotated, Problem, Thing
 from lesson_lib.data.pictures import PictureFiles
-from lesson_lib.data.text import identity, number, read_text, sides
+from lesson_lib.data.text import identity, number, read_text, sides, whole_number
 
 NEEDED = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
 Id = int | str
@@ -34,7 +34,8 @@ class CocoJson(Annotated):
     classes      their order by name, as a trained model has them; None: the categories by rising id
     Ids may have holes: .category_ids[k] is the file's id of the k-th of its own categories.
     Pictures without boxes are kept; "iscrowd" marks crowds; "area" is kept, because COCO tells
-    small from large by it. An object without a bbox gets that of its polygons. Numbers may be text.
+    small from large by it. An object without a bbox gets that of its polygons or its mask. Numbers
+    may be text.
     What is wrong with a picture or an object, and what `sort_out` leaves out or cuts, stands in
     .problems and costs no other.
     Raises FileNotFoundError or ValueError with one sentence for a file that is missing or no COCO
@@ -220,6 +221,67 @@ def polygon_box(segmentation: Any) -> tuple[float, ...] | None:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def mask_box(segmentation: Any) -> tuple[float, ...] | None:
+    """Corners x1, y1, x2, y2 around a mask in COCO's run lengths, {"size": [height, width],
+    "counts": [...] or compressed text}; None where it holds none.
+
+    The runs, of 0 and of 1 in turn, go down the columns from left to right.
+    """
+    if not isinstance(segmentation, dict):
+        return None
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    counts = run_lengths(counts) if isinstance(counts, str) else counts
+    if not (isinstance(size, list) and len(size) == 2 and isinstance(counts, list)):
+        return None
+    runs, picture = [], sides(*size)
+    for count in counts:
+        run = whole_number(count)
+        if run is None or run < 0:
+            return None
+        runs.append(run)
+    if picture is None or sum(runs) != picture[0] * picture[1]:
+        return None
+    boxes = _run_boxes(runs, picture[0])
+    if not boxes:
+        return None
+    x1, y1, x2, y2 = zip(*boxes)
+    return float(min(x1)), float(min(y1)), float(max(x2)), float(max(y2))
+
+
+def _run_boxes(runs: list[int], height: int) -> list[tuple[int, int, int, int]]:
+    """x1, y1, x2, y2 around every other run, from the second on."""
+    boxes, start = [], 0
+    for place, run in enumerate(runs):
+        if place % 2 and run:
+            (left, top), (right, bottom) = divmod(start, height), divmod(start + run - 1, height)
+            top, bottom = (top, bottom) if left == right else (0, height - 1)
+            boxes.append((left, top, right + 1, bottom + 1))
+        start += run
+    return boxes
+
+
+def run_lengths(text: str) -> list[int] | None:
+    """COCO's compressed text -> run lengths; None where it is none.
+
+    Each number is a few characters of 5 bits from "0" on, the lowest first; bit 6 says that more
+    follow, the sign is the last one's highest. From the fourth number on it is the difference to
+    the one before the last.
+    """
+    runs, value, shift = [], 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= 1 << shift if bits & 16 else 0
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value, shift = 0, 0
+    return runs if shift == 0 else None
+
+
 def short(value: Any) -> str:
     """A value of a file for a message: at most 60 characters, on one line."""
     text = " ".join(repr(value).split())
@@ -241,7 +303,8 @@ def _thing(annotation: dict[str, Any], names: dict[Id, str]) -> Thing:
     x, y, width, height = map(number, box) if isinstance(box, list) and len(box) == 4 else [nan] * 4
     corners = (x, y, x + width, y + height)
     if not box:
-        corners = polygon_box(annotation.get("segmentation")) or corners
+        outline = annotation.get("segmentation")
+        corners = polygon_box(outline) or mask_box(outline) or corners
     category, area = annotation.get("category_id"), annotation.get("area")
     key = identity(category)
     name = None if key is None else names.get(key)

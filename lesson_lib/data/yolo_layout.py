@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from lesson_lib.data.pictures import is_picture
+from lesson_lib.data.pictures import PictureFiles, is_picture
 from lesson_lib.data.splits import OTHER_NAMES
 from lesson_lib.data.text import read_text
 
@@ -249,8 +249,9 @@ def _entry_pictures(
     elif is_picture(place):
         yield _id(Path(place.name)), place
     else:
+        files = PictureFiles([place.parent, *bases])  # in other letters, with another ending
         for line in _lines(place):
-            found = locate(line, [place.parent, *bases])
+            found = locate(line, [place.parent, *bases]) or files.find(line)
             path = PurePosixPath(line.replace("\\", "/"))
             file = place.parent / path if found is None else found
             yield _id(Path(*_below_images(path.parts))), file

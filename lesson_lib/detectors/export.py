@@ -213,5 +213,5 @@ def run_onnx(file: str | Path, images: Tensor) -> Outputs:
 def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
     return ModuleNotFoundError(
         f"ONNX needs a package that is not here ({error.name}): "
-        "pip install onnx onnxscript onnxruntime."
+        'pip install "lesson-lib[onnx]" (or pip install onnx onnxscript onnxruntime).'
     )

@@ -5,10 +5,8 @@ model, recipe = NAMED["retinanet-r50-coco-1x"]
 config, recipe = overridden(MODELS[model], recipe, ["lr=0.02", "norm=group", "criterion.gamma=1.5"])
 """
 
-import ast
 import inspect
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, NamedTuple, get_origin
@@ -19,9 +17,10 @@ from lesson_lib.data.resizing import WAYS, Resizing
 from lesson_lib.detectors import tiny
 from lesson_lib.detectors.backbones import build_backbone, has_weights
 from lesson_lib.detectors.criterion import retinanet_criterion, ssd_criterion
-from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
+from lesson_lib.detectors.inference import OPTIONS, retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, Extra, SSDConfig
+from lesson_lib.training.settings import require_kind, value_of
 
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
@@ -99,7 +98,9 @@ class Recipe:
             kind: Any = get_origin(f.type) or f.type
             wanted = (int, float) if kind is float else kind
             if isinstance(value, bool) is not (kind is bool) or not isinstance(value, wanted):
-                raise ValueError(f"{f.name} is {value!r}; give a value of type {kind.__name__}.")
+                raise ValueError(
+                    f"{f.name} is {value!r:.60}; give a value of type {kind.__name__}."
+                )
             if f.name in CHOICES and value not in CHOICES[f.name]:
                 raise ValueError(f"{f.name} is {value!r}; choose {', '.join(CHOICES[f.name])}.")
             least = LEAST.get(f.name, 0)
@@ -325,8 +326,13 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
                 + f" There are {', '.join(known)}."
             )
         changes[name] = (
-            text if name in mine and isinstance(getattr(recipe, name), str) else _value(text)
+            text if name in mine and isinstance(getattr(recipe, name), str) else value_of(text)
         )
+        if name in theirs:
+            require_kind(name, changes[name], type(config), name)
+        elif name not in mine:
+            kind, _, option = name.partition(".")
+            require_kind(name, changes[name], _rules(config)[kind], option)
     nested = {
         kind: getattr(recipe, kind)
         | {
@@ -337,6 +343,8 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         for kind in ("criterion", "inference")
     }
     config = replace(config, **{name: value for name, value in changes.items() if name in theirs})
+    options = {name: nested["inference"][name] for name in OPTIONS if name in nested["inference"]}
+    replace(config, **options)  # refuses options of inference that no config may hold
     recipe = replace(
         recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
     )
@@ -410,14 +418,9 @@ _SCRATCH = (
 
 def _options(config: Config) -> set[str]:
     """ "criterion.gamma", ...: the options of this kind of detector that a recipe may set."""
-    rules = (
-        (ssd_criterion, ssd_detections)
-        if isinstance(config, SSDConfig)
-        else (retinanet_criterion, retinanet_detections)
-    )
     options = {
         f"{kind}.{p.name}"
-        for kind, rule in zip(("criterion", "inference"), rules)
+        for kind, rule in _rules(config).items()
         for p in inspect.signature(rule).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
@@ -425,12 +428,11 @@ def _options(config: Config) -> set[str]:
     return options - {"inference.variances", "inference.counts", "inference.sizes"}
 
 
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None, "nan": math.nan, "inf": math.inf}
-    try:
-        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _rules(config: Config) -> dict[str, Callable]:
+    """The functions of this kind of detector whose options a recipe may set."""
+    if isinstance(config, SSDConfig):
+        return {"criterion": ssd_criterion, "inference": ssd_detections}
+    return {"criterion": retinanet_criterion, "inference": retinanet_detections}
 
 
 def build_model(config: Config, num_classes: int, size: Size) -> SSD | RetinaNet:
