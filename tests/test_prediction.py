@@ -11,6 +11,7 @@ from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
+from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import prediction
 from lesson_lib.training.loop import train
 from lesson_lib.training.prediction import Resized, evaluate, predict
@@ -100,6 +101,21 @@ def test_pictures_are_decoded_once_if_they_can_be_kept(monkeypatch):
     seen = Resized(samples, 64)
     assert [evaluate(ssd(), seen, RECIPE) for _ in range(2)] == [first, first]
     assert samples.reads == [3] * 11
+
+
+def test_a_run_in_bfloat16_is_evaluated_in_bfloat16_afterwards_too():
+    """What `evaluate` finds while training, `predict` finds in the recipe's precision: the same
+    figures to the last digit, from other scores than float32's.
+    """
+    recipe, model = replace(RECIPE, precision="bf16"), ssd()
+    half = predict(model, SMEARS, 64, precision="bf16")
+    whole = predict(model, SMEARS, 64)
+    assert not all(torch.equal(a["scores"], b["scores"]) for a, b in zip(half, whole, strict=True))
+    figures = coco_evaluate(half, [sample.target() for sample in SMEARS], 3)
+    found = evaluate(model, SMEARS, recipe)
+    assert {name: found[name] for name in ("AP", "AP50", "AR100")} == {
+        name: figures[name] for name in ("AP", "AP50", "AR100")
+    }
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_model_keeps_its_mode():

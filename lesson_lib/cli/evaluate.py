@@ -79,7 +79,9 @@ def run_evaluation(options: argparse.Namespace) -> int:
         if data == about["data"]:
             read = about.get("reading", {}) | read
         samples = open_for_evaluation(data, split, classes, **read)
-        predictions = predict(model, samples, recipe.resizing, **recipe.inference)
+        predictions = predict(
+            model, samples, recipe.resizing, precision=recipe.precision, **recipe.inference
+        )
         targets = ground_truth(samples)
         if rank_and_world()[0] > 0:
             return 0

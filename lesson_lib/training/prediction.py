@@ -99,23 +99,25 @@ def predict(
     samples: Sequence[Sample],
     size: int | Resizing | None = None,
     batch: int = BATCH,
+    precision: str = "fp32",
     **options: Any,
 ) -> list[dict[str, Tensor]]:
     """Detections of every picture, on the CPU: {"boxes" (N, 4) xyxy in its own pixels, "scores",
     "labels"}.
 
     size: pictures are brought to size x size, or as a `Resizing` says; None: the size that the
-    model is made for.
+    model is made for. precision: the recipe's, for what `evaluate` finds while training.
     options go to model.detections. The model is left in the mode it was in. Of several processes
     each does a share of the pictures, each picture once, and all get all.
     """
     resized = Resized(samples, _square(own_size(model)) if size is None else size)
     training, anchors = model.training, anchors_of(model, next(model.parameters()).device)
+    recipe = Recipe(precision=precision)
     model.eval()
     try:
         with torch.inference_mode():
             found = [
-                _detected(model, part, outputs_of(model, part, Recipe()), anchors, resized, options)
+                _detected(model, part, outputs_of(model, part, recipe), anchors, resized, options)
                 for part in resized.batches(batch)
             ]
     finally:
