@@ -29,7 +29,7 @@ def hard_negative_mask(
     objects; never more than the candidates. SSD has min_negatives 0 and learns nothing where there
     is no object.
     ValueError for a negative ratio, or a NaN among the losses it looks at.
-    A GPU waits for the host twice.
+    A GPU is waited for three times: for the largest quota, for NaN, and for equal losses.
     """
     return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
 

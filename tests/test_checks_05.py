@@ -2,17 +2,27 @@
 its mistake.
 """
 
+import math
+
 import pytest
 import torch
 
 from lesson_lib.course.checks import DONE, WRONG, verdict
-from lesson_lib.course.checks.lesson05 import EXERCISES, one_sort
+from lesson_lib.course.checks.lesson05 import (
+    BUGS,
+    DECISIONS,
+    EXERCISES,
+    TABLE_1D,
+    bug_tables,
+    calls,
+    one_sort,
+)
 from lesson_lib.losses import softmax_cross_entropy
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
 
 
 def background_loss(logits):
-    return softmax_cross_entropy(logits, torch.zeros(logits.shape[:-1], dtype=torch.long))
+    return -logits.log_softmax(-1)[..., 0]
 
 
 def ranks_twice(loss):
@@ -29,14 +39,37 @@ def implied_ratio(pull, positive, negative, share):
     return (int((total < share * total[-1] - 1e-9).sum()) + 1) / positive.sum().item()
 
 
+def mined(loss, positive, negative, ratio, least=0):
+    """The rule, written with loops over pictures."""
+    mask = torch.zeros_like(negative)
+    for row, pos, neg, out in zip(loss, positive, negative, mask):
+        quota = max(math.floor(ratio * int(pos.sum())), least)
+        order = row.masked_fill(~neg, -math.inf).argsort(descending=True, stable=True)
+        out[order[: min(quota, int(neg.sum()))]] = True
+    return mask
+
+
 RIGHT = {
     "05.background_loss": background_loss,
     "05.ranks": one_sort(ranks_once),
+    "05.bugs": BUGS.get,
+    "05.decide": DECISIONS.get,
     "05.implied_ratio": implied_ratio,
-    "05.mine": hard_negative_mask,
+    "05.mine": mined,
 }
 
 MISTAKES = [
+    ("05.bugs", (BUGS | {"P": "whole batch"}).get, "program P"),
+    ("05.bugs", (BUGS | {"Q": "ignored anchors are candidates"}).get, "program Q"),
+    ("05.bugs", (BUGS | {"R": "easiest kept"}).get, "program R"),
+    ("05.decide", lambda case: "OHEM, NMS at .7", "can be tuned"),
+    ("05.decide", lambda case: "OHEM, NMS at .5", "512"),
+    ("05.decide", lambda case: "OHEM 1:3, NMS at .5", "can be tuned"),
+    (
+        "05.decide",
+        (DECISIONS | {"nobody knows the batch": "OHEM, NMS at .5"}).get,
+        "nobody knows",
+    ),
     ("05.background_loss", lambda x: -x.softmax(-1)[..., 0].log(), "+-100"),
     ("05.background_loss", lambda x: -x.log_softmax(-1)[..., 1], "sure of"),
     ("05.background_loss", lambda x: x.softmax(-1)[..., 1:].amax(-1), "two equal"),
@@ -66,24 +99,22 @@ MISTAKES = [
         lambda pull, pos, neg, share: share * int(neg.sum()) / int(pos.sum()),
         "one hard",
     ),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, ~p, r, m), "ignored"),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r), "at least 2"),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(-x, p, n, r, m), "three to one"),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r + 0.5, m), "rounded down"),
+    ("05.mine", lambda x, p, n, r, m: mined(x, p, ~p, r, m), "ignored"),
+    ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r), "at least 2"),
+    ("05.mine", lambda x, p, n, r, m: mined(-x, p, n, r, m), "three to one"),
+    ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r + 0.5, m), "rounded down"),
     (
         "05.mine",
-        lambda x, p, n, r, m: hard_negative_mask(
-            *(t.reshape(1, -1) for t in (x, p, n)), r, m
-        ).reshape(x.shape),
+        lambda x, p, n, r, m: mined(*(t.reshape(1, -1) for t in (x, p, n)), r, m).reshape(x.shape),
         "each picture by itself",
     ),
     (
         "05.mine",
-        lambda x, p, n, r, m: hard_negative_mask(x.flip(1), p.flip(1), n.flip(1), r, m).flip(1),
+        lambda x, p, n, r, m: mined(x.flip(1), p.flip(1), n.flip(1), r, m).flip(1),
         "equal losses",
     ),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r, max(m, 1)), "without objects"),
-    ("05.mine", lambda x, p, n, r, m: hard_negative_mask(x, p, n, r, m) | p, "three to one"),
+    ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r, max(m, 1)), "without objects"),
+    ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r, m) | p, "three to one"),
     (
         "05.mine",
         lambda x, p, n, r, m: ranks_twice(x.masked_fill(~n, -1)) < r * p.sum(1, keepdim=True),
@@ -104,9 +135,50 @@ def test_a_right_answer_passes(name):
     assert verdict(name, RIGHT[name]).startswith(DONE)
 
 
-def test_sorting_twice_and_the_library_by_rank_are_right_answers_too():
+def test_sorting_twice_is_a_right_answer_too():
     assert verdict("05.ranks", ranks_twice).startswith(DONE)
-    assert verdict("05.mine", hard_negative_mask_by_rank).startswith(DONE)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "borrowed"),
+    [
+        ("05.mine", lambda *args: hard_negative_mask(*args), "hard_negative_mask"),
+        ("05.mine", lambda *args: hard_negative_mask_by_rank(*args), "hard_negative_mask_by_rank"),
+        (
+            "05.background_loss",
+            lambda x: softmax_cross_entropy(x, torch.zeros(x.shape[:-1], dtype=torch.long)),
+            "softmax_cross_entropy",
+        ),
+    ],
+)
+def test_the_librarys_own_function_is_refused_by_name(name, answer, borrowed):
+    assert f"calls lesson_lib's {borrowed}," in verdict(name, answer)
+
+
+def test_a_solution_under_one_sort_keeps_its_name_so_that_it_counts_for_nobody():
+    assert one_sort(ranks_once).__name__ == "ranks_once"
+
+
+def test_each_diagnosis_fits_what_the_program_keeps_and_differs_from_what_is_right():
+    tables = bug_tables()
+    assert len({str(table) for table in tables.values()}) == len(tables) == 3
+    assert tables["P"] == [[1, 3], [4, 5]]  # anchor 1 is ignored
+    assert sorted(map(len, tables["Q"])) == [1, 3]  # unlike numbers: pictures were mined together
+    right = [[3, 4], [4, 5]]
+    assert right not in tables.values()
+
+
+def test_the_decisions_are_worked_out_from_the_table():
+    assert TABLE_1D[DECISIONS["the batch can be tuned"]][0] == 32.8
+    assert TABLE_1D[DECISIONS["nobody knows the batch"]][2] == 30.6
+    assert TABLE_1D[DECISIONS["the batch is 512 and stays"]][2] == 30.6
+
+
+def test_sorts_and_waits_are_counted():
+    loss, positive = torch.rand(2, 50), torch.rand(2, 50) < 0.1
+    positive[:, 0] = True
+    assert calls(hard_negative_mask_by_rank, loss, positive, ~positive) == (2, 0)
+    assert calls(hard_negative_mask, loss, positive, ~positive) == (0, 3)
 
 
 @pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)

@@ -8,9 +8,17 @@ import torch
 
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
-from lesson_lib.course.checks.lesson06 import EXERCISES
+from lesson_lib.course.checks.lesson06 import (
+    BUGS,
+    DECISIONS,
+    EXERCISES,
+    GRADED,
+    OVERLAPS,
+    bug_tables,
+)
+from lesson_lib.course.detection_pictures import crowd_ap, nms_steps, verdicts
 from lesson_lib.evaluation import average_precision, precision_recall
-from lesson_lib.nms import greedy_nms
+from lesson_lib.nms import greedy_nms, nms
 
 
 def true_or_false(boxes, scores, objects, by_rank=True, inclusive=True, once=True, voc=False):
@@ -30,13 +38,34 @@ def true_or_false(boxes, scores, objects, by_rank=True, inclusive=True, once=Tru
     return true
 
 
-def area(scores, true, objects, method="voc-all"):
-    return average_precision(*precision_recall(scores.numpy(), true.numpy(), objects), method)
+def curve(scores, true, objects):
+    """Recall and precision down the list, in numpy."""
+    hits = true[scores.argsort(descending=True)].numpy().astype(float).cumsum()
+    return hits / objects, hits / np.arange(1, len(hits) + 1)
+
+
+def area(scores, true, objects, points=None):
+    """The area under the falling stairs, or the mean height at `points` recalls."""
+    recall, precision = curve(scores, true, objects)
+    if points is None:
+        falling = np.maximum.accumulate(precision[::-1])[::-1]
+        return float(np.sum(np.diff(recall, prepend=0.0) * falling))
+    grid = np.linspace(0, 1, points)
+    return float(np.mean([precision[recall >= r].max(initial=0.0) for r in grid]))
 
 
 def area_without_envelope(scores, true, objects):
-    recall, precision = precision_recall(scores.numpy(), true.numpy(), objects)
+    recall, precision = curve(scores, true, objects)
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def suppressed(boxes, scores, threshold):
+    """Greedy suppression, written with plain loops."""
+    kept = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if all(pairwise_iou(boxes[i][None], boxes[j][None]) <= threshold for j in kept):
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 def unsorted(scores, true, objects):
@@ -55,23 +84,32 @@ def counting(predicted, annotated):
 
 
 RIGHT = {
-    "06.nms": greedy_nms,
+    "06.nms": suppressed,
     "06.true_or_false": true_or_false,
+    "06.bugs": BUGS.get,
+    "06.decide": DECISIONS.get,
     "06.counting": counting,
     "06.average_precision": area,
 }
 
 MISTAKES = [
+    ("06.bugs", (BUGS | {"P": BUGS["Q"]}).get, "program P"),
+    ("06.bugs", (BUGS | {"Q": BUGS["R"]}).get, "program Q"),
+    ("06.bugs", (BUGS | {"R": "nothing is wrong"}).get, "program R"),
+    ("06.decide", lambda name: "box loss and resolution", "detector A"),
+    ("06.decide", (DECISIONS | {"B": "harder negatives"}).get, "detector B"),
+    ("06.decide", (DECISIONS | {"C": "a lower NMS threshold"}).get, "detector C"),
+    ("06.counting", lambda p, a: (counting(a, p)[0], counting(p, a)[1]), "two too many"),
     ("06.nms", lambda b, s, t: torch.arange(len(b)), "the better box comes second"),
     (
         "06.nms",
-        lambda b, s, t: greedy_nms(b, -torch.arange(len(b)).float(), t),
+        lambda b, s, t: suppressed(b, -torch.arange(len(b)).float(), t),
         "the better box comes second",
     ),
-    ("06.nms", lambda b, s, t: greedy_nms(b, s, t).sort().values, "best first"),
-    ("06.nms", lambda b, s, t: greedy_nms(b, s, t - 1e-6), "equal to the threshold"),
+    ("06.nms", lambda b, s, t: suppressed(b, s, t).sort().values, "best first"),
+    ("06.nms", lambda b, s, t: suppressed(b, s, t - 1e-6), "equal to the threshold"),
     ("06.nms", nms_that_drops_by_dropped, "a chain"),
-    ("06.nms", lambda b, s, t: greedy_nms(b, s, t)[:7], "eighty"),
+    ("06.nms", lambda b, s, t: suppressed(b, s, t)[:7], "eighty"),
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, inclusive=False), "exactly 0.5"),
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, once=False), "found twice"),
     ("06.true_or_false", lambda b, s, o: true_or_false(b, s, o, by_rank=False), "the higher score"),
@@ -85,8 +123,8 @@ MISTAKES = [
     ("06.counting", lambda p, a: ((p - a).sum().item(), counting(p, a)[1]), "five pictures"),
     ("06.average_precision", unsorted, "out of order"),
     ("06.average_precision", area_without_envelope, "precision rises again"),
-    ("06.average_precision", lambda s, t, o: area(s, t, o, "voc11"), "the five detections"),
-    ("06.average_precision", lambda s, t, o: area(s, t, o, "coco101"), "the five detections"),
+    ("06.average_precision", lambda s, t, o: area(s, t, o, 11), "the five detections"),
+    ("06.average_precision", lambda s, t, o: area(s, t, o, 101), "the five detections"),
     ("06.average_precision", lambda s, t, o: area(s, t, int(t.sum()) or 1), "the five detections"),
 ]
 
@@ -105,3 +143,52 @@ def test_a_mistake_is_named(name, answer, case):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_stub_is_not_attempted(name):
     assert verdict(name, lambda *args: ...).startswith(TODO)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "borrowed"),
+    [
+        ("06.nms", lambda *args: greedy_nms(*args), "lesson_lib's greedy_nms"),
+        ("06.nms", lambda *args: nms(*args), "lesson_lib's nms"),
+        (
+            "06.nms",
+            lambda b, s, t: torch.tensor([step.best for step in nms_steps(b, s, t)]),
+            "lesson_lib's nms_steps",
+        ),
+        ("06.true_or_false", lambda *args: torch.tensor(verdicts(*args)), "lesson_lib's verdicts"),
+        (
+            "06.average_precision",
+            lambda s, t, o: average_precision(*precision_recall(s.numpy(), t.numpy(), o)),
+            "lesson_lib's precision_recall",
+        ),
+    ],
+)
+def test_the_answer_itself_is_refused_by_name(name, answer, borrowed):
+    assert f"calls {borrowed}," in verdict(name, answer)
+
+
+def test_each_diagnosis_fits_the_verdicts_and_differs_from_the_right_ones():
+    order = sorted(range(5), key=lambda i: -GRADED[i])
+    taken, right = set(), [False] * 5
+    for i in order:
+        best = int(np.argmax(OVERLAPS[i]))
+        right[i] = OVERLAPS[i][best] >= 0.5 and best not in taken
+        taken |= {best} if right[i] else set()
+    tables = bug_tables()
+    assert right == [False, True, True, True, False] and right not in tables.values()
+    assert sum(tables["P"]) == 5 and tables["Q"][0] and not tables["R"][2]
+    assert len({str(table) for table in tables.values()}) == 3
+
+
+def test_the_steps_of_the_picture_are_those_of_suppression():
+    generator = torch.Generator().manual_seed(6)
+    corner = 60 * torch.rand(50, 2, generator=generator)
+    boxes = torch.cat([corner, corner + 20], dim=1)
+    scores = torch.rand(50, generator=generator)
+    steps = nms_steps(boxes, scores, 0.45)
+    assert [step.best for step in steps] == greedy_nms(boxes, scores, 0.45).tolist()
+    assert sum(1 + len(step.dropped) for step in steps) == 50 and not steps[-1].left
+
+
+def test_a_crowd_costs_nothing_where_it_is_marked_and_much_where_it_is_not():
+    assert crowd_ap(True) == 1 and crowd_ap(False) < 0.2

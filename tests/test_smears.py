@@ -16,7 +16,7 @@ from lesson_lib import files
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.data import smears
 from lesson_lib.data.samples import Sample
-from lesson_lib.data.smears import SPLITS, Smears, draw_smear
+from lesson_lib.data.smears import SPLITS, Smears, draw_smear, left_out_boxes
 from lesson_lib.data.voc import VocFolder
 
 TEN = [
@@ -103,6 +103,15 @@ def test_drawing_leaves_no_trace():
         torch.equal(torch.random.get_rng_state(), state)
         and (np.random.get_state()[1] == numpy_state).all()
     )
+
+
+def test_cells_left_out_have_no_box_and_are_to_be_seen():
+    for index in range(4):
+        boxed, others = draw_smear(0, index, "val", 300).boxes, left_out_boxes(0, index, "val", 300)
+        assert len(others) > 3 and (others >= 0).all() and (others <= 300).all()
+        assert (others[:, 2:] > others[:, :2]).all()
+        same = (others[:, None] == boxed).all(dim=2)
+        assert not same.any()
 
 
 def test_no_two_pictures_are_alike():

@@ -35,6 +35,7 @@ WHITE_CELLS = {
 # if this share of it is inside the picture (RBC, WBC, platelet) and, of a red cell, this share of
 # that not covered.
 INSIDE, FREE = (0.6, 0.5, 0.5), 0.7
+SEEN = 0.1  # a cell without a box of which less is to be seen is not counted as left out
 COSINE = [round(math.cos(2 * math.pi * i / 1024), 7) for i in range(1024)]
 
 
@@ -382,15 +383,17 @@ class _Slide:
         image += coarse.repeat(3, 1).repeat(3, 2)[:, :height, :width]
         return np.minimum(np.maximum(image + 0.5, 0), 255).astype(np.uint8)
 
-    def annotations(self) -> list[tuple[int, tuple[int, int, int, int]]]:
+    def annotations(self, left_out: bool = False) -> list[tuple[int, tuple[int, int, int, int]]]:
         """(label, box) of each object that shows enough of itself; the box is tight around what is
-        inside.
+        inside. left_out: of those that do not, but of which at least SEEN is to be seen.
         """
         found = []
         for number, (label, (_, rows, columns), mask, area) in enumerate(self.objects, 1):
             inside = int(np.count_nonzero(mask))
             free = int(np.count_nonzero(self.top[rows, columns] == number))
-            if inside >= max(1, INSIDE[label] * area) and (label or free >= FREE * inside):
+            boxed = inside >= max(1, INSIDE[label] * area) and (label or free >= FREE * inside)
+            seen = free >= max(1, SEEN * area)
+            if (not boxed and seen) if left_out else boxed:
                 (xs,), (ys,) = mask.any(0).nonzero(), mask.any(1).nonzero()
                 found.append(
                     (
@@ -431,8 +434,12 @@ class _Slide:
         return cells
 
 
-def paint_smear(key: Sequence, height: int, width: int, scale: float) -> tuple[np.ndarray, list]:
-    """(image uint8 (3, H, W), [(label, box), ...]) of the smear that belongs to the key."""
+def paint_smear(
+    key: Sequence, height: int, width: int, scale: float, left_out: bool = False
+) -> tuple[np.ndarray, list]:
+    """(image uint8 (3, H, W), [(label, box), ...]) of the smear that belongs to the key; with
+    left_out the objects are those that have no box, and yet are to be seen.
+    """
     dice = _Dice("smear", *key)
     slide, whites = _Slide(height, width, scale, dice), []
     field = height * width / (scale * scale * 307200)  # what it shows of a picture of BCCD
@@ -468,4 +475,4 @@ def paint_smear(key: Sequence, height: int, width: int, scale: float) -> tuple[n
             slide.speck(
                 dice.flat(0, width), dice.flat(0, height), dice.flat(low, high) * scale, kind
             )
-    return slide.photograph(), slide.annotations()
+    return slide.photograph(), slide.annotations(left_out)

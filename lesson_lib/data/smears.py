@@ -37,15 +37,29 @@ def draw_smear(seed: int, index: int, split: str = "train", size: Size = 256) ->
     than half inside.
     Raises ValueError for an unknown split and for a side of less than 32 pixels.
     """
-    height, width = _checked(split, size)
-    scale = max(MIN_SCALE, math.sqrt(height * width / (640 * 480)))
-    image, objects = paint_smear((seed, split, index), height, width, scale)
+    image, objects = _painted(seed, index, split, size)
     return Sample(
         torch.from_numpy(image),
         torch.tensor([box for _, box in objects]).float().reshape(-1, 4),
         torch.tensor([label for label, _ in objects], dtype=torch.int64),
         id=_name(seed, split, index),
     )
+
+
+def left_out_boxes(seed: int, index: int, split: str = "train", size: Size = 256) -> torch.Tensor:
+    """(N, 4) xyxy px: the objects of `draw_smear`'s picture that have no box although at least a
+    tenth of them is to be seen: cells that an annotator passed over.
+    """
+    objects = _painted(seed, index, split, size, left_out=True)[1]
+    return torch.tensor([box for _, box in objects]).float().reshape(-1, 4)
+
+
+def _painted(
+    seed: int, index: int, split: str, size: Size, left_out: bool = False
+) -> tuple[np.ndarray, list]:
+    height, width = _checked(split, size)
+    scale = max(MIN_SCALE, math.sqrt(height * width / (640 * 480)))
+    return paint_smear((seed, split, index), height, width, scale, left_out)
 
 
 def _checked(split: str, size: Size) -> tuple[int, int]:

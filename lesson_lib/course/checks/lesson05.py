@@ -1,4 +1,5 @@
-"""Cases for lesson 5: the loss of background, ranks, the ratio that a loss implies, mining.
+"""Cases for lesson 5: the loss of background, ranks, three faulty miners, a choice from a table,
+the ratio that a loss implies, mining.
 
 The expected values are worked out with plain Python's sorting and numbers.
 """
@@ -6,33 +7,46 @@ The expected values are worked out with plain Python's sorting and numbers.
 import math
 import random
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
 
-class _Sorts(TorchDispatchMode):
-    """Counts what is sorted while it is active."""
+class _Calls(TorchDispatchMode):
+    """Counts, while it is active, what is sorted and what the program must wait for: a number that
+    Python asks a tensor for, which a GPU has to finish all its work for.
+    """
 
-    count = 0
+    sorts = waits = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += "sort" in str(function)
+        self.sorts += "sort" in str(function)
+        self.waits += "_local_scalar_dense" in str(function)
         return function(*args, **(kwargs or {}))
+
+
+def calls(function: Callable, *args: object) -> tuple[int, int]:
+    """How often a call sorts, and how often it would make a GPU's program wait."""
+    with _Calls() as seen:
+        function(*args)
+    return seen.sorts, seen.waits
 
 
 def one_sort(answer: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The same function, with an error where it sorts more than once."""
 
+    @wraps(answer)
     def watched(*args):
-        with _Sorts() as sorts:
+        with _Calls() as seen:
             result = answer(*args)
-        if sorts.count > 1:
-            raise ValueError(f"right or not, it sorted {sorts.count} times, and once is enough")
+        if seen.sorts > 1:
+            raise ValueError(f"right or not, it sorted {seen.sorts} times, and once is enough")
         return result
 
     return watched
@@ -86,6 +100,64 @@ def _mined(
     )
 
 
+def _fresh_background_loss(draw: random.Random) -> Case:
+    logits = [[[draw.uniform(-3, 3) for _ in range(4)] for _ in range(3)]]
+    return _background_loss("logits drawn anew", logits)
+
+
+def _fresh_ranks(draw: random.Random) -> Case:
+    loss = [[float(draw.randrange(7)) for _ in range(12)] for _ in range(2)]
+    return _ranks("losses drawn anew, some of them equal", loss)
+
+
+def _fresh_mined(draw: random.Random) -> Case:
+    loss = [[float(draw.randrange(9)) for _ in range(20)] for _ in range(3)]
+    state = [[draw.choice((0, 0, 0, 0, 1, -1)) for _ in range(20)] for _ in range(3)]
+    return _mined("three pictures drawn anew", loss, state, 3, draw.choice((0, 2)))
+
+
+#: Two pictures of six anchors: losses, and 1 positive, 0 negative, -1 ignored.
+BATCH = [[0.9, 3.0, 0.2, 1.1, 0.7, 0.4], [2.5, 0.3, 1.6, 0.1, 2.0, 2.2]]
+STATE = [[1, -1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+BUGS = {"P": "ignored anchors are candidates", "Q": "whole batch", "R": "names, not ranks"}
+
+
+def _kept(row: list[float], states: list[int], candidates: tuple[int, ...], quota: int) -> list:
+    order = [a for a in _order(row) if states[a] in candidates]
+    return sorted(order[:quota])
+
+
+def bug_tables() -> dict[str, list[list[int]]]:
+    """{"P": [anchors kept in picture 0, in picture 1], ...}: what three programs keep of BATCH at
+    2 : 1.
+    """
+    rows = list(zip(BATCH, STATE))
+    everybody = [(loss, b, a) for b, (row, _) in enumerate(rows) for a, loss in enumerate(row)]
+    hardest = sorted((e for e in everybody if STATE[e[1]][e[2]] == 0), reverse=True)[:4]
+    names = []
+    for row, states in rows:
+        left = [loss if state == 0 else -math.inf for loss, state in zip(row, states)]
+        names.append([a for a, name in enumerate(_order(left)) if name < 2])
+    return {
+        "P": [_kept(row, states, (0, -1), 2) for row, states in rows],
+        "Q": [sorted(a for _, b, a in hardest if b == picture) for picture in (0, 1)],
+        "R": names,
+    }
+
+
+#: AP on COCO for batches of 128, 256 and 512 anchors: FL (arXiv:1708.02002), table 1d.
+TABLE_1D = {
+    "OHEM, NMS at .7": (31.1, 31.8, 30.6),
+    "OHEM, NMS at .5": (32.8, 31.0, 27.6),
+    "OHEM 1:3, NMS at .5": (31.1, 28.3, 24.0),
+}
+DECISIONS = {
+    "the batch can be tuned": max(TABLE_1D, key=lambda name: max(TABLE_1D[name])),
+    "the batch is 512 and stays": max(TABLE_1D, key=lambda name: TABLE_1D[name][2]),
+    "nobody knows the batch": max(TABLE_1D, key=lambda name: min(TABLE_1D[name])),
+}
+
+
 _rng = random.Random(5)
 _MANY = (
     [[float(_rng.randrange(12)) for _ in range(60)] for _ in range(4)],
@@ -105,6 +177,14 @@ EXERCISES = {
             _background_loss("logits of +-100", [[[-100.0, 100.0, 0.0], [100.0, -100.0, 0.0]]]),
         ],
         "this number decides who is mined.",
+        fresh=_fresh_background_loss,
+        refused=("softmax_cross_entropy", "softmax_focal_loss"),
+        hints=(
+            "Which channel is the background's, and what is its probability in the softmax?",
+            "Write that probability as a fraction: its logarithm is a difference of two terms.",
+            "One of the terms overflows if it is written as a logarithm of a sum of exponentials; "
+            "torch has a function of that name that does not.",
+        ),
     ),
     "05.ranks": Exercise(
         [
@@ -118,6 +198,39 @@ EXERCISES = {
             ),
         ],
         "the second sort was only the inverse of a list.",
+        fresh=_fresh_ranks,
+        hints=(
+            "Look at the arrows: the sort gives you the left picture. You want the right one.",
+            "Indexing and `gather` read at the places that a list names. You need to write there.",
+            "What is written at the places that `order` names, in each row? 0, 1, 2 and so on. "
+            "And ask the sort to leave equal losses as they stood.",
+        ),
+    ),
+    "05.bugs": Exercise(
+        [
+            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            for letter, answer in BUGS.items()
+        ],
+        "three miners, told apart by whom they keep.",
+        hints=(
+            "Work out on paper what is right: two positives, so two negatives in each picture.",
+            "One program keeps an anchor that is no negative at all; another keeps unlike numbers.",
+            "For the last one, write down `order` of each picture with -inf for whom may not be "
+            "chosen, and compare it with 2, entry by entry.",
+        ),
+    ),
+    "05.decide": Exercise(
+        [
+            Case(f"{case}: does your row give the most AP?", (case,), Diagnosis(answer))
+            for case, answer in DECISIONS.items()
+        ],
+        "a best value is worth little if you cannot know where it lies.",
+        hints=(
+            "Which number of a row counts, if you may try all three batches?",
+            "If the batch is given, one column counts.",
+            "If you must choose the row before you know the batch, ask for each row what you get "
+            "at worst.",
+        ),
     ),
     "05.implied_ratio": Exercise(
         [
@@ -137,6 +250,13 @@ EXERCISES = {
             ),
         ],
         "now you can ask any loss what ratio it stands for.",
+        refused=("carriers",),
+        hints=(
+            "Only the negatives' pulls count. In which order, if as few as possible shall do?",
+            "Add them up one by one: at which place does the running sum reach the line?",
+            "Count those that have not reached it; one more does. Sums of many floats are safer "
+            "in double precision.",
+        ),
     ),
     "05.mine": Exercise(
         [
@@ -172,6 +292,17 @@ EXERCISES = {
             _mined("the same, at least 5 and a ratio of .5", *_MANY, 0.5, 5),
         ],
         "that is SSD's hard negative mining, with every corner.",
+        fresh=_fresh_mined,
+        refused=("hard_negative_mask", "hard_negative_mask_by_rank", "ohem_mask"),
+        hints=(
+            "Three questions, in this order: who may be chosen, in which place does each stand, "
+            "how many places are there?",
+            "Give those who may not be chosen a loss that can never win; the ranks are those of "
+            "exercise 2.",
+            "The quota is one number a picture, shape (B, 1): round it, raise it to the least, "
+            "then cut it at the number of candidates. Without that cut the -inf ones get in.",
+        ),
+        serves="hard_negative_mask",
     ),
 }
 

@@ -1,4 +1,5 @@
-"""Cases for lesson 6: suppression, true or false, counting, average precision.
+"""Cases for lesson 6: suppression, true or false, three faulty graders, what to mend first,
+counting, average precision.
 
 The expected values are lists of plain Python numbers, worked out here without the package's
 functions or by hand.
@@ -9,6 +10,7 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
 
@@ -106,6 +108,72 @@ def _many(count: int, seed: int) -> tuple[list[float], list[bool], int]:
     return scores, true, sum(true) + 7
 
 
+def _fresh_nms(draw: random.Random) -> Case:
+    return _nms("twenty boxes drawn anew", *_crowd(20, draw.randrange(10**6)), 0.45)
+
+
+def _fresh_judged(draw: random.Random) -> Case:
+    found, objects = _crowd(15, draw.randrange(10**6)), _crowd(8, draw.randrange(10**6))[0]
+    return _judged("fifteen boxes drawn anew", *found, objects)
+
+
+def _fresh_counts(draw: random.Random) -> Case:
+    counts = [[draw.randrange(20) for _ in range(6)] for _ in range(2)]
+    errors = [a - b for a, b in zip(*counts)]
+    expected = (sum(errors) / 6, sum(map(abs, errors)) / 6)
+    return Case("six pictures drawn anew", tuple(map(torch.tensor, counts)), expected)
+
+
+def _fresh_area(draw: random.Random) -> Case:
+    return _area("forty detections drawn anew", *_many(40, draw.randrange(10**6)))
+
+
+#: Five detections, not sorted by score, of three objects: the overlap of each pair.
+GRADED = [0.6, 0.9, 0.5, 0.8, 0.7]
+OVERLAPS = [[0.7, 0.0, 0.0], [0.6, 0.1, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.9], [0.0, 0.0, 0.8]]
+BUGS = {
+    "P": "an object can be found twice",
+    "Q": "the order of the list, not of the scores",
+    "R": "an overlap of exactly 0.5 is not enough",
+}
+
+
+def _graded(by_score: bool = True, once: bool = True, inclusive: bool = True) -> list[bool]:
+    order = sorted(range(5), key=lambda i: -GRADED[i]) if by_score else range(5)
+    true, taken = [False] * 5, set()
+    for i in order:
+        best = max(range(3), key=lambda g: OVERLAPS[i][g])
+        enough = OVERLAPS[i][best] >= 0.5 if inclusive else OVERLAPS[i][best] > 0.5
+        true[i] = enough and best not in taken
+        taken |= {best} if true[i] and once else set()
+    return true
+
+
+def bug_tables() -> dict[str, list[bool]]:
+    """{"P": [true or false for each detection], ...}: what three programs make of GRADED."""
+    return {
+        "P": _graded(once=False),
+        "Q": _graded(by_score=False),
+        "R": _graded(inclusive=False),
+    }
+
+
+#: AP50 gained, in points, if all errors of a kind were repaired: three detectors.
+REPAIRS = {
+    "A": {"class": 0.3, "localisation": 1.1, "duplicate": 6.2, "background": 0.8, "missed": 1.5},
+    "B": {"class": 7.4, "localisation": 0.9, "duplicate": 0.1, "background": 1.2, "missed": 0.6},
+    "C": {"class": 0.2, "localisation": 1.3, "duplicate": 0.2, "background": 0.4, "missed": 9.8},
+}
+CURES = {
+    "class": "more pictures of the rare class",
+    "localisation": "box loss and resolution",
+    "duplicate": "a lower NMS threshold",
+    "background": "harder negatives",
+    "missed": "anchors that fit",
+}
+DECISIONS = {name: CURES[max(row, key=lambda kind: row[kind])] for name, row in REPAIRS.items()}
+
+
 SQUARE, HALF_RIGHT, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [80.0, 80.0, 90.0, 90.0]
 EXERCISES = {
     "06.nms": Exercise(
@@ -150,6 +218,16 @@ EXERCISES = {
             _nms("eighty boxes in a crowd", *_crowd(80, seed=6), 0.45),
         ],
         "of many boxes on one cell, one stays.",
+        fresh=_fresh_nms,
+        refused=("nms", "greedy_nms", "class_aware_nms", "batched_nms", "nms_steps"),
+        hints=(
+            "The picture with the step slider is the whole rule: what changes from step to step?",
+            "Keep a list of those that are left, best first. Each round takes its first one and "
+            "makes the list shorter.",
+            "One row of overlaps tells who stays in the list; mind the sign of equal, and the "
+            "picture without a box.",
+        ),
+        serves="nms",
     ),
     "06.true_or_false": Exercise(
         [
@@ -188,6 +266,41 @@ EXERCISES = {
             _judged("thirty boxes, twelve objects", *_crowd(30, seed=7), _crowd(12, seed=8)[0]),
         ],
         "every detection now has a verdict, and every object at most one finder.",
+        fresh=_fresh_judged,
+        refused=("judge", "coco_evaluate", "voc_evaluate", "verdicts"),
+        hints=(
+            "Two loops in one: over the detections by falling score, and over who is still free.",
+            "Keep a bool for each object: free or not. What overlap may an object have that is "
+            "not free?",
+            "Write the verdict at the detection's own place, not at its rank; and a picture "
+            "without objects has no largest overlap.",
+        ),
+    ),
+    "06.bugs": Exercise(
+        [
+            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            for letter, answer in BUGS.items()
+        ],
+        "three graders, told apart by their verdicts.",
+        hints=(
+            "Write down the right verdicts first: best score first, each object once, .5 is "
+            "enough.",
+            "Which program calls more of them true than there are objects?",
+            "Two detections lie on the first object. Which one should have it, and who gave it "
+            "to the other?",
+        ),
+    ),
+    "06.decide": Exercise(
+        [
+            Case(f"detector {name}: is that what to mend first?", (name,), Diagnosis(answer))
+            for name, answer in DECISIONS.items()
+        ],
+        "mend what costs most, not what is seen most.",
+        hints=(
+            "Which number of a row is the largest?",
+            "What is the usual cure of that kind? The table above names one for each.",
+            "A doubled box is no matter of training at all.",
+        ),
     ),
     "06.counting": Exercise(
         [
@@ -204,6 +317,13 @@ EXERCISES = {
             ),
         ],
         "the bias can be zero while every single count is wrong.",
+        fresh=_fresh_counts,
+        refused=("counting_table",),
+        hints=(
+            "One of the two numbers lets too many and too few cancel, the other does not.",
+            "Both are means over pictures: of what?",
+            "Whole numbers have no mean in torch: convert first.",
+        ),
     ),
     "06.average_precision": Exercise(
         [
@@ -229,6 +349,15 @@ EXERCISES = {
             _area("two hundred detections", *_many(200, seed=9)),
         ],
         "this is VOC's all-point AP, from an empty function.",
+        fresh=_fresh_area,
+        refused=("average_precision", "precision_recall", "coco_evaluate", "voc_evaluate"),
+        hints=(
+            "Recall rises by 1 / objects exactly where a detection is true: the area under the "
+            "stairs is a sum over these places alone.",
+            "The precision after n detections: how many of the first n are true. `cumsum` counts.",
+            "Each place is credited with the best precision there or further right; `cummax` "
+            "looks to the left, and `flip` turns a list round.",
+        ),
     ),
 }
 

@@ -1,0 +1,111 @@
+"""Pictures of lesson 6: suppression step by step, verdicts, how COCO measures a crowd."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lesson_lib.boxes import pairwise_iou
+from lesson_lib.course import svg
+from lesson_lib.course.svg import shape
+from lesson_lib.evaluation import coco_evaluate
+
+
+class Step(NamedTuple):
+    """One round of suppression, as indices of the boxes."""
+
+    best: int
+    dropped: list[int]
+    left: list[int]
+
+
+def nms_steps(boxes: Tensor, scores: Tensor, iou_threshold: float) -> list[Step]:
+    """Every round of greedy suppression: who stays, whom it drops, who is left: (N, 4), (N,)."""
+    left, steps = scores.argsort(descending=True, stable=True).tolist(), []
+    while left:
+        best, *others = left
+        over = pairwise_iou(boxes[best][None], boxes[others])[0] > iou_threshold
+        dropped = [i for i, gone in zip(others, over.tolist()) if gone]
+        left = [i for i, gone in zip(others, over.tolist()) if not gone]
+        steps.append(Step(best, dropped, left))
+    return steps
+
+
+def nms_step_picture(
+    image: Tensor, boxes: Tensor, scores: Tensor, steps: Sequence[Step], number: int
+) -> str:
+    """The picture after round `number` (0: before the first): left boxes thin, kept ones thick,
+    those that this round drops dotted.
+    """
+    words = f"Before the first step: {len(boxes)} boxes."
+    shapes = [shape("anchor", boxes)]
+    if number:
+        best, dropped, left = steps[number - 1]
+        kept = [step.best for step in steps[:number]]
+        words = (
+            f"Step {number} of {len(steps)}: the best one left, score {scores[best]:.2f}, stays and "
+            f"drops {len(dropped)}; {len(left)} are left."
+        )
+        shapes = [
+            shape("anchor", boxes[left]),
+            shape("ignored", boxes[dropped]),
+            shape("prediction", boxes[kept]),
+            shape("shared", boxes[best]),
+        ]
+    return svg.picture(image, shapes, alt=words, caption=words, width=520)
+
+
+def verdicts(boxes: Tensor, scores: Tensor, objects: Tensor, iou: float = 0.5) -> list[bool]:
+    """Which detections are true, in the order given, by COCO's rule: best score first, each takes
+    the free object that it overlaps most: (N, 4), (N,), (G, 4).
+    """
+    true, free = [False] * len(boxes), list(range(len(objects)))
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        overlap = pairwise_iou(boxes[i][None], objects)[0].tolist()
+        best = max(free, key=lambda g: overlap[g], default=None)
+        if best is not None and overlap[best] >= iou:
+            true[i] = True
+            free.remove(best)
+    return true
+
+
+CROWD = torch.tensor([20.0, 60, 320, 180])  # twelve cells in a clump, boxed as one
+INSIDE = torch.tensor([[30.0, 70, 130, 170], [130, 70, 230, 170], [225, 70, 325, 170]])
+APART = torch.tensor([120.0, 200, 200, 280])
+
+
+def crowd_ap(marked: bool) -> float:
+    """AP50 of three detections inside the clump and one on the cell beside it, with the clump's box
+    marked as a crowd or not.
+    """
+    target = {"boxes": torch.stack([CROWD, APART]), "labels": torch.zeros(2, dtype=torch.int64)}
+    target["crowd"] = torch.tensor([marked, False])
+    found = {
+        "boxes": torch.cat([INSIDE, APART[None]]),
+        "scores": torch.tensor([0.9, 0.85, 0.8, 0.7]),
+        "labels": torch.zeros(4, dtype=torch.int64),
+    }
+    return coco_evaluate([found], [target], 1)["AP50"]
+
+
+def crowd_picture(which: int) -> str:
+    """One detection inside the clump, its shared area shaded, and both ways to divide it."""
+    box = INSIDE[which]
+    shared = torch.cat((torch.maximum(box[:2], CROWD[:2]), torch.minimum(box[2:], CROWD[2:])))
+    area = ((shared[2] - shared[0]) * (shared[3] - shared[1])).item()
+    own = ((box[2] - box[0]) * (box[3] - box[1])).item()
+    union = own + ((CROWD[2] - CROWD[0]) * (CROWD[3] - CROWD[1])).item() - area
+    words = (
+        f"Shared {area:,.0f} px². By the union, {union:,.0f}: IoU {area / union:.2f}, a false alarm. "
+        f"By the detection's own area, {own:,.0f}: {area / own:.2f}, so it lies on the crowd and does "
+        "not count."
+    )
+    ground = torch.full((3, 290, 345), 245, dtype=torch.uint8)
+    shapes = [
+        shape("truth", torch.stack([CROWD, APART])),
+        shape("shared", shared),
+        shape("prediction", torch.cat([INSIDE, APART[None]])),
+    ]
+    labels = [(24, 54, "crowd (dashed)"), (205, 245, "a cell, found")]
+    return svg.picture(ground, shapes, alt=words, labels=labels, caption=words, width=520)

@@ -1,0 +1,121 @@
+"""Pictures of lesson 5: whom mining keeps, the arrows of order and rank, and who carries the
+gradient.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lesson_lib.boxes import pairwise_iou
+from lesson_lib.colours import BLACK, COLOURS
+from lesson_lib.course import svg
+from lesson_lib.course.svg import number, shape, text
+from lesson_lib.data.samples import Sample
+
+PANEL = 375  # px: two beside each other fill a page
+
+
+def kept_picture(
+    sample: Sample, anchors: Tensor, positive: Tensor, kept: Tensor, title: str, marked: int = 0
+) -> str:
+    """The smear with its objects, the centres of its positive anchors (green) and of the chosen
+    negatives (black); the first `marked` rows of `kept` as boxes.
+
+    anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first.
+    """
+    negatives = int((~positive).sum())
+    near = pairwise_iou(anchors[kept], sample.boxes).amax(dim=1) if len(kept) else torch.zeros(1)
+    words = (
+        f"{title}: {len(kept)} of {negatives:,} negatives kept; half of them overlap a cell by "
+        f"{near.median().item():.2f} or more."
+    )
+    shapes = [
+        shape("truth", sample.boxes),
+        shape("positive", anchors[positive], dots=True),
+        shape("negative", anchors[kept], dots=True, colour=BLACK),
+        shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
+    ]
+    return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
+
+
+def order_and_rank(losses: Sequence[float], quota: int) -> str:
+    """The same arrows twice: from each place to the anchor that stands there (order), and from each
+    anchor to its place (rank). Anchors with a rank below `quota` are framed.
+    """
+    order = sorted(range(len(losses)), key=lambda anchor: (-losses[anchor], anchor))
+    rank = [order.index(anchor) for anchor in range(len(losses))]
+    up = _arrows(losses, rank, quota, True, f"order = {order}", "who stands in each place?")
+    down = _arrows(losses, rank, quota, False, f"rank = {rank}", "which place has each anchor?")
+    return svg.beside(up, down)
+
+
+def _arrows(
+    losses: Sequence[float], rank: Sequence[int], quota: int, up: bool, result: str, asks: str
+) -> str:
+    """One panel of `order_and_rank`."""
+    step, top, bottom = PANEL / len(losses), 66, 168
+    body = text(8, 18, result, 15, extra=' font-weight="600"') + text(8, 38, asks, 13)
+    for anchor, (loss, place) in enumerate(zip(losses, rank)):
+        x, to = (anchor + 0.5) * step, (place + 0.5) * step
+        body += _tile(x, top, f"anchor {anchor}", f"loss {loss:g}", place < quota)
+        body += _tile(to, bottom, f"place {place}", "", place < quota)
+        ends = [(x, top + 40), (to, bottom - 2)]
+        start, end = reversed(ends) if up else ends
+        body += _arrow(start, end, COLOURS["positive"] if place < quota else COLOURS["negative"])
+    return svg.document(body, PANEL, 202, f"{result}: {asks}")
+
+
+def _tile(x: float, y: float, first: str, second: str, kept: bool) -> str:
+    """A small frame with one or two words, thick where it is kept."""
+    height = 38 if second else 22
+    look = f'stroke="{COLOURS["positive"]}" stroke-width="3"' if kept else 'stroke="currentColor"'
+    frame = f'<rect x="{number(x - 36)}" y="{number(y)}" width="72" height="{height}"'
+    body = f'{frame} fill="none" rx="4" {look}/>' + text(x, y + 16, first, 13, "middle")
+    return body + (text(x, y + 32, second, 13, "middle") if second else "")
+
+
+def _arrow(start: tuple[float, float], end: tuple[float, float], colour: str) -> str:
+    """A line with a head at its end."""
+    (x, y), (a, b) = start, end
+    length = math.hypot(a - x, b - y)
+    along, across = ((a - x) / length, (b - y) / length), (-(b - y) / length, (a - x) / length)
+    head = [(a - 9 * along[0] + s * across[0], b - 9 * along[1] + s * across[1]) for s in (-4, 4)]
+    wings = "".join(f"M{number(a)} {number(b)}L{number(u)} {number(v)}" for u, v in head)
+    path = f"M{number(x)} {number(y)}L{number(a)} {number(b)}{wings}"
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+
+
+def carriers(pull: Tensor, share: float) -> Tensor:
+    """The fewest anchors that carry `share` of the whole pull, strongest first: (A,) -> (N,)
+    indices.
+    """
+    order = pull.argsort(descending=True, stable=True)
+    carried = pull[order].double().cumsum(0)
+    return order[: int((carried < share * carried[-1] - 1e-9).sum()) + 1]
+
+
+def pull_chart(pulls: dict[str, Tensor], title: str) -> str:
+    """Share of the negatives' pull over their number, strongest first: {name: (A,)} in the order
+    in which the curves are drawn.
+    """
+    total = max(len(pull) for pull in pulls.values())
+    chart = svg.Chart(
+        title,
+        x=(1, total),
+        y=(0, 1.05),
+        x_log=True,
+        width=2 * PANEL + 12,
+        height=280,
+        x_label="negatives of this picture, the strongest first",
+        y_label="share of the negatives' pull",
+        key=True,
+    )
+    looks = zip(("solid", "dashed", "dashdot"), ("currentColor", "#0072B2", "#D55E00"))
+    for (name, pull), (dash, colour) in zip(pulls.items(), looks):
+        falling = pull.sort(descending=True).values
+        places = torch.logspace(0, math.log10(total), 90).round().long().unique()
+        carried = falling.cumsum(0)[places - 1] / falling.sum().clamp(min=1e-12)
+        chart.curve(places.tolist(), carried.tolist(), label=name, dash=dash, colour=colour)
+    return chart.svg()

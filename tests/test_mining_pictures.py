@@ -1,0 +1,51 @@
+"""Pictures of lesson 5: they show whom mining keeps, and the arrows of order and rank."""
+
+import re
+
+import pytest
+import torch
+
+from lesson_lib.course import mining_pictures as pictures
+from lesson_lib.data.smears import draw_smear
+
+
+def words(drawing: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawing)
+
+
+def test_the_arrows_of_order_and_rank_are_each_others_inverse():
+    drawing = pictures.order_and_rank([0.2, 0.9, 0.1, 0.5], quota=2)
+    assert {"order = [1, 3, 0, 2]", "rank = [2, 0, 3, 1]"} <= set(words(drawing))
+    thick = drawing.count('stroke-width="3"')
+    assert thick == 2 * 2 * 2  # two anchors and their two places, in both panels
+    heights = re.findall(r'd="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)M', drawing)
+    upwards = [float(start) > float(end) for start, end in heights]
+    assert upwards == [True] * 4 + [False] * 4
+
+
+def test_of_equal_losses_the_first_anchor_has_the_better_place():
+    assert "rank = [1, 0, 2]" in words(pictures.order_and_rank([1.0, 2.0, 1.0], quota=1))
+
+
+def test_the_picture_says_how_many_are_kept_and_marks_the_hardest():
+    smear = draw_smear(0, 1, "val", 128)
+    anchors = torch.cat([smear.boxes, smear.boxes + 4])
+    positive = torch.arange(len(anchors)) < len(smear.boxes)
+    kept = (~positive).nonzero().flatten()[:3]
+    drawing = pictures.kept_picture(smear, anchors, positive, kept, "Trained", marked=1)
+    said = " ".join(words(drawing))
+    assert f"Trained: 3 of {len(smear.boxes)} negatives kept" in said
+    assert drawing.count('stroke="#E69F00"') == 1
+    nobody = pictures.kept_picture(smear, anchors, positive, kept[:0], "Trained")
+    assert "0 of" in " ".join(words(nobody))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, [1]), (0.9, [1, 2]), (1.0, [1, 2, 0])])
+def test_the_fewest_that_carry_a_share_of_the_pull(share, expected):
+    assert pictures.carriers(torch.tensor([0.1, 0.6, 0.3]), share).tolist() == expected
+
+
+def test_the_chart_draws_a_curve_for_each_loss():
+    pulls = {"one": torch.rand(200), "two": torch.rand(200) ** 4}
+    drawing = pictures.pull_chart(pulls, "who carries it")
+    assert {"one", "two"} <= set(words(drawing))
