@@ -44,8 +44,8 @@ def nms_step_picture(
         best, dropped, left = steps[number - 1]
         kept = [step.best for step in steps[:number]]
         words = (
-            f"Step {number} of {len(steps)}: the best one left, score {scores[best]:.2f}, stays and "
-            f"drops {len(dropped)}; {len(left)} are left."
+            f"Step {number} of {len(steps)}: the best one left, score {scores[best]:.2f}, stays "
+            f"and drops {len(dropped)}; {len(left)} are left."
         )
         shapes = [
             shape("anchor", boxes[left]),
@@ -70,7 +70,7 @@ def verdicts(boxes: Tensor, scores: Tensor, objects: Tensor, iou: float = 0.5) -
     return true
 
 
-CROWD = torch.tensor([20.0, 60, 320, 180])  # twelve cells in a clump, boxed as one
+CROWD = torch.tensor([20.0, 60, 320, 180])  # a clump of cells, boxed as one
 INSIDE = torch.tensor([[30.0, 70, 130, 170], [130, 70, 230, 170], [225, 70, 325, 170]])
 APART = torch.tensor([120.0, 200, 200, 280])
 
@@ -97,9 +97,9 @@ def crowd_picture(which: int) -> str:
     own = ((box[2] - box[0]) * (box[3] - box[1])).item()
     union = own + ((CROWD[2] - CROWD[0]) * (CROWD[3] - CROWD[1])).item() - area
     words = (
-        f"Shared {area:,.0f} px². By the union, {union:,.0f}: IoU {area / union:.2f}, a false alarm. "
-        f"By the detection's own area, {own:,.0f}: {area / own:.2f}, so it lies on the crowd and does "
-        "not count."
+        f"Shared {area:,.0f} px². By the union, {union:,.0f}: IoU {area / union:.2f}, a false "
+        f"alarm. By the detection's own area, {own:,.0f}: {area / own:.2f}, so it lies on the "
+        "crowd and does not count."
     )
     ground = torch.full((3, 290, 345), 245, dtype=torch.uint8)
     shapes = [
