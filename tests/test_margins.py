@@ -40,6 +40,14 @@ def test_a_bound_is_carried_by_five_seeds_on_two_machines(bound, native, default
     assert told in " ".join(found) and bool(found) == bool(told)
 
 
+def test_a_bound_that_no_seed_reaches_is_carried_by_one_on_two_machines():
+    bound = Bound(next(iter(margins.UNSEEDED)), "<", 0.001)
+    found = rows([1e-8, 0.08, 0.08], [2e-8, 0.08, 0.08], bound.name)
+    assert weaknesses(bound, found) == []
+    assert "breaks" in weaknesses(bound, rows([0.08], [2e-8], bound.name))[0]
+    assert "0 of 1 seeds recorded on default" in weaknesses(bound, rows([1e-8], [], bound.name))[0]
+
+
 EXPECTING = """
 from lesson_lib.course.bounds import expect
 import torch, os

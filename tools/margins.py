@@ -35,6 +35,10 @@ MACHINES = ("native", "default")
 SEEDS = range(5)
 #: The mean must lie this many standard deviations from the bound, and no run beyond it.
 DEVIATIONS = 2
+#: Bounds on what no seed of the kernel reaches: their first seed alone counts, on both machines.
+UNSEEDED = {
+    "11.two_processes": "torchrun's two processes draw their own weights, so only seed 0 compares.",
+}
 
 
 class Bound(NamedTuple):
@@ -56,12 +60,17 @@ def bounds(path: Path) -> Iterator[Bound]:
 
 def weaknesses(bound: Bound, rows: list[dict[str, Any]]) -> list[str]:
     """One sentence for each reason why the recorded rows do not carry a bound."""
-    rows = [row for row in rows if row["name"] == bound.name and row["budget"] == "ci"]
+    asked = list(SEEDS)[: 1 if bound.name in UNSEEDED else None]
+    rows = [
+        row
+        for row in rows
+        if row["name"] == bound.name and row["budget"] == "ci" and row["seed"] in asked
+    ]
     for machine in MACHINES:
         seeds = {row["seed"] for row in rows if row["machine"] == machine}
-        if len(seeds) < len(SEEDS):
+        if len(seeds) < len(asked):
             return [
-                f"{bound.name}: {len(seeds)} of {len(SEEDS)} seeds recorded on {machine}: "
+                f"{bound.name}: {len(seeds)} of {len(asked)} seeds recorded on {machine}: "
                 f"python tools/margins.py run {bound.name[:2]}"
             ]
     values = [row["value"] for row in rows]
