@@ -90,6 +90,9 @@ def test_every_scale_has_its_mark_and_every_object_its_share_of_a_bar():
         assert f">{said}</text>" in drawing
     heights = sorted(float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', drawing))
     assert heights == [45, 45, 90]  # two platelets of one bin are the highest bar
+    stacked = scales_drawing({"one": [30]}, torch.tensor([55.0, 55.0]), torch.tensor([0, 1]), kinds)
+    (low, high) = (float(y) for y in re.findall(r'<rect[^>]* y="([\d.]+)"', stacked))
+    assert low - high == 45  # of two kinds in one bin the second stands on the first
 
 
 def test_a_head_has_a_square_for_each_number():

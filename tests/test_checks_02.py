@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lesson_lib.anchors import SSD300_SCALES, release_scales, ssd_scales
+from lesson_lib.anchors import SSD300_SCALES, default_boxes, release_scales, ssd_scales
 from lesson_lib.course import anchor_pictures
 from lesson_lib.course.checks import check, difference, find, verdict
+from lesson_lib.course.checks.lesson02 import faulty_boxes
 from lesson_lib.course.mine import mine, whose
 from lesson_lib.course.story import running_smear
 
@@ -213,3 +214,11 @@ def test_a_wrong_answer_is_told_with_its_case(name, answer, words):
     told = verdict(f"02.{name}", answer)
     assert told.startswith("✗") and words in told
     assert len(told) < 260 and "\n" not in told
+
+
+def test_the_two_reports_are_of_bugs_b_and_e():
+    right = default_boxes(SSD300_SCALES["caffe-voc"])
+    centres = [(boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (right, faulty_boxes(1))]
+    assert torch.equal(faulty_boxes(0)[:, 2:], right[:, 2:] - right[:, :2])  # w and h for x2 and y2
+    assert torch.equal(centres[0][:5776], centres[1][:5776])  # the 38 x 38 map has this step anyway
+    torch.testing.assert_close(centres[0][5776:7942], 2 * centres[1][5776:7942])
