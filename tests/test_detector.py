@@ -118,7 +118,7 @@ def test_shares_with_a_normaliser_add_up_to_the_batch(kind):
                 anchors,
                 objects[part],
                 lambda own: sum(counted),
-                world=2,
+                shares=2,
             )[name]
             for part in parts
         ]

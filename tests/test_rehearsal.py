@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lesson_lib import cli
-from lesson_lib.cli.rehearse import clock, gpu_lines
+from lesson_lib.cli.rehearse import clock, fitting, gpu_lines
 from lesson_lib.training import rehearsal
 from lesson_lib.training.recipes import MODELS, Recipe, build_model
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
@@ -114,6 +114,16 @@ def test_hours_are_pictures_by_operations_by_the_share_of_peak():
     assert made.pictures == 3600
     assert made.rate == pytest.approx((12.5, 42.5))  # 10 and 34 % of 125 TFLOP/s
     assert made.hours == pytest.approx((3600 / 42.5 / 3600, 3600 / 12.5 / 3600))
+
+
+def test_a_batch_in_parts_fits_where_the_whole_does_not():
+    costs, recipe = step_costs(*SMALL["retinanet-r18"][:1], 3, 128), Recipe(batch=64)
+    gpu = replace(GPUS["t4"], memory=costs.memory(16, recipe.optimizer).total / GIB)
+    whole = plan(costs, recipe, gpu, 1)
+    assert (whole.fits, whole.accumulate) == (False, 4)
+    assert "--set accumulate=4" in fitting(whole, recipe)
+    parts = plan(costs, replace(recipe, accumulate=4), gpu, 1)
+    assert parts.fits and parts.pictures == whole.pictures
 
 
 def test_a_gpu_without_bf16_is_told_and_auto_does_not_take_it():

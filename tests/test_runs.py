@@ -160,8 +160,8 @@ def test_old_names_are_read_and_unknown_ones_told():
         saved.read_config(config | {"dilation": 2}, HERE)
     with pytest.raises(ValueError, match="does not know NewSSD:"):
         saved.read_config({"kind": "NewSSD"}, HERE)
-    with pytest.raises(ValueError, match="does not know Recipe.ema:"):
-        saved.read_recipe(saved.recipe_fields(Recipe()) | {"ema": 0.9}, HERE)
+    with pytest.raises(ValueError, match="does not know Recipe.magic:"):
+        saved.read_recipe(saved.recipe_fields(Recipe()) | {"magic": 0.9}, HERE)
     with pytest.raises(ValueError, match="does not know inference.soft:"):
         saved.read_recipe(saved.recipe_fields(Recipe()) | {"inference": {"soft": 1}}, HERE)
 

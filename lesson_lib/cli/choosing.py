@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lesson_lib.config import BUDGETS
 from lesson_lib.training.recipes import MODELS, NAMED, Config, Recipe, find_recipe, overridden
+from lesson_lib.training.warm_start import Source, beginning
 
 
 def add_choice(command: argparse.ArgumentParser, usual_budget: str) -> None:
@@ -28,10 +29,23 @@ def add_choice(command: argparse.ArgumentParser, usual_budget: str) -> None:
 
 
 def choose(
-    options: argparse.Namespace, budget: str, settings: Sequence[str], seed: int = 0
+    options: argparse.Namespace,
+    budget: str,
+    settings: Sequence[str],
+    seed: int = 0,
+    source: Source | None = None,
 ) -> tuple[str, Config, Recipe]:
-    """Name and config of the model, and the recipe; budget: where the options name none."""
-    named = options.recipe or find_recipe(options.data, options.budget or budget, options.model)
-    name, recipe = NAMED[named]
-    name = options.model or name
-    return name, *overridden(MODELS[name], replace(recipe, seed=seed), settings)
+    """Name and config of the model, and the recipe.
+
+    budget: where the options name none; source: what the training begins with, whose model it has
+    unless the options name another.
+    """
+    model = options.model or (source.model if source else None)
+    name, recipe = NAMED[
+        options.recipe or find_recipe(options.data, options.budget or budget, model)
+    ]
+    name, recipe = model or name, replace(recipe, seed=seed)
+    if source is None:
+        return name, *overridden(MODELS[name], recipe, settings)
+    own = source.config if source.config is not None and name == source.model else MODELS[name]
+    return name, *beginning(own, recipe, settings)

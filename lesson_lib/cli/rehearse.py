@@ -181,6 +181,7 @@ def text(
     """What a person reads: six short rows, each answering one question."""
     gib = {name: size / rehearsal.GIB for name, size in plan.memory.parts().items()}
     parts = ", ".join(f"{name} {size:.2f}" for name, size in gib.items())
+    cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     loader, step = report["loader"], report["one_step"]
     (fast, slow), (least, most) = plan.hours, plan.rate
     workers = max(1, math.ceil(most / loader["rate"]))
@@ -190,7 +191,7 @@ def text(
         f"{costs.anchors:,} anchors at {height} x {width} px; {costs.flops / 1e9:,.0f} GFLOP for a "
         "picture's whole step",
         "memory": f"{plan.memory.total / rehearsal.GIB:.1f} of {plan.gpu.memory:.1f} GiB at batch "
-        f"{recipe.batch}: {parts}. {fitting(plan, recipe)}",
+        f"{recipe.batch}{cut}: {parts}. {fitting(plan, recipe)}",
         "time": f"{report['steps']:,} steps, {plan.pictures:,} pictures: {clock(fast)} to "
         f"{clock(slow)} ({rehearsal.SHARES_WHY})",
         "loader": f"must give {least:,.0f} to {most:,.0f} pictures/s; one worker of this machine "
@@ -225,8 +226,8 @@ def fitting(plan: rehearsal.Plan, recipe: Recipe) -> str:
         return "Not even one picture fits: take a smaller size or another GPU."
     return (
         f"It does not fit; {plan.largest_batch} pictures do. For the recipe's batch of "
-        f"{recipe.batch} add up "
-        f"{plan.accumulate} parts of {recipe.batch // plan.accumulate}."
+        f"{recipe.batch} add up {plan.accumulate} parts of {recipe.batch // plan.accumulate}: "
+        f"--set accumulate={plan.accumulate}."
     )
 
 

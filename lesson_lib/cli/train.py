@@ -23,6 +23,7 @@ from lesson_lib.training.recipes import (
     with_weights,
 )
 from lesson_lib.training.tensorboard import to_tensorboard
+from lesson_lib.training.warm_start import Source, read_source, take_weights
 
 
 def add_train(commands) -> None:
@@ -43,6 +44,12 @@ def add_train(commands) -> None:
         "--val-split", help="evaluated while training; default: val where train is learnt"
     )
     add_reading(command)
+    command.add_argument(
+        "--init",
+        metavar="NAME|RUN|FILE",
+        help="begin with these weights, whatever their classes: of a detector that comes with the "
+        "package, a run, a file of torchvision's",
+    )
     command.add_argument(
         "--norm", choices=("frozen", "batch", "group"), help="short for --set norm=..."
     )
@@ -72,18 +79,23 @@ def _count(text: str) -> int:
 
 
 def run_training(options: argparse.Namespace) -> int:
-    name, config, recipe, settings = chosen(options)
+    source = read_source(options.init) if options.init else None
+    name, config, recipe, settings = chosen(options, source)
     read = reading(options, options.data)
     opened = open_for_training(options.data, options.train_split, options.val_split, **read)
     samples, split = opened.samples, opened.split
     with processes() as device:
-        config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))
+        note = ""
+        if source is None:
+            config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))
         about = runs.describe(options.data, split, samples, name, config, recipe)
-        about["reading"] = read
-        opened.notes += [note] if note else []
+        about |= {"reading": read} | ({"init": options.init} if source else {})
         runs.begin(options.out, about)
         torch.manual_seed(recipe.seed)
         model = build_model(config, len(samples.classes), recipe.size).to(device)
+        if source is not None:
+            note = take_weights(model, source, samples.classes)
+        opened.notes += [note] if note else []
         last = options.out / checkpoints.LAST
         records = train(model, samples, recipe, opened.val, last, options.save_every)
         if rank_and_world()[0] > 0:
@@ -114,11 +126,13 @@ def _weights(
     return with_weights(config, recipe, settings)
 
 
-def chosen(options: argparse.Namespace) -> tuple[str, Config, Recipe, list[str]]:
+def chosen(
+    options: argparse.Namespace, source: Source | None
+) -> tuple[str, Config, Recipe, list[str]]:
     """Name and config of the model, and the recipe, as the options have it; all FIELD=VALUE."""
     settings = options.settings + ([f"norm={options.norm}"] if options.norm else [])
     settings += [] if options.patience is None else [f"patience={options.patience}"]
-    return *choose(options, budget(), settings, options.seed), settings
+    return *choose(options, budget(), settings, options.seed, source), settings
 
 
 def _finish(folder: Path, last: dict | None) -> None:

@@ -27,6 +27,7 @@ from lesson_lib.data.changes import (
 )
 from lesson_lib.data.resizing import Resizing, as_resizing, like_shapes, picture_sizes
 from lesson_lib.data.samples import Sample, resize
+from lesson_lib.data.sampling import drawn, labels_of, repeat_factors
 from lesson_lib.data.store import Block, Gather, views
 
 CACHE_BYTES = 4 * 2**30
@@ -75,6 +76,8 @@ class Feed:
     stored      augmentation begins with pictures of stored x stored pixels; None: of `size`; 0: of
                 their own size, so that a crop shows all their detail. It does so too where the
                 resizing keeps the aspect.
+    rare        if not 0, pictures with classes that fewer than this share of them show come up more
+                often, see `data.sampling`; twice in an epoch they are changed in the same way
     num_classes if given, a label outside 0..num_classes - 1 is a ValueError, told here, on the CPU:
                 on a GPU it would only stop the device
     len(feed) is the number of steps in an epoch. The pictures that do not fill a last batch wait
@@ -96,6 +99,7 @@ class Feed:
         workers: int | None = None,
         stored: int | None = None,
         num_classes: int | None = None,
+        rare: float = 0.0,
     ):
         if len(samples) == 0:
             raise ValueError("There is nothing to train on: the set has no picture.")
@@ -112,6 +116,8 @@ class Feed:
         stored = 0 if resizing.keeps_aspect else stored
         self.reading = _Reading(samples, find_augment(augment), resizing, stored, seed, num_classes)
         self.cache = fits_in_memory(samples, stored) if cache is None else cache
+        self.rare = rare
+        self._weights: np.ndarray | None = None  # of each picture, where some are rare
         self._canvases: list[Size2] = []  # of each picture, where they differ
         self._pictures: list[Tensor] = []  # uint8 (3, h, w), on the device
         self._targets: list[dict] = []
@@ -128,7 +134,7 @@ class Feed:
     def _shared(self, epoch: int) -> list[tuple[list[int], Size2]]:
         """The pictures of every step, for all ranks, and the (height, width) of its input."""
         chance = np.random.default_rng(key(self.seed, epoch))
-        numbers = chance.permutation(len(self.reading)).tolist()
+        numbers = self._numbers(chance)
         if self.resizing.how != "shorter":
             canvas = self.resizing.largest()
             starts = range(0, len(self) * self.batch, self.batch)
@@ -138,6 +144,14 @@ class Feed:
             self._canvases = [self.resizing.canvas(size) for size in sizes]
         steps = like_shapes(numbers, self._canvases, self.batch)
         return [steps[at] for at in chance.permutation(len(steps))]
+
+    def _numbers(self, chance: np.random.Generator) -> list[int]:
+        """As many pictures as there are: each once, or the rare ones more often."""
+        if not self.rare:
+            return chance.permutation(len(self.reading)).tolist()
+        if self._weights is None:
+            self._weights = repeat_factors(labels_of(self.reading.samples), self.rare)
+        return drawn(self._weights, chance)
 
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The steps of epoch n from `start` on: images float (B, 3, H, W) in 0..1, and B targets.

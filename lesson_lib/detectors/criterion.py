@@ -138,7 +138,8 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     """
     if per_image and normaliser:
         raise ValueError(
-            "per_image divides by each picture's positives: several processes need per_image=False."
+            "per_image divides by each picture's positives: several processes, or a batch in "
+            "parts (accumulate), need per_image=False."
         )
     _check_shapes(outputs, anchors, targets)
     gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)

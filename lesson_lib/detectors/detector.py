@@ -76,10 +76,10 @@ class Detector(Protocol):
     ) -> dict[str, Tensor]:
         """{"cls", "box"}: sums over the batch, divided by max(1, its positives).
 
-        normaliser: where several processes share a batch, what makes the positives of all from
-        those of this one; both losses are divided by what it returns, and summed over the processes
-        they are those of the whole batch. It must be called exactly once, by every process, and
-        before anything that could fail in one of them alone.
+        normaliser: where several processes share a batch, or it comes in parts, what makes the
+        positives of all from those of this one; both losses are divided by what it returns, and
+        summed over all they are those of the whole batch. It must be called exactly once, by every
+        process, and before anything that could fail in one of them alone.
         A detector without this argument trains with several processes, too: see `batch_loss`.
         """
         ...
@@ -107,21 +107,21 @@ def batch_loss(
     anchors: Tensor,
     targets: Targets,
     normaliser: Normaliser | None,
-    world: int = 1,
+    shares: int = 1,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """This process's summand of the whole batch's losses: over `world` processes they add up to it.
+    """This share's summand of the whole batch's losses: over all `shares` they add up to it.
 
-    A criterion that takes no `normaliser` divides by the positives of its own share. Then the mean
-    over the processes is taken, as most trainers do: about the same, exact where all shares have as
-    many positives.
+    shares: the processes times the parts in which each goes through its pictures. A criterion that
+    takes no `normaliser` divides by the positives of its own share. Then the mean over the shares
+    is taken, as most trainers do: about the same, exact where all have as many positives.
     """
-    if world == 1:
+    if shares == 1:
         return model.criterion(outputs, anchors, targets, **options)
     if takes_normaliser(model):
         return model.criterion(outputs, anchors, targets, normaliser=normaliser, **options)
     losses = model.criterion(outputs, anchors, targets, **options)
-    return {name: value / world for name, value in losses.items()}
+    return {name: value / shares for name, value in losses.items()}
 
 
 def takes_normaliser(model: Any) -> bool:

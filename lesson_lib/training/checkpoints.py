@@ -14,6 +14,7 @@ from lesson_lib.files import write_whole
 from lesson_lib.training.distributed import broadcast_tensors, rank_and_world
 from lesson_lib.training.fields import differences, read_recipe, recipe_fields
 from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.update import Update
 
 FORMAT = "lesson_lib checkpoint 1"
 LAST, BEST = "last.pt", "best.pt"
@@ -38,22 +39,17 @@ class Progress:
         return 0 < recipe.patience <= self.stale
 
 
-def save(
-    file: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    progress: Progress,
-) -> None:
-    """The state where `progress` says."""
+def save(file: Path, update: Update, recipe: Recipe, progress: Progress) -> None:
+    """The state where `progress` says: of the model, and of all that changes it."""
     buffer = io.BytesIO()
     torch.save(
         {
             "format": FORMAT,
             "recipe": json.dumps(recipe_fields(recipe)),
             **asdict(progress),
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "model": update.model.state_dict(),
+            "optimizer": update.optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in update.more().items()},
         },
         buffer,
     )
@@ -61,8 +57,8 @@ def save(
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU: "recipe", "step", "model", "optimizer", and what `Progress`
-    holds.
+    """What `save` wrote, on the CPU: "recipe", "step", "model", "optimizer", what `Progress` holds,
+    and with averaged weights "averaged".
 
     No code of the file is run.
     FileNotFoundError or ValueError with one sentence for a file that is missing, cut short or
@@ -87,10 +83,9 @@ def read(file: Path) -> dict[str, Any]:
     return state
 
 
-def resume(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> Progress:
-    """Brings model and optimizer to where `file` left them; says where that is: 0 without a file.
+def resume(file: Path, update: Update, recipe: Recipe) -> Progress:
+    """Brings the model and its `update` to where `file` left them; says where that is: 0 without a
+    file.
 
     Of several processes only the first needs the file. The others get all but the weights from it,
     without pickling; those come when the model is wrapped (`wrap_ddp`).
@@ -100,11 +95,13 @@ def resume(
     if rank_and_world()[0] == 0 and file.is_file():
         state = read(file)
         _require_same(recipe, state, file)
-        load_weights(model, state.pop("model"), file)
-    state = broadcast_tensors(state, next(model.parameters()).device)
+        load_weights(update.model, state.pop("model"), file)
+    state = broadcast_tensors(state, next(update.model.parameters()).device)
     if state is None:
         return Progress()
-    optimizer.load_state_dict(state["optimizer"])
+    update.optimizer.load_state_dict(state["optimizer"])
+    for name, part in update.more().items():
+        part.load_state_dict(state[name])
     new = Progress()
     return Progress(state["step"], state.get("best", new.best), state.get("stale", new.stale))
 
@@ -117,6 +114,11 @@ def _require_same(recipe: Recipe, state: dict[str, Any], file: Path) -> None:
             f"{file} is of another run, with {', '.join(other)}: use the same settings to go on, "
             "or another folder."
         )
+
+
+def trained_weights(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of a checkpoint, what predicts: the averaged weights where there are some."""
+    return state.get("averaged", state["model"])
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:

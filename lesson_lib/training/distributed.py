@@ -10,7 +10,7 @@ second path.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +52,14 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     cuda = next(model.parameters()).is_cuda
     network = nn.SyncBatchNorm.convert_sync_batchnorm(model) if cuda else model
     return DistributedDataParallel(network)
+
+
+def without_sync(network: Any, wanted: bool) -> AbstractContextManager[None]:
+    """Inside, if `wanted`, gradients stay in this process: those of a batch's parts but the last,
+    which are added up before they travel.
+    """
+    shared = wanted and isinstance(network, DistributedDataParallel)
+    return network.no_sync() if shared else nullcontext()
 
 
 def all_reduce(value: Tensor) -> Tensor:

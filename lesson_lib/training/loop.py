@@ -24,8 +24,9 @@ from lesson_lib.training.checkpoints import BEST, Progress
 from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, wrap_ddp
 from lesson_lib.training.prediction import Resized, evaluate, ground_truth, predict
 from lesson_lib.training.recipes import Recipe
-from lesson_lib.training.schedule import learning_rate, make_optimizer
+from lesson_lib.training.schedule import learning_rate
 from lesson_lib.training.step import PARTS, Diverged, check_finite, in_bfloat16, one_step
+from lesson_lib.training.update import Update
 
 __all__ = [
     "Diverged",
@@ -56,6 +57,8 @@ def train(
                 beside it, as best.pt
     every       steps in a record, the means of which it holds; 0: 1 on the CPU, 20 on a GPU, which
                 would have to wait for each
+    With averaged weights (recipe.ema) these are evaluated, saved for predicting, and at the end in
+    `model`.
     Records: {"step", "epoch" (both count from 1), "steps" (of all), "loss" = "cls" + "box", "lr",
     "grad_norm"}; where `val` was evaluated also `evaluate`'s figures ("AP", ..., "val_loss", ...).
     It ends before the last step where `recipe.patience` evaluations brought no better AP.
@@ -66,37 +69,37 @@ def train(
     feed = _feed(model, samples, recipe, device)
     plan = _plan(recipe, len(feed), save_every, every or (20 if device.type == "cuda" else 1))
     module.to(memory_format=torch.channels_last)
-    optimizer, anchors = make_optimizer(module, recipe), anchors_of(model, device)
-    progress = (
-        checkpoints.resume(checkpoint, module, optimizer, recipe) if checkpoint else Progress()
-    )
+    update, anchors = Update(module, recipe), anchors_of(model, device)
+    progress = checkpoints.resume(checkpoint, update, recipe) if checkpoint else Progress()
     network, seen, losses, ids, record = wrap_ddp(module), None, [], [], None
+    judged = update.averaged.model if update.averaged else model
     if val is not None:
         seen = Resized(val, recipe.resizing)
     left = range(progress.step + 1, 1 if progress.ended(recipe) else plan.steps + 1)
     for step, (images, targets) in zip(left, feed.batches(progress.step), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, plan.steps, recipe) * group.get("share", 1.0)
-        own = anchors(images.shape[-2:])
-        losses.append(one_step(network, model, images, targets, own, optimizer, recipe))
+        rate, own = learning_rate(step - 1, plan.steps, recipe), anchors(images.shape[-2:])
+        update.prepare(step, rate)
+        losses.append(one_step(network, model, images, targets, own, update, recipe))
         ids.append([target["id"] or "?" for target in targets])
         if not plan.reports(step):
             continue
         values = all_reduce(torch.stack(losses)).tolist()  # the GPU is waited for here
         check_finite(values, ids, step, record)
-        record = plan.record(step, values, optimizer.param_groups[0]["lr"])
+        record = plan.record(step, values, rate)
         losses, ids, progress.step = [], [], step
         save = checkpoint if rank == 0 and plan.saves(step) else None
         if save:
-            checkpoints.save(save, module, optimizer, recipe, progress)
-        figures = evaluate(model, seen, recipe) if seen is not None and plan.judges(step) else {}
+            checkpoints.save(save, update, recipe, progress)
+        figures = evaluate(judged, seen, recipe) if seen is not None and plan.judges(step) else {}
         if figures and progress.judged(figures["AP"]) and checkpoint and rank == 0:
-            checkpoints.save(checkpoint.with_name(BEST), module, optimizer, recipe, progress)
+            checkpoints.save(checkpoint.with_name(BEST), update, recipe, progress)
         if figures and save:  # once more, now that it is known how good it is
-            checkpoints.save(save, module, optimizer, recipe, progress)
+            checkpoints.save(save, update, recipe, progress)
         yield record | figures
         if progress.ended(recipe):
-            return
+            break
+    if update.averaged:
+        update.averaged.give(module)
 
 
 def fit(
@@ -126,6 +129,7 @@ def _feed(model: Detector, samples: Sequence[Sample], recipe: Recipe, device: to
         recipe.seed,
         recipe.augment,
         device,
+        rare=recipe.rare,
         cache=None if recipe.cache == "auto" else recipe.cache == "memory",
         rank=rank,
         world=world,

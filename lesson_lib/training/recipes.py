@@ -25,13 +25,14 @@ from lesson_lib.training.settings import require_kind, value_of
 CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("one-cycle", "cosine", "step", "constant"),
-    "precision": ("fp32", "bf16", "auto"),
+    "precision": ("fp32", "bf16", "fp16", "auto"),
     "resize": WAYS,
     "cache": ("auto", "memory", "workers"),
 }
 #: Fields that change how fast a run is, and nothing of what comes out of it.
 SPEED = ("cache", "workers")
-LEAST = {"epochs": 1, "batch": 1, "size": 1, "evaluate": 1, "workers": -1}  # of others: 0
+#: The least value of a number; of others: 0.
+LEAST = {"epochs": 1, "batch": 1, "accumulate": 1, "size": 1, "evaluate": 1, "workers": -1}
 Config = SSDConfig | RetinaNetConfig
 
 
@@ -40,12 +41,15 @@ class Recipe:
     """How to train.
 
     epochs        times that every picture is seen; steps: if not 0, so many steps instead
-    batch         pictures in a step, over all processes together
+    batch         pictures in a step, over all processes together; accumulate: parts in which they
+                  go through the network, for a GPU with less memory. Losses and gradients are those
+                  of the whole batch, only batch norm sees a part
     size          pixels: pictures are brought to size x size, aspect not kept, unless `resize` is
                   another of `data.resizing.WAYS`; longest: as there
     pretrained    begin with the backbone's ImageNet weights, where it has some
     lr            highest learning rate; schedule, warmup, milestones: see `schedule.learning_rate`
-    backbone_lr   the backbone's share of it: what was trained before is to be changed less
+    backbone_lr   the backbone's share of it: what was trained before is to be changed less;
+                  head_lr: the share of the heads
     momentum      SGD's; weight_decay: of weights, not of biases and norms
     clip          longest gradient: a longer one is shortened to it; 0: never
     augment       see `data.augment.AUGMENTS`
@@ -58,7 +62,12 @@ class Recipe:
     workers       processes that read; 0: none, the training reads itself; -1: one for each core but
                   one, at most 8
     precision     "bf16": the network in bfloat16 (autocast), anchors, matching and losses in
-                  float32 all the same; "auto": where the machine calculates in it
+                  float32 all the same; "auto": where the machine calculates in it; "fp16" for GPUs
+                  before Ampere, the loss enlarged so that no gradient vanishes (arXiv:1710.03740)
+    ema           decay of a running mean of the weights, which is evaluated and kept, .9998 for
+                  long trainings; 0: none
+    rare          share of the pictures: those with classes that fewer of them show come up more
+                  often, see `data.sampling`; 0: all alike
     evaluate      epochs between two evaluations, where there are pictures for it
     patience      evaluations without a better AP after which training stops; 0: it never does
     seed          of the pictures' order and augmentation; the same seed gives the same run
@@ -68,6 +77,7 @@ class Recipe:
     epochs: int = 10
     steps: int = 0
     batch: int = 8
+    accumulate: int = 1
     size: int = 128
     resize: str = "square"
     longest: int = 0
@@ -75,6 +85,7 @@ class Recipe:
     pretrained: bool = False
     lr: float = 2e-3
     backbone_lr: float = 1.0
+    head_lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-2
     schedule: str = "one-cycle"
@@ -86,6 +97,8 @@ class Recipe:
     cache: str = "auto"
     workers: int = -1
     precision: str = "fp32"
+    ema: float = 0.0
+    rare: float = 0.0
     evaluate: int = 1
     patience: int = 0
     seed: int = 0
@@ -106,6 +119,8 @@ class Recipe:
             least = LEAST.get(f.name, 0)
             if isinstance(value, (int, float)) and not least <= value < float("inf"):
                 raise ValueError(f"{f.name} is {value}; give {least} or more.")
+        if self.ema >= 1 or self.rare > 1:
+            raise ValueError(f"ema is {self.ema}, rare {self.rare}: give shares below 1.")
         if self.warmup >= 1 or any(not 0 < share < 1 for share in self.milestones):
             raise ValueError("warmup and milestones are shares of all steps: give numbers below 1.")
         if 0 < self.stored < 1:

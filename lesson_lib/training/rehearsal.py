@@ -298,7 +298,7 @@ def _loss(model: Detector, outputs: Any, anchors: Tensor, batch: int) -> Tensor:
 class Plan:
     """A recipe on a GPU: what `python -m lesson_lib rehearse` prints, and what its picture shows.
 
-    fits            whether the recipe's batch does
+    fits            whether the recipe's batch does, in the parts that it comes in (accumulate)
     largest_batch   pictures in the largest step that fits
     accumulate      parts into which the recipe's batch is to be cut, so that each fits; 0: not even
                     one picture does
@@ -333,7 +333,8 @@ def plan(costs: StepCosts, recipe: Recipe, gpu: Gpu, steps: int) -> Plan:
     low, high = (
         share * gpu.tflops[costs.precision] * 1e12 / costs.flops for share in gpu.shares[kind]
     )
-    memory, pictures = costs.memory(recipe.batch, recipe.optimizer), steps * recipe.batch
+    pictures, at_once = steps * recipe.batch, -(-recipe.batch // recipe.accumulate)
+    memory = costs.memory(at_once, recipe.optimizer)
     largest = costs.largest_batch(gpu, recipe.optimizer)
     return Plan(
         gpu=gpu,

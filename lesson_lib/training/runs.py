@@ -70,7 +70,7 @@ def begin(folder: Path, about: dict[str, Any]) -> None:
     if not (folder / ABOUT).is_file() or not (folder / LAST).is_file():
         return
     old, where = _read_about(folder), folder / ABOUT
-    for name in ("data", "reading", "split", "model", "classes"):
+    for name in ("data", "reading", "split", "model", "init", "classes"):
         then, now = old.get(name, {}), about.get(name, {})
         if then != now:
             raise ValueError(_another(folder, name, _told(then), _told(now)))
@@ -107,7 +107,7 @@ def _another(folder: Path, name: str, then: Any, now: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(value) if isinstance(value, list) else str(value or "none")
 
 
 def _digest(samples: Dataset) -> str:
@@ -174,7 +174,8 @@ def load(
     else:
         about, file = _read_about(Path(run)), _checkpoint_file(Path(run), checkpoint)
         saved = checkpoints.read(file)
-        state, about = saved["model"], about | {"step": saved["step"], "checkpoint": file.stem}
+        state = checkpoints.trained_weights(saved)
+        about = about | {"step": saved["step"], "checkpoint": file.stem}
         about |= about.get("thresholds", {}).get(file.stem, {})
     config, recipe = read_config(about["config"], file), read_recipe(about["recipe"], file)
     model = build_model(replace(config, pretrained=False), len(about["classes"]), recipe.size)

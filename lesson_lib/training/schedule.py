@@ -48,22 +48,28 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, fused into one operation a step.
 
     Biases and norm layers, whose parameters have one dimension, do not decay, as in the authors'
-    releases. With a `recipe.backbone_lr` other than 1 the parameters of `model.backbone` are groups
-    of their own, behind the others; "share" of a group is that part of the rate which it gets.
+    releases. Parts of the model with a share of the rate of their own (`recipe.backbone_lr`,
+    head_lr) are groups of their own, behind the others; "share" of a group is what it gets.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    backbone = [p for name, p in named if name.startswith("backbone.")]
-    if recipe.backbone_lr == 1 or not backbone:
-        groups = _decaying([p for _, p in named], recipe, 1.0)
-    else:
-        others = [p for name, p in named if not name.startswith("backbone.")]
-        groups = _decaying(others, recipe, 1.0) + _decaying(backbone, recipe, recipe.backbone_lr)
+    shares = {"heads": recipe.head_lr, "backbone": recipe.backbone_lr}
+    parts: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = shares.get(name.partition(".")[0], 1.0)
+            parts.setdefault(share, []).append(parameter)
+    groups = [
+        group for share, part in parts.items() if part for group in _pair(part, recipe, share)
+    ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum, fused=True)
+        if recipe.momentum:  # torch leaves it undefined where fp16 skips the first step
+            for parameter in (p for group in groups for p in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, recipe.lr, fused=True)
 
 
-def _decaying(parameters: list[nn.Parameter], recipe: Recipe, share: float) -> list[dict[str, Any]]:
+def _pair(parameters: list[nn.Parameter], recipe: Recipe, share: float) -> list[dict[str, Any]]:
     """Two groups: weights, which decay, and what has one dimension, which does not."""
     weights, others = ([p for p in parameters if (p.ndim > 1) is many] for many in (True, False))
     common = {"lr": recipe.lr * share, "share": share}

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesson_lib.detectors.criterion import Outputs
-from lesson_lib.detectors.detector import Detector, batch_loss
-from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world
+from lesson_lib.detectors.detector import Detector, as_module, batch_loss
+from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, without_sync
 from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.update import Update
 
 PARTS = ("cls", "box", "grad_norm")
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]  # (B, 3, H, W) -> Outputs, or as a plain pair
@@ -22,28 +23,70 @@ class Diverged(ValueError):
     """Training came to numbers that are not finite; the message names pictures and likely cause."""
 
 
+class Positives:
+    """The positives of a batch that comes in parts: what all its losses are to be divided by.
+
+    Called as a criterion's normaliser, part by part. How many there are is known after the last;
+    until then all is divided by an estimate, the first part's times the number of parts. (Where the
+    whole batch has no object SSD's loss is 0 all the same, unless min_negatives are asked for.)
+    """
+
+    def __init__(self, parts: int):
+        self.parts, self.counted = parts, torch.zeros(())
+        self.estimate: Tensor | None = None
+
+    def __call__(self, own: Tensor) -> Tensor:
+        if self.parts == 1:
+            return all_reduce(own)
+        if self.estimate is None:
+            self.estimate = (all_reduce(own) * self.parts).clamp(min=1)
+            self.counted = torch.zeros_like(own)
+        self.counted = self.counted + own
+        return self.estimate
+
+    def correction(self) -> Tensor | None:
+        """What losses and gradients are to be multiplied by after the last part; None: nothing."""
+        if self.estimate is None:
+            return None
+        return self.estimate / all_reduce(self.counted).clamp(min=1)
+
+
 def one_step(
     network: Network,
     model: Detector,
     images: Tensor,
     targets: list[dict],
     anchors: Tensor,
-    optimizer: torch.optim.Optimizer,
+    update: Update,
     recipe: Recipe,
 ) -> Tensor:
     """Forward, loss, backward, update -> (3,): PARTS, each this process's summand of the batch's.
 
     network is `model`, or what shares it with other processes.
+    `recipe.accumulate` parts of the batch go through it one after another, and their gradients are
+    added up: losses and gradients are those of the whole batch, but that batch norm sees a part.
     """
-    model.train()
-    outputs = forward(network, images.to(memory_format=torch.channels_last), recipe)
-    losses = _losses(model, outputs, anchors, targets, dict(recipe.criterion))
-    optimizer.zero_grad()
-    world = rank_and_world()[1]
-    (world * (losses["cls"] + losses["box"])).backward()  # DDP averages over the processes
-    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
-    optimizer.step()
-    return torch.stack((losses["cls"].detach(), losses["box"].detach(), norm / world)).float()
+    as_module(model).train()
+    update.optimizer.zero_grad()
+    images = images.to(memory_format=torch.channels_last)
+    parts = cut(images, targets, recipe.accumulate)
+    positives, losses, world = Positives(len(parts)), [], rank_and_world()[1]
+    for left, (some, their) in zip(range(len(parts) - 1, -1, -1), parts):
+        with without_sync(network, left > 0):
+            outputs = forward(network, some, recipe)
+            part = _losses(model, outputs, anchors, their, recipe, positives)
+            update.backward(world * (part["cls"] + part["box"]))  # DDP averages over the processes
+        losses.append(torch.stack((part["cls"].detach(), part["box"].detach())))
+    correction = positives.correction()
+    norm = update.step(correction)
+    total = torch.stack(losses).sum(0) * (1 if correction is None else correction)
+    return torch.cat((total, norm.reshape(1) / world)).float()
+
+
+def cut(images: Tensor, targets: list[dict], parts: int) -> list[tuple[Tensor, list[dict]]]:
+    """A batch in at most so many parts of as equal sizes as can be."""
+    size, ends = -(-len(images) // min(parts, len(images))), len(images)
+    return [(images[i : i + size], targets[i : i + size]) for i in range(0, ends, size)]
 
 
 def forward(network: Network, images: Tensor, recipe: Recipe) -> Outputs:
@@ -51,9 +94,9 @@ def forward(network: Network, images: Tensor, recipe: Recipe) -> Outputs:
 
     ValueError with one sentence where a batch norm in training is left with a single number.
     """
-    bfloat16 = in_bfloat16(recipe.precision, images.device)
+    half = half_precision(recipe.precision, images.device)
     try:
-        with torch.autocast(images.device.type, torch.bfloat16, bfloat16):
+        with torch.autocast(images.device.type, half, half is not None):
             return Outputs(*network(images))
     except ValueError as error:
         if ONE_VALUE not in str(error):
@@ -65,8 +108,20 @@ def forward(network: Network, images: Tensor, recipe: Recipe) -> Outputs:
         ) from error
 
 
+def half_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """In which type the network is to run, if not in float32."""
+    if precision == "fp16":
+        return torch.float16
+    return torch.bfloat16 if in_bfloat16(precision, device) else None
+
+
 def _losses(
-    model: Detector, outputs: Outputs, anchors: Tensor, targets: list[dict], options: dict
+    model: Detector,
+    outputs: Outputs,
+    anchors: Tensor,
+    targets: list[dict],
+    recipe: Recipe,
+    positives: Positives,
 ) -> dict[str, Tensor]:
     """The criterion's losses; where an output is not finite, sums that are not finite either.
 
@@ -78,8 +133,8 @@ def _losses(
         finite = all(bool(x.isfinite().all()) for x in outputs)
         if all_reduce(torch.tensor(float(not finite))) > 0:
             return {"cls": outputs.cls_logits.sum(), "box": outputs.box_deltas.sum()}
-    world = rank_and_world()[1]
-    return batch_loss(model, outputs, anchors, targets, all_reduce, world, **options)
+    shares = rank_and_world()[1] * positives.parts
+    return batch_loss(model, outputs, anchors, targets, positives, shares, **recipe.criterion)
 
 
 def check_finite(
