@@ -42,14 +42,17 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_before_training_and_told(t
     ]
 
 
-def test_a_large_set_is_read_beforehand_as_a_small_one_is(tmp_path, monkeypatch):
-    """A picture that cannot be decoded is no reason to stop after hours; `rehearse` only looks."""
+@pytest.mark.parametrize("stored, room", [(32, 3 * 3 * 32**2), (0, 3 * 3 * 20 * 10)])
+def test_what_does_not_fit_into_memory_is_not_decoded_beforehand(
+    tmp_path, monkeypatch, stored, room
+):
+    """At the size that is kept: squares of 32 px, or the pictures' own 20 x 10."""
     data = three(tmp_path)
     cut(tmp_path / "JPEGImages" / "b.png")
-    monkeypatch.setattr(feed, "CACHE_BYTES", 0)
-    opened = open_for_training(data)
-    assert opened.samples.ids() == ["a", "c"] and len(opened.notes) == 1
-    opened = open_for_training(data, decode=False)
+    monkeypatch.setattr(feed, "CACHE_BYTES", room)
+    assert open_for_training(data, stored=stored).samples.ids() == ["a", "c"]
+    monkeypatch.setattr(feed, "CACHE_BYTES", room - 1)
+    opened = open_for_training(data, stored=stored)
     assert len(opened.samples) == 3 and opened.notes == []
 
 

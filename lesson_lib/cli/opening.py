@@ -15,6 +15,7 @@ from lesson_lib.data.annotated import (
     left_out,
     require_objects,
 )
+from lesson_lib.data.feed import fits_in_memory
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.data.splits import NoSplit
@@ -78,7 +79,7 @@ def open_for_training(
     data: str,
     split: str | None = None,
     val_split: str | None = None,
-    decode: bool = True,
+    stored: int = 0,
     **read: Any,
 ) -> Opened:
     """The split to learn from, and that to evaluate on while training.
@@ -86,14 +87,16 @@ def open_for_training(
     split      None: trainval where the data set has it, else train. Train and val are joined where
                that is asked for, and for the data sets of the catalogue.
     val_split  None: val where train is learnt and there is one
-    decode     each picture is decoded once here, however many there are, and those that cannot be
-               are left out; else they are met while training
+    stored     side of the pictures that training keeps decoded, 0 for their own size: where all
+               fit into memory, each is decoded once here, and those that cannot be are left out.
+               Of more pictures this would take long; a broken one then stops the training with its
+               name.
     Raises ValueError or FileNotFoundError with one sentence, where there is nothing to learn among
     others.
     """
     samples, found = _open_split(data, split, read)
     opened = Opened(samples, found)
-    if isinstance(samples, Annotated) and decode:
+    if isinstance(samples, Annotated) and fits_in_memory(samples, stored):
         samples.leave_out_unreadable()
         samples.require_pictures(f"{data} {found}")
     require_objects(samples, f"{data} {found}")

@@ -20,8 +20,7 @@ from lesson_lib.cli.choosing import add_choice, choose
 from lesson_lib.cli.opening import open_for_training
 from lesson_lib.config import budget
 from lesson_lib.data import catalog
-from lesson_lib.data.annotated import Annotated
-from lesson_lib.data.feed import Feed, fits_in_memory
+from lesson_lib.data.feed import Feed
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.training import rehearsal
@@ -102,9 +101,7 @@ def what_is_known(data: str) -> dict[str, Any]:
     By its card, and without samples, where the data set is not on this machine; "download" says so.
     """
     try:
-        samples = open_for_training(data, decode=False).samples
-        if isinstance(samples, Annotated) and fits_in_memory(samples, 0):
-            samples.leave_out_unreadable()  # of more pictures this would take minutes
+        samples = open_for_training(data).samples
     except FileNotFoundError:
         card = catalog.facts(data)
         learned = [card["learn"]] if "learn" in card else ["train", "val"]

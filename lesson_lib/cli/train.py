@@ -82,7 +82,9 @@ def run_training(options: argparse.Namespace) -> int:
     source = read_source(options.init) if options.init else None
     name, config, recipe, settings = chosen(options, source)
     read = reading(options, options.data)
-    opened = open_for_training(options.data, options.train_split, options.val_split, **read)
+    opened = open_for_training(
+        options.data, options.train_split, options.val_split, recipe.stored_side, **read
+    )
     samples, split = opened.samples, opened.split
     with processes() as device:
         note = ""
