@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lesson_lib.course import fields, pieces
 from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
-from lesson_lib.course.checks.lesson07 import EXERCISES
+from lesson_lib.course.checks.lesson07 import EXERCISES, MAPS, PORTS, port_logs
 
 
 def receptive_field(layers, jump_after=True, use_dilation=True):
@@ -34,9 +35,24 @@ def top_down(maps, weights, mode="nearest", size=True, chain=True, pictures=None
     return merged
 
 
-RIGHT = {"07.receptive_field": receptive_field, "07.l2norm": l2norm, "07.top_down": top_down}
+RIGHT = {
+    "07.receptive_field": receptive_field,
+    "07.ports": PORTS.get,
+    "07.maps": MAPS.get,
+    "07.l2norm": l2norm,
+    "07.top_down": top_down,
+}
 
 MISTAKES = [
+    ("07.receptive_field", fields.receptive_field, "calls lesson_lib's receptive_field"),
+    ("07.l2norm", lambda x, scale: pieces.l2norm(x, scale), "calls lesson_lib's l2norm"),
+    ("07.top_down", pieces.top_down, "calls lesson_lib's top_down"),
+    ("07.ports", lambda letter: "pooling rounds down", "port L"),
+    ("07.ports", (PORTS | {"K": "pool5 halves"}).get, "port K"),
+    ("07.ports", (PORTS | {"N": "fc6 has no holes"}).get, "port N"),
+    ("07.maps", lambda side: "C3", "an object of 55 px"),
+    ("07.maps", lambda side: "C5", "an object of 20 px"),
+    ("07.maps", {20: "C3", 55: "C4", 100: "C4"}.get, "an object of 100 px"),
     (
         "07.receptive_field",
         lambda layers: receptive_field(layers, jump_after=False),
@@ -53,12 +69,12 @@ MISTAKES = [
         "stride 2 first",
     ),
     ("07.receptive_field", lambda layers: receptive_field(layers)[::-1], "one 3 x 3"),
-    ("07.l2norm", lambda x, scale: x / x.norm() * scale[:, None, None], "two cells"),
+    ("07.l2norm", lambda x, scale: x / x.norm() * scale[:, None, None], "two positions"),
     ("07.l2norm", lambda x, scale: l2norm(x, torch.ones_like(scale)), "the learned scale"),
     (
         "07.l2norm",
         lambda x, scale: x / x.norm(dim=1, keepdim=True) * scale[:, None, None],
-        "a cell of zeros",
+        "a position of zeros",
     ),
     ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(2, 3)), "the values 3 and 4"),
     ("07.l2norm", lambda x, scale: l2norm(x, scale, dim=(0, 1)), "two pictures"),
@@ -97,3 +113,19 @@ def test_a_mistake_is_named(name, answer, case):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_stub_is_not_attempted(name):
     assert verdict(name, lambda *args: ...).startswith(TODO)
+
+
+def test_the_logs_of_the_ports_are_worked_out():
+    """By hand: 300 150 75 37 18; fc7 without holes sees 5 x 2 x 16 px less."""
+    logs = port_logs()
+    assert logs["K"] == ([37, 18, 9, 5, 3, 1], 420)
+    assert logs["L"] == ([38, 19, 10, 5, 3, 1], 420 - 5 * 2 * 16)
+    assert logs["M"][0] == [38, 19, 10, 5, 5, 5] and logs["N"][0] == [38, 10, 5, 3, 1]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_wrong_word_is_not_told_the_right_one(name):
+    if name in ("07.ports", "07.maps"):
+        said = verdict(name, lambda _: "nonsense")
+        assert said.startswith(WRONG)
+        assert not any(word in said for word in [*PORTS.values(), "C3", "C4", "C5"]), said

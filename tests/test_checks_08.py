@@ -2,16 +2,26 @@
 case.
 """
 
+import pytest
 import torch
 import torch.nn.functional as F
 from answers import exercise_tests
 
 from lesson_lib.anchors import anchor_address
-from lesson_lib.course.checks.lesson08 import EXERCISES
+from lesson_lib.course import pieces
+from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks.lesson08 import CATCHES, EXERCISES, STARTS, first_losses
+from lesson_lib.detectors.heads import flatten_predictions
 
 
 def address(row, maps):
-    return anchor_address(row, [m[:2] for m in maps], [m[2] for m in maps])
+    """Counted through, one row after the other."""
+    for level, (rows, columns, k) in enumerate(maps):
+        for place in range(rows * columns * k):
+            if row == 0:
+                return level, place // (columns * k), place // k % columns, place % k
+            row -= 1
+    return len(maps), 0, 0, 0
 
 
 def flatten(prediction, values):
@@ -56,8 +66,28 @@ def ssd_loss(
     return conf / n, loc / n
 
 
-RIGHT = {"address": address, "flatten": flatten, "scores": scores, "ssd_loss": ssd_loss}
+RIGHT = {
+    "address": address,
+    "flatten": flatten,
+    "scores": scores,
+    "ssd_loss": ssd_loss,
+    "starts": STARTS.get,
+    "catches": CATCHES.get,
+}
 WRONG = [
+    (
+        "address",
+        lambda row, maps: anchor_address(row, [m[:2] for m in maps], [m[2] for m in maps]),
+        "calls lesson_lib's anchor_address",
+    ),
+    ("flatten", flatten_predictions, "calls lesson_lib's flatten_predictions"),
+    ("ssd_loss", pieces.ssd_loss, "calls lesson_lib's ssd_loss"),
+    ("starts", lambda letter: "right", "network F"),
+    ("starts", (STARTS | {"G": "no negatives", "J": "divided by all boxes"}).get, "network G"),
+    ("starts", (STARTS | {"I": "right", "H": "no background channel"}).get, "network H"),
+    ("catches", lambda bug: "shapes", "divided by all anchors"),
+    ("catches", (CATCHES | {"no permute": "overfit one picture"}).get, "no permute"),
+    ("catches", (CATCHES | {"ratio flipped in use": "known batch"}).get, "ratio flipped"),
     ("address", lambda row, maps: (0, *divmod(row // 4, 38), row % 4), "the first row of fc7"),
     (
         "address",
@@ -101,3 +131,21 @@ test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tes
     {f"08.{name}": answer for name, answer in RIGHT.items()},
     [(f"08.{name}", answer, case) for name, answer, case in WRONG],
 )
+
+
+def test_the_first_losses_are_worked_out():
+    """4 log 4 = 5.5452 for the right one; 6,096 / 98 rows of log 4; by 6,096; 4 log 3; log 4."""
+    found = first_losses()
+    assert {k: round(v, 3) for k, v in found.items()} == {
+        "F": 86.233,
+        "G": 0.089,
+        "H": 5.545,
+        "I": 4.394,
+        "J": 1.386,
+    }
+
+
+@pytest.mark.parametrize("name", ["08.starts", "08.catches"])
+def test_a_wrong_word_is_not_told_the_right_one(name):
+    said = verdict(name, lambda _: "nonsense")
+    assert said.startswith("✗") and "look again" in said

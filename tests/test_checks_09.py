@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from answers import exercise_tests
 
-from lesson_lib.course.checks.lesson09 import EXERCISES
+from lesson_lib.course import pieces
+from lesson_lib.course.checks.lesson09 import CAUGHT, CHOSEN, EXERCISES, PRIORS, both_parts
 
 
 def first_loss(anchors, classes, positives, pi, gamma, alpha, alpha_yes=None, noes=None, least=1):
@@ -60,8 +61,16 @@ RIGHT = {
     "first_loss": first_loss,
     "head_parameters": head_parameters,
     "retinanet_loss": retinanet_loss,
+    "prior": lambda: CHOSEN,
+    "caught": CAUGHT.get,
 }
 WRONG = [
+    ("prior", lambda: 0.0001, "the largest prior"),
+    ("prior", lambda: 0.01, "the largest prior"),
+    ("caught", (CAUGHT | {"P": "no prior", "R": "divided by all anchors"}).get, "detector P"),
+    ("caught", (CAUGHT | {"Q": "variances in the loss alone"}).get, "detector Q"),
+    ("caught", lambda letter: "divided by all anchors", "detector Q"),
+    ("retinanet_loss", pieces.retinanet_loss, "calls lesson_lib's retinanet_loss"),
     (
         "first_loss",
         lambda a, k, n, p, g, w: a * k * -math.log(p) * p**g * (1 - (w or 0)),
@@ -151,3 +160,10 @@ test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tes
     {f"09.{name}": answer for name, answer in RIGHT.items()},
     [(f"09.{name}", answer, case) for name, answer, case in WRONG],
 )
+
+
+def test_the_prior_is_worked_out():
+    """240 million answers, 20 positives: at .01 9 million x .0001 x .01005, at .001 a 1,000th."""
+    assert PRIORS == (0.1, 0.01, 0.001, 0.0001) and CHOSEN == 0.001
+    assert [round(x, 2) for x in both_parts(0.01)] == [9.05, 1.13]
+    assert [round(x, 3) for x in both_parts(0.001)] == [0.009, 1.723]

@@ -19,10 +19,10 @@ def drawn():
     """drawn(model, size) -> words in the drawing, number of arrows."""
     figures = []
 
-    def draw(model, size):
+    def draw(model, size, **options):
         figure, axes = plt.subplots()
         figures.append(figure)
-        assert draw_architecture(axes, model, size) is axes
+        assert draw_architecture(axes, model, size, **options) is axes
         arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
         return [text.get_text() for text in axes.texts if text.get_text()], arrows
 
@@ -146,3 +146,19 @@ def test_parallel_heads_each_read_their_level_and_end_in_one_nms(make):
     assert shared == isinstance(model, RetinaNet)
     assert sum("NMS" in w for w in words) == 1
     plt.close(figure)
+
+
+def test_ssds_drawing_leaves_nothing_out(drawn, paper_ssd):
+    """L2Norm on conv4_3 alone, the way to fc7 through conv5 and fc6, and each extra map's pair."""
+    words, _ = drawn(paper_ssd, 300, complete=True)
+    assert words.count("L2Norm") == 1
+    assert "pool4, conv5_1 to conv5_3, pool5 (stride 1),\nfc6: 3 × 3, holes of 6" in words
+    assert "1 × 1 × 256, 3 × 3, stride 2" in words
+    assert words.count("1 × 1 × 128, 3 × 3, no padding") == 2
+
+
+def test_an_ssd_without_l2norm_shows_none_and_one_with_it_on_every_map_shows_each(drawn):
+    for l2norm, count in ((False, 0), (True, 3)):
+        config = SSDConfig(num_classes=3, backbone="tiny-8", image_size=64, l2norm=l2norm)
+        words, _ = drawn(SSD(config), 64, complete=True)
+        assert words.count("L2Norm") == count

@@ -229,3 +229,10 @@ def test_a_detector_of_its_own_making_climbs(capsys):
 
     ladder(Plain, "ssd", until="known batch")
     assert capsys.readouterr().out.count("✓") == 2
+
+
+def test_without_stopping_every_rung_is_tried_for_itself():
+    scrambled = broken(forward=rows_moved)
+    rungs = ("shapes", "known batch")
+    assert [step.mark for step in module.climb(scrambled, "ssd", rungs)] == ["✗"]
+    assert [step.mark for step in module.climb(scrambled, "ssd", rungs, stop=False)] == ["✗", "✓"]

@@ -52,13 +52,18 @@ def level_names(backbone: Backbone, count: int) -> list[str]:
 
 
 def draw_architecture(
-    axes: Axes, model: Model, image_size: Size, parallel_heads: bool = False
+    axes: Axes,
+    model: Model,
+    image_size: Size,
+    parallel_heads: bool = False,
+    complete: bool = False,
 ) -> Axes:
     """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone
     3.5 wide.
 
     parallel_heads: class head and box head as blocks of their own, with an arrow from each level to
     each, and NMS, which all of them end in.
+    complete: also what lies between two of SSD's maps, and its L2Norms.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
@@ -78,8 +83,9 @@ def draw_architecture(
     _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, 2.75, column, level_names(backbone, len(column)), colours)
     _arrow(axes, (0.7 + side / 2, 0), (5.5 - edges[0], 0))
+    between = _ways_up(model, len(column)) if complete else [""] * len(column)
     for i in range(1, len(column)):
-        _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3))
+        _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3), between[i - 1])
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
     _below(axes, 2.75, f"backbone {known}", backbone)
     if isinstance(model, RetinaNet):
@@ -97,7 +103,45 @@ def draw_architecture(
             va="center",
             weight="bold",
         )
+    if complete and isinstance(model, SSD):
+        _draw_l2norms(axes, model, edges)
     return axes
+
+
+def _ways_up(model: Model, count: int) -> list[str]:
+    """What lies between each of `count` maps and the one above it, where the papers' figures leave
+    it out: SSD's way through conv5 and fc6, and its extra maps.
+    """
+    words = [""] * count
+    if not isinstance(model, SSD):
+        return words
+    body = model.backbone.body
+    if isinstance(body, VGG16):
+        (fc6,) = (m for m in body.fc6.modules() if isinstance(m, nn.Conv2d))
+        convs = sum(isinstance(m, nn.Conv2d) for m in body.get_submodule("conv5").modules())
+        size, holes = fc6.kernel_size[0], fc6.dilation[0]
+        words[0] = (
+            f"pool4, conv5_1 to conv5_{convs}, pool5 (stride 1),\n"
+            f"fc6: {size} × {size}, holes of {holes}"
+        )
+    own = len(model.backbone.channels)
+    for i, extra in enumerate(model.layout):
+        side = f"{extra.kernel} × {extra.kernel}"
+        how = f", stride {extra.stride}" if extra.stride > 1 else ""
+        rim = "" if extra.padding else ", no padding"
+        words[own - 1 + i] = f"1 × 1 × {extra.middle}, {side}{how}{rim}"
+    return words
+
+
+def _draw_l2norms(axes: Axes, model: SSD, edges: list[float]) -> None:
+    """A block on the way from a map to its heads wherever the model has an L2Norm there."""
+    own = len(model.backbone.channels)
+    if isinstance(model.backbone.body, VGG16):
+        levels = [0]  # the body's own, on conv4_3 alone
+    else:
+        levels = list(range(own)) if model.scales is not None else []
+    for i in levels:
+        _block(axes, (edges[i] + 5.2) / 2, i, 0.8, "L2Norm", BACKBONE, 0.5)
 
 
 def _draw_pyramid(axes: Axes, model: RetinaNet, starts: list[float], levels: Shapes) -> list[float]:

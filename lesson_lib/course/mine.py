@@ -29,6 +29,12 @@ LIBRARY = {
     "sigmoid_focal_loss": "lesson_lib.losses",
     "hard_negative_mask": "lesson_lib.mining",
     "nms": "lesson_lib.nms",
+    "receptive_field": "lesson_lib.course.fields",
+    "l2norm": "lesson_lib.course.pieces",
+    "top_down": "lesson_lib.course.pieces",
+    "flatten_predictions": "lesson_lib.detectors.heads",
+    "ssd_loss": "lesson_lib.course.pieces",
+    "retinanet_loss": "lesson_lib.course.pieces",
 }
 _FETCHED: dict[str, tuple[str, Callable]] = {}  # name -> source and the function made of it
 

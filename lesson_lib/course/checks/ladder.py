@@ -19,10 +19,10 @@ C is K + 1 for "ssd", the background first, and K for "retinanet".
 
 import copy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -200,16 +200,26 @@ RUNGS = {
 }
 
 
-def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
-    """Climb as far as the detector gets, at most to the rung `until`: prints a line for each, and
-    never raises.
+class Step(NamedTuple):
+    """What one rung said of a detector: its name, DONE, TODO or WRONG, and a sentence."""
+
+    rung: str
+    mark: str
+    words: str
+
+
+def climb(
+    subject: Any, kind: str, rungs: Sequence[str] = tuple(RUNGS), stop: bool = True
+) -> Iterator[Step]:
+    """One Step for each of `rungs`, in RUNGS' order, as it is climbed; nothing is raised.
+
+    stop: at the first rung that is not passed. Without, every rung is tried for itself, which says
+    what each of them proves. The gate judges what the rung before it has trained.
     """
-    if kind not in ORACLES or until not in RUNGS:
-        print(f"{WRONG} choose kind from {', '.join(ORACLES)}; until from {', '.join(RUNGS)}.")
-        return
     make = getattr(subject, "Detector", None) if isinstance(subject, ModuleType) else subject
     model: Any = None
-    for number, (name, rung) in enumerate(RUNGS.items(), start=1):
+    for name in rungs:
+        rung = RUNGS[name]
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
@@ -226,6 +236,19 @@ def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
             mark, words = WRONG, str(fall)
         except Exception as error:  # whatever a learner's code may raise
             mark, words = WRONG, f"stopped with {type(error).__name__}{place(error)}: {error}"
-        print(f"{mark} {number} {name}: {words}", flush=True)
-        if mark != DONE or name == until:
+        yield Step(name, mark, words)
+        if stop and mark != DONE:
             return
+
+
+def ladder(subject: Any, kind: str = "ssd", until: str = "metric gate") -> None:
+    """Climb as far as the detector gets, at most to the rung `until`: prints a line for each, and
+    never raises.
+    """
+    if kind not in ORACLES or until not in RUNGS:
+        print(f"{WRONG} choose kind from {', '.join(ORACLES)}; until from {', '.join(RUNGS)}.")
+        return
+    names = list(RUNGS)
+    rungs = names[: names.index(until) + 1]
+    for number, step in enumerate(climb(subject, kind, rungs), start=1):
+        print(f"{step.mark} {number} {step.rung}: {step.words}", flush=True)

@@ -1,4 +1,5 @@
-"""Cases for lesson 7: receptive fields, L2Norm, the top-down path.
+"""Cases for lesson 7: receptive fields, ports that went wrong, which map for which object, L2Norm,
+the top-down path.
 
 The expected values are counted or added up here in plain Python, with pixels as sets and maps as
 lists.
@@ -14,10 +15,53 @@ from lesson_lib.course.review import Question
 
 Map = list[list[list[float]]]  # [channel][row][column]
 
+_STAGE = [(3, 1, 1)] * 3
+_TO_CONV4_3 = [(3, 1, 1), (3, 1, 1), (2, 2, 1)] * 2 + _STAGE + [(2, 2, 1)] + _STAGE
+_TO_FC7 = [*_TO_CONV4_3, (2, 2, 1), *_STAGE, (3, 1, 1), (3, 1, 6), (1, 1, 1)]
+
+#: Four ports of SSD300's backbone and what is wrong with each.
+PORTS = {
+    "K": "pooling rounds down",
+    "L": "fc6 has no holes",
+    "M": "the last two maps are padded",
+    "N": "pool5 halves",
+}
+#: Which map of three, that see 42, 90 and 178 px in effect, answers for an object of a size in px.
+MAPS = {20: "C3", 55: "C4", 100: "C5"}
+
+
+class Told(str):
+    """A right word; a wrong one is not told what is expected instead."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+
+def port_logs() -> dict[str, tuple[list[int], int]]:
+    """For each port: positions a side of its maps at 300 px, and px that a position of fc7 sees."""
+    logs = {}
+    for letter, bug in PORTS.items():
+        down, halves = bug == "pooling rounds down", bug == "pool5 halves"
+        side = 300
+        for _ in range(3):
+            side = side // 2 if down else -(-side // 2)
+        sides = [side, side // 2 if down else -(-side // 2)]
+        if halves:
+            sides[1] = -(-sides[1] // 2)
+        paddings = (1, 1, 1, 1) if bug == "the last two maps are padded" else (1, 1, 0, 0)
+        for stride, padding in zip((2, 2, 1, 1), paddings):
+            if sides[-1] + 2 * padding >= 3:
+                sides.append((sides[-1] + 2 * padding - 3) // stride + 1)
+        pool5 = (2, 2, 1) if halves else (3, 1, 1)
+        holes = 1 if bug == "fc6 has no holes" else 6
+        layers = [*_TO_CONV4_3, (2, 2, 1), *_STAGE, pool5, (3, 1, holes), (1, 1, 1)]
+        logs[letter] = sides, _seen(layers)[0]
+    return logs
+
 
 def _seen(layers: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """(field, stride) by following one cell, and its neighbour, back to all the pixels that reach
-    them.
+    """(field, stride) by following one position, and its neighbour, back to all the pixels that
+    reach them.
     """
     ends = []
     for cell in (0, 1):
@@ -34,11 +78,6 @@ def _field(
     why: str, layers: list[tuple[int, int, int]], expected: tuple[int, int] | None = None
 ) -> Case:
     return Case(why, (layers,), expected or _seen(layers))
-
-
-_STAGE = [(3, 1, 1)] * 3
-_TO_CONV4_3 = [(3, 1, 1), (3, 1, 1), (2, 2, 1)] * 2 + _STAGE + [(2, 2, 1)] + _STAGE
-_TO_FC7 = [*_TO_CONV4_3, (2, 2, 1), *_STAGE, (3, 1, 1), (3, 1, 6), (1, 1, 1)]
 
 
 def _normed(x: Map, scale: list[float]) -> Map:
@@ -85,7 +124,7 @@ def _random_map(channels: int, rows: int, columns: int, seed: int) -> Map:
 
 def _merged(maps: list[Map], weights: list[list[list[float]]]) -> list[Map]:
     """From the coarsest map down: weights[l][d][c] mixes channels, the map above is copied into the
-    cells it covers.
+    positions it covers.
     """
     above, result = None, []
     for x, mix in zip(reversed(maps), reversed(weights)):
@@ -132,6 +171,26 @@ def _two_maps(seed: int) -> Case:
     return _pyramid("", maps, [_random_map(1, 2, c, c)[0] for c in (2, 3)])
 
 
+def _fresh_field(draw: random.Random) -> Case:
+    layers = [
+        (draw.choice((1, 3, 5)), draw.choice((1, 1, 2)), draw.choice((1, 1, 2))) for _ in range(4)
+    ]
+    return _field(f"layers drawn anew, {layers}", layers)
+
+
+def _fresh_norm(draw: random.Random) -> Case:
+    seed = draw.randrange(1000)
+    return _norm_case("a map drawn anew", _random_map(3, 2, 3, seed), [1.0, 20.0, 3.0])
+
+
+def _fresh_pyramid(draw: random.Random) -> Case:
+    rows, columns = draw.randint(3, 7), draw.randint(3, 7)
+    sizes = [(rows, columns), (-(-rows // 2), -(-columns // 2))]
+    return _random_pyramid(
+        f"maps drawn anew, {sizes[0]} and {sizes[1]}", sizes, [2, 3], 2, draw.randrange(1000)
+    )
+
+
 EXERCISES = {
     "07.receptive_field": Exercise(
         [
@@ -145,25 +204,59 @@ EXERCISES = {
             _field("VGG16 to conv4_3", _TO_CONV4_3, (92, 8)),
             _field("SSD's VGG16 to fc7, with pool5 and holes", _TO_FC7, (420, 16)),
         ],
-        "what a cell can see, and how far its neighbour stands.",
+        "what a position can see, and how far its neighbour stands.",
+        fresh=_fresh_field,
+        refused=("receptive_field",),
+        hints=(
+            "In the picture with the dots: how many pixels does a position of conv1_2 see, and why "
+            "two more than one of conv1_1? What changes behind pool1?",
+            "A kernel of k taps reaches k - 1 steps further. How long is such a step, in pixels, "
+            "and what does dilation do to it?",
+            "Keep two numbers through the loop: what is seen, and how far neighbours stand. The "
+            "layer's own stride may only count for the layers after it.",
+        ),
+        serves="receptive_field",
+    ),
+    "07.ports": Exercise(
+        [
+            Case(f"port {letter}: is your diagnosis right?", (letter,), Told(answer))
+            for letter, answer in PORTS.items()
+        ],
+        "four ports, told apart by six numbers and a field.",
+        hints=(
+            "SSD300's maps have 38, 19, 10, 5, 3 and 1 positions, and fc7 sees 420 px. Where does "
+            "each log leave this road?",
+            "If the sizes are right, the mistake changes no size: only what is seen.",
+            "75 / 2, once rounded up and once down; 19 halved once more; 5 - 2 against 5.",
+        ),
+    ),
+    "07.maps": Exercise(
+        [Case(f"an object of {side} px", (side,), Told(answer)) for side, answer in MAPS.items()],
+        "small objects on fine maps, large ones where they are seen whole.",
+        hints=(
+            "Two wishes: the position should see the whole object, and stand close to it.",
+            "Cross out the maps that see too little. Of those that are left, which has its "
+            "positions closest together?",
+            "The finest map whose view in effect is wider than the object.",
+        ),
     ),
     "07.l2norm": Exercise(
         [
             _norm_case(
-                "one cell with the values 3 and 4",
+                "one position with the values 3 and 4",
                 [[[3.0]], [[4.0]]],
                 [1.0, 1.0],
                 [[[0.6]], [[0.8]]],
             ),
             _norm_case("the learned scale", [[[3.0]], [[4.0]]], [20.0, 10.0], [[[12.0]], [[8.0]]]),
             _norm_case(
-                "two cells: each has its own length",
+                "two positions: each has its own length",
                 [[[3.0, 0.0]], [[4.0, 5.0]]],
                 [1.0, 1.0],
                 [[[0.6, 0.0]], [[0.8, 1.0]]],
             ),
             _norm_case(
-                "a cell of zeros stays zero",
+                "a position of zeros stays zero",
                 [[[0.0, 2.0]], [[0.0, 0.0]]],
                 [20.0, 20.0],
                 [[[0.0, 20.0]], [[0.0, 0.0]]],
@@ -174,11 +267,20 @@ EXERCISES = {
                 [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
             ),
             _two_pictures(
-                "two pictures: each cell of each has its own length",
+                "two pictures: each position of each has its own length",
                 *(_norm_case("", _random_map(2, 2, 2, seed), [1.0, 2.0]) for seed in (2, 3)),
             ),
         ],
-        "every cell speaks with the same loudness.",
+        "every position speaks with the same loudness.",
+        fresh=_fresh_norm,
+        refused=("l2norm", "forward"),
+        hints=(
+            "Along which of the four dimensions does a position's vector run?",
+            "Reduce that one and keep a 1 in its place, so that the division lines up. A position "
+            "of zeros would be 0 / 0: what must its length at least be?",
+            "`scale` has one dimension and must meet C of (B, C, H, W): give it two more behind.",
+        ),
+        serves="l2norm",
     ),
     "07.top_down": Exercise(
         [
@@ -217,6 +319,16 @@ EXERCISES = {
             _two_pictures("two pictures", _two_maps(11), _two_maps(13)),
         ],
         "P5 to P3, from an empty function.",
+        fresh=_fresh_pyramid,
+        refused=("top_down", "enlarge", "forward"),
+        hints=(
+            "Which of the maps has nothing above it? Begin there.",
+            "A matrix (D, C) at every position is a 1 x 1 convolution: `F.conv2d` wants it with "
+            "two more dimensions.",
+            "`F.interpolate` can be told a `size` as well as a factor, and its mode decides "
+            "whether a value is copied or averaged. What goes up to the next map is the sum.",
+        ),
+        serves="top_down",
     ),
 }
 

@@ -1,4 +1,5 @@
-"""Cases for lesson 8: a row's place, flattening a head, scores without the background, SSD's loss.
+"""Cases for lesson 8: a row's place, flattening a head, scores without the background, SSD's loss,
+first losses that give a bug away, and which rung catches what.
 
 The expected values come from plain Python numbers and loops, never from the library.
 """
@@ -11,7 +12,46 @@ import torch
 from lesson_lib.course.checks import Case, Exercise
 from lesson_lib.course.review import Question
 
+#: Five SSDs that say nothing yet (all logits 0), and what each does wrong.
+STARTS = {
+    "F": "no mining",
+    "G": "divided by all boxes",
+    "H": "right",
+    "I": "no background channel",
+    "J": "no negatives",
+}
+#: The cheapest rung that catches each bug; tests/test_bugs.py runs them.
+CATCHES = {
+    "no permute": "shapes",
+    "divided by all anchors": "known batch",
+    "no mining": "known batch",
+    "background read as class 0": "overfit one picture",
+    "ratio flipped in use": "overfit one picture",
+}
 SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
+
+
+class Told(str):
+    """A right word; a wrong one is not told what is expected instead."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+
+def first_losses(positives: int = 98, rows: int = 6096, classes: int = 3) -> dict[str, float]:
+    """The first class loss of each of STARTS: every softmax is even, P of the rows are matched."""
+    even, kept = math.log(classes + 1), 4 * positives
+    sums = {
+        "no mining": rows * even,
+        "divided by all boxes": kept * even,
+        "right": kept * even,
+        "no background channel": kept * math.log(classes),
+        "no negatives": positives * even,
+    }
+    return {
+        letter: sums[bug] / (rows if bug == "divided by all boxes" else positives)
+        for letter, bug in STARTS.items()
+    }
 
 
 def _numbered(
@@ -108,6 +148,27 @@ def _batch(
     return Case(why, tuple(map(torch.tensor, nested)), ssd_loss_by_loops(*nested))
 
 
+def _fresh_address(draw: random.Random) -> Case:
+    maps = [(draw.randint(2, 5), draw.randint(2, 5), draw.choice((2, 3, 6))) for _ in range(3)]
+    row = draw.randrange(sum(math.prod(m) for m in maps))
+    return _address(f"row {row} of {maps}", row, maps)
+
+
+def _fresh_flatten(draw: random.Random) -> Case:
+    sizes = draw.randint(1, 2), draw.randint(2, 4), draw.randint(2, 4), draw.randint(2, 4)
+    return _numbered(f"a map drawn anew, {sizes[1]} x {sizes[2]}", *sizes, draw.randint(2, 5))
+
+
+def _fresh_scores(draw: random.Random) -> Case:
+    weights = [[draw.uniform(0.1, 1) for _ in range(4)] for _ in range(3)]
+    return _probabilities("boxes drawn anew", *([w / sum(row) for w in row] for row in weights))
+
+
+def _fresh_loss(draw: random.Random) -> Case:
+    positive = [[draw.random() < 0.2 for _ in range(14)] for _ in range(2)]
+    return _batch("a batch drawn anew", positive, seed=draw.randrange(1000))
+
+
 EXERCISES = {
     "08.address": Exercise(
         [
@@ -122,6 +183,14 @@ EXERCISES = {
             _address("a map that is not square", 30, [(2, 3, 4), (1, 2, 4)]),
         ],
         "any of the 8,732 rows has its place in the picture.",
+        fresh=_fresh_address,
+        refused=("anchor_address",),
+        hints=(
+            "How many rows does the first map have, and what is left of the number behind it?",
+            "Take off whole maps, `rows * columns * boxes` at a time, until the rest is smaller "
+            "than the next one.",
+            "In what is left, the box runs fastest, then the column, then the row: `%` and `//`.",
+        ),
     ),
     "08.flatten": Exercise(
         [
@@ -132,6 +201,16 @@ EXERCISES = {
             _numbered("two pictures, 6 boxes a position", 2, 3, 2, 6, 4),
         ],
         "each row of numbers is beside its own default box.",
+        fresh=_fresh_flatten,
+        refused=("flatten_predictions", "join_levels"),
+        hints=(
+            "A `reshape` goes through the entries in order, the last dimension fastest.",
+            "In which order must the four dimensions stand, so that this is the order of the rows "
+            "in the picture above?",
+            "`permute` brings them there. The channels need no help: they split by themselves into "
+            "box and value.",
+        ),
+        serves="flatten_predictions",
     ),
     "08.scores": Exercise(
         [
@@ -144,6 +223,38 @@ EXERCISES = {
             _probabilities("three boxes, one class", [0.4, 0.6], [0.99, 0.01], [0.5, 0.5]),
         ],
         "the background takes its share of the softmax, and is no answer.",
+        fresh=_fresh_scores,
+        refused=("ssd_detections",),
+        hints=(
+            "Two questions with different answers: has the background a share in the softmax? May "
+            "it be what the box reports?",
+            "The softmax first, over all channels; leave the background out of the result.",
+            "`max(dim=1)` gives values and indices at once.",
+        ),
+    ),
+    "08.starts": Exercise(
+        [
+            Case(f"network {letter}: is your diagnosis right?", (letter,), Told(answer))
+            for letter, answer in STARTS.items()
+        ],
+        "five bugs told from one number, before a single step.",
+        hints=(
+            "Work out the right one: N positives, 3 N mined negatives, each with the same loss.",
+            "What is the loss of one row if its softmax has 4 equal shares, and what with 3?",
+            "6,096 rows, 98 of them positive: which of them are summed, and what is divided by?",
+        ),
+    ),
+    "08.catches": Exercise(
+        [Case(f"{bug}: is it this rung?", (bug,), Told(rung)) for bug, rung in CATCHES.items()],
+        "you know what each rung proves.",
+        hints=(
+            "Which part of the detector does a rung use at all? The known batch never detects, and "
+            "no rung but the first asks where a row looks.",
+            "A wrong loss is a wrong number; a wrong use of right outputs shows when something "
+            "must be found.",
+            "Two are told by the loss, two by detections on a picture known by heart, one by the "
+            "gradient of a row.",
+        ),
     ),
     "08.ssd_loss": Exercise(
         [
@@ -183,6 +294,16 @@ EXERCISES = {
             _batch("no object at all", [[False] * 5, [False] * 5], seed=8),
         ],
         "lessons 1, 3 and 5 in one function: this is what SSD is trained with.",
+        fresh=_fresh_loss,
+        refused=("ssd_loss", "ssd_criterion", "hard_negative_mask", "hard_negative_mask_by_rank"),
+        hints=(
+            "Which channel should each row choose? Then its cross entropy is one number, for "
+            "positive rows and the others alike.",
+            "Mining is a sort in each picture; a slice that is too long is simply shorter.",
+            "For the offsets, *index* the positive rows: infinity times a mask of zeros is `nan`. "
+            "Mind what `F.smooth_l1_loss` does with the sum unless told otherwise.",
+        ),
+        serves="ssd_loss",
     ),
 }
 

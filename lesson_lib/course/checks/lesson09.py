@@ -1,4 +1,5 @@
-"""Cases for lesson 9: the first loss, parameters of the shared heads, RetinaNet's loss.
+"""Cases for lesson 9: the first loss, a prior to choose, parameters of the shared heads, what the
+ladder's lines give away, RetinaNet's loss.
 
 The expected values come from plain Python numbers and loops, never from the library.
 """
@@ -10,6 +11,46 @@ import torch
 
 from lesson_lib.course.checks import Case, Exercise
 from lesson_lib.course.review import Question
+
+#: Detectors whose lines on the ladder are shown without their names, and the bug of each; all of
+#: lesson_lib.course.bugs.
+CAUGHT = {
+    "P": "divided by all anchors",
+    "Q": "ignored as background",
+    "R": "no prior",
+    "S": "variances in the loss alone",
+}
+#: A detector of rare things: anchors, classes, positives of a batch, and the priors to choose from.
+RARE = (200_000, 1200, 20)
+PRIORS = (0.1, 0.01, 0.001, 0.0001)
+
+
+class Told(str):
+    """A right word; a wrong one is not told what is expected instead."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+
+class ToldNumber(float):
+    """A right number that is not told either."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+
+def both_parts(
+    pi: float, setting: tuple[int, int, int] = RARE, gamma: float = 2.0, alpha: float = 0.25
+) -> tuple[float, float]:
+    """Focal loss's first class loss by positives: what the background and what the objects give."""
+    anchors, classes, positives = setting
+    noes = anchors * classes - positives
+    background = noes * (1 - alpha) * pi**gamma * -math.log1p(-pi) / positives
+    return background, alpha * (1 - pi) ** gamma * -math.log(pi)
+
+
+#: The largest prior that leaves the first word to the objects.
+CHOSEN = max(pi for pi in PRIORS if both_parts(pi)[0] < both_parts(pi)[1])
 
 
 def _first(
@@ -71,6 +112,32 @@ def _batch(
     ]
     nested = [[row[i : i + size] for i in range(0, len(flat), size)] for row in rows] + [state]
     return Case(why, tuple(map(torch.tensor, nested)), retinanet_loss_by_loops(*nested))
+
+
+def _fresh_first(draw: random.Random) -> Case:
+    anchors, classes, positives = draw.randint(50, 900), draw.randint(2, 90), draw.randint(1, 9)
+    pi, gamma, alpha = draw.choice((0.3, 0.1, 0.02)), draw.choice((1.0, 2.0)), 0.25
+    no = (1 - alpha) * pi**gamma * -math.log1p(-pi)
+    yes = alpha * (1 - pi) ** gamma * -math.log(pi)
+    total = (anchors * classes - positives) * no + positives * yes
+    words = f"{anchors} anchors, {classes} classes, {positives} positives, drawn anew"
+    return _first(words, (anchors, classes, positives), pi, gamma, alpha, total / positives)
+
+
+def _fresh_parameters(draw: random.Random) -> Case:
+    channels, boxes, classes = draw.randint(2, 40), draw.randint(1, 12), draw.randint(1, 30)
+    towers = 8 * (9 * channels * channels + channels)
+    ends = (9 * channels + 1) * boxes * (classes + 4)
+    return Case(
+        f"{channels} channels, {boxes} anchors, {classes} classes, drawn anew",
+        (channels, boxes, classes),
+        towers + ends,
+    )
+
+
+def _fresh_loss(draw: random.Random) -> Case:
+    state = [[draw.choice((1, 0, 0, -1)) for _ in range(9)] for _ in range(2)]
+    return _batch("a batch drawn anew", state, seed=draw.randrange(1000))
 
 
 EXERCISES = {
@@ -142,6 +209,42 @@ EXERCISES = {
             ),
         ],
         "from five and a half million to six, and what the objects add, before a single step.",
+        fresh=_fresh_first,
+        hints=(
+            "An anchor that holds an object gives K answers, too: to how many is the truth yes?",
+            "Count the answers whose truth is yes, and those whose truth is no; all of one kind "
+            "cost the same.",
+            "What are p_t and alpha_t of a yes (lesson 4)? Without alpha both weights are 1.",
+        ),
+    ),
+    "09.prior": Exercise(
+        [
+            Case(
+                "the largest prior that leaves the first word to the objects",
+                (),
+                ToldNumber(CHOSEN),
+            )
+        ],
+        "the more answers there are, the smaller the prior has to be.",
+        tolerance=1e-9,
+        hints=(
+            "Compare the two columns in each row of the table.",
+            "Whoever has the larger number moves the weights first.",
+            "Several priors leave it to the objects; the question asks for the largest of them.",
+        ),
+    ),
+    "09.caught": Exercise(
+        [
+            Case(f"detector {letter}: is your diagnosis right?", (letter,), Told(answer))
+            for letter, answer in CAUGHT.items()
+        ],
+        "four bugs told from the lines of the ladder.",
+        hints=(
+            "Which of the two losses is wrong, and is it too large or too small?",
+            "Divide what was expected by what was got: by which number is it too small?",
+            "Dozens of times too small; a few per cent too large; right but for the boxes; "
+            "and one that is told before any loss.",
+        ),
     ),
     "09.head_parameters": Exercise(
         [
@@ -154,6 +257,13 @@ EXERCISES = {
             Case("64 channels, 9 anchors, 3 classes", (64, 9, 3), 331_775),
         ],
         "five levels, and not one parameter more than for a single one.",
+        fresh=_fresh_parameters,
+        hints=(
+            "How many convolutions are there in both heads, and do the levels matter?",
+            "A 3 x 3 convolution from a to b channels has 9 a b weights and b biases.",
+            "Four from `channels` to `channels` in each tower, and one at each end: to how many "
+            "channels?",
+        ),
     ),
     "09.retinanet_loss": Exercise(
         [
@@ -182,6 +292,17 @@ EXERCISES = {
             _batch("logits beyond 100", [[1, 0, 1, 0]], seed=7, spread=150.0, classes=2),
         ],
         "lessons 1, 3 and 4 in one function: this is what RetinaNet is trained with.",
+        fresh=_fresh_loss,
+        refused=("retinanet_loss", "retinanet_criterion", "sigmoid_focal_loss"),
+        hints=(
+            "First the right answers, a boolean tensor (B, A, K): `F.one_hot` gives *every* anchor "
+            "a yes; which of them may keep theirs?",
+            "Then lesson 4's trick: turn the sign of the logit where the truth is no, and "
+            "`F.logsigmoid` gives log p_t without the logarithm of a number that has become 0.",
+            "Index the used rows and the positive rows; a mask times infinity is `nan`. Which "
+            "anchors take no part at all, and by what is divided where nothing is positive?",
+        ),
+        serves="retinanet_loss",
     ),
 }
 
