@@ -25,6 +25,7 @@ from lesson_lib.data.changes import (
     colour_matrices,
     put_window,
 )
+from lesson_lib.data.objects import Objects
 from lesson_lib.data.resizing import Resizing, as_resizing, like_shapes, picture_sizes
 from lesson_lib.data.samples import Sample, resize
 from lesson_lib.data.sampling import drawn, labels_of, repeat_factors
@@ -32,7 +33,7 @@ from lesson_lib.data.store import Block, Gather, views
 
 CACHE_BYTES = 4 * 2**30
 MOST_WORKERS = 8
-Batch = tuple[Tensor, list[dict]]
+Batch = tuple[Tensor, Objects]
 Size2 = tuple[int, int]  # height, width
 
 
@@ -156,8 +157,8 @@ class Feed:
     def epoch(self, n: int, start: int = 0) -> Iterator[Batch]:
         """The steps of epoch n from `start` on: images float (B, 3, H, W) in 0..1, and B targets.
 
-        A target has "boxes" (G, 4) xyxy pixels, "labels" (G,), "difficult" (G,), on the device, and
-        "id".
+        The targets are `Objects`, on the device: padded for all, or one by one, each with "boxes"
+        (G, 4) xyxy pixels, "labels" (G,), "difficult" (G,) and "id".
         Crowds are left out: a region of many objects is no object to learn.
         """
         return self._batches(self._steps(n, start))
@@ -214,7 +215,7 @@ class Feed:
             targets.append(target)
         antialias = self.resizing.antialias
         images = change_pictures(self._pictures, step.rows, changes, step.canvas, parts, antialias)
-        return images, _to_device(_Targets.of(targets), self.device)
+        return images, Objects.of(targets).to(self.device)
 
     def _from_workers(self, steps: Iterable[Step]) -> Iterator[Batch]:
         cores = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
@@ -233,25 +234,7 @@ class Feed:
             if matrices is not None:
                 matrices = matrices.to(self.device, non_blocking=True)
             pictures = batch.pictures.to(self.device, non_blocking=True)
-            yield change_colours(pictures, matrices), _to_device(batch.targets, self.device)
-
-
-class _Targets(NamedTuple):
-    """The objects of a batch one after the other, so that they cross to a GPU in three pieces."""
-
-    boxes: Tensor  # (N, 4)
-    labels: Tensor  # (N,)
-    difficult: Tensor  # (N,)
-    counts: list[int]  # objects of each picture
-    ids: list[str]
-
-    @classmethod
-    def of(cls, targets: Sequence[dict]) -> "_Targets":
-        counts = [len(target["labels"]) for target in targets]
-        boxes, labels, difficult = (
-            torch.cat([target[name] for target in targets]) for name in cls._fields[:3]
-        )
-        return cls(boxes, labels, difficult, counts, [target["id"] for target in targets])
+            yield change_colours(pictures, matrices), batch.objects.to(self.device)
 
 
 class _Read(NamedTuple):
@@ -259,7 +242,7 @@ class _Read(NamedTuple):
 
     pictures: Tensor
     colours: Tensor | None
-    targets: _Targets
+    objects: Objects
 
 
 class _Reading(Dataset):
@@ -299,7 +282,7 @@ class _Reading(Dataset):
                 targets.append(target)
         except (OSError, ValueError) as error:
             return error
-        return _Read(pictures, colour_matrices(changes), _Targets.of(targets))
+        return _Read(pictures, colour_matrices(changes), Objects.of(targets))
 
     def decoded(self, row: int) -> tuple[Tensor, dict]:
         """A picture at the size that augmentation begins with, and its target."""
@@ -348,16 +331,3 @@ def _target(sample: Sample, row: int, num_classes: int | None) -> dict:
         "difficult": sample.difficult[real],
         "id": sample.id or f"number {row}",
     }
-
-
-def _to_device(targets: _Targets, device: torch.device) -> list[dict]:
-    """One dict a picture, its tensors parts of those that crossed."""
-    columns = []
-    for column in targets[:3]:
-        if device.type == "cuda" and not column.is_pinned():
-            column = column.pin_memory()
-        columns.append(column.to(device, non_blocking=True).split(targets.counts))
-    return [
-        {"boxes": boxes, "labels": labels, "difficult": difficult, "id": name}
-        for boxes, labels, difficult, name in zip(*columns, targets.ids, strict=True)
-    ]

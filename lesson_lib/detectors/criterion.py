@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from lesson_lib.boxes import at_least_float32, xyxy_to_cxcywh
 from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
+from lesson_lib.data.objects import Objects
 from lesson_lib.losses import BETA, retinanet_loss, ssd_loss
 from lesson_lib.matching import (
     NEGATIVE,
@@ -28,13 +28,12 @@ from lesson_lib.matching import (
     Match,
     match_retinanet,
     match_ssd,
-    pad_boxes,
     take_matched,
 )
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
 
 #: One dict a picture: "boxes" (G, 4) xyxy pixels, "labels" (G,) int64, both on the outputs' device;
-#: "id" if known.
+#: "id" if known. Or all of them at once, as `Objects`, with nothing to be done for each picture.
 Targets = Sequence[dict[str, Any]]
 
 
@@ -87,12 +86,13 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     if mining not in MINING:
         raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
     _check_shapes(outputs, anchors, targets)
-    gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
+    objects = Objects.of(targets)
+    gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
     match = match_ssd(gt, anchors, threshold, best, inclusive, valid, dense)  # (B, A)
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     count = normaliser(positive.sum()) if normaliser else None
-    _check_values(outputs, targets, outputs.cls_logits.shape[-1] - 1)
-    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
+    _check_values(outputs, objects, outputs.cls_logits.shape[-1] - 1)
+    labels, box_targets = anchor_targets(match, gt, objects, anchors, variances)
     with torch.no_grad():
         if_background = _background_loss(
             at_least_float32(outputs.cls_logits), dense
@@ -142,11 +142,12 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
             "parts (accumulate), need per_image=False."
         )
     _check_shapes(outputs, anchors, targets)
-    gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
+    objects = Objects.of(targets)
+    gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
     match = match_retinanet(gt, anchors, positive, negative, force_best, valid, dense)
     count = normaliser((match.label == POSITIVE).sum()) if normaliser else None
-    _check_values(outputs, targets, outputs.cls_logits.shape[-1])
-    labels, box_targets = anchor_targets(match, gt, targets, anchors, variances)
+    _check_values(outputs, objects, outputs.cls_logits.shape[-1])
+    labels, box_targets = anchor_targets(match, gt, objects, anchors, variances)
     return retinanet_loss(
         outputs.cls_logits,
         outputs.box_deltas,
@@ -168,7 +169,7 @@ def anchor_targets(
     """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0
     elsewhere.
     """
-    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)  # (B, G)
+    labels = Objects.of(targets).labels  # (B, G)
     boxes = take_matched(gt, match.gt_index, default=anchors)  # (B, A, 4)
     offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
     return take_matched(labels, match.gt_index, default=0), offsets
@@ -221,27 +222,22 @@ def _check_shapes(outputs: Outputs, anchors: Tensor, targets: Targets) -> None:
         raise ValueError(
             f"{len(targets)} targets for {len(outputs.cls_logits)} pictures; give one for each."
         )
-    for picture, target in enumerate(targets):
-        if len(target["labels"]) != len(target["boxes"]):
-            raise ValueError(
-                f"{_name(picture, targets)} has {len(target['boxes'])} boxes and "
-                f"{len(target['labels'])} labels; give one label for each box."
-            )
 
 
-def _check_values(outputs: Outputs, targets: Targets, num_classes: int) -> None:
+def _check_values(outputs: Outputs, objects: Objects, num_classes: int) -> None:
     """Of what is on the CPU: a GPU would have to be waited for."""
     if outputs.cls_logits.is_cpu:
-        _check_finite(outputs, targets)
-    for picture, target in enumerate(targets):
-        if not target["labels"].is_cpu:
-            continue
-        strange = [label for label in target["labels"].tolist() if not 0 <= label < num_classes]
-        if strange:
-            raise ValueError(
-                f"{_name(picture, targets)} has the label {strange[0]}; the outputs are for "
-                f"{num_classes} classes, labels 0 to {num_classes - 1} (background is no label)."
-            )
+        _check_finite(outputs, objects)
+    if not objects.labels.is_cpu:
+        return
+    strange = objects.valid & ((objects.labels < 0) | (objects.labels >= num_classes))
+    if strange.any():
+        picture, row = strange.nonzero()[0].tolist()
+        raise ValueError(
+            f"{_name(picture, objects)} has the label {int(objects.labels[picture, row])}; the "
+            f"outputs are for {num_classes} classes, labels 0 to {num_classes - 1} (background is "
+            "no label)."
+        )
 
 
 def _name(picture: int, targets: Targets) -> str:

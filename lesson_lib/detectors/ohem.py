@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lesson_lib.data.objects import Objects
 from lesson_lib.detectors.criterion import Outputs, Targets, anchor_targets
 from lesson_lib.detectors.detector import Normaliser
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.losses import binary_cross_entropy, retinanet_loss
-from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet, pad_boxes
+from lesson_lib.matching import IGNORE, POSITIVE, match_retinanet
 from lesson_lib.mining import ohem_mask
 
 
@@ -35,9 +36,10 @@ class OHEMRetinaNet(RetinaNet):
         """
         if options:
             raise TypeError(f"OHEM knows no option {min(options)!r}.")
-        gt, valid = pad_boxes([target["boxes"] for target in targets])  # (B, G, 4), (B, G)
+        objects = Objects.of(targets)
+        gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
         match = match_retinanet(gt, anchors, valid=valid)
-        labels, offsets = anchor_targets(match, gt, targets, anchors, self.config.variances)
+        labels, offsets = anchor_targets(match, gt, objects, anchors, self.config.variances)
         positive = match.label == POSITIVE
         is_class = nn.functional.one_hot(labels, self.config.num_classes) * positive[..., None]
         loss = binary_cross_entropy(outputs.cls_logits.detach(), is_class).sum(-1)  # (B, A)

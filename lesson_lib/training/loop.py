@@ -80,7 +80,7 @@ def train(
         rate, own = learning_rate(step - 1, plan.steps, recipe), anchors(images.shape[-2:])
         update.prepare(step, rate)
         losses.append(one_step(network, model, images, targets, own, update, recipe))
-        ids.append([target["id"] or "?" for target in targets])
+        ids.append(targets.ids)
         if not plan.reports(step):
             continue
         values = all_reduce(torch.stack(losses)).tolist()  # the GPU is waited for here

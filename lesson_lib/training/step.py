@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.detectors.criterion import Outputs, Targets
 from lesson_lib.detectors.detector import Detector, as_module, batch_loss
 from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, without_sync
 from lesson_lib.training.recipes import Recipe
@@ -55,7 +55,7 @@ def one_step(
     network: Network,
     model: Detector,
     images: Tensor,
-    targets: list[dict],
+    targets: Targets,
     anchors: Tensor,
     update: Update,
     recipe: Recipe,
@@ -83,7 +83,7 @@ def one_step(
     return torch.cat((total, norm.reshape(1) / world)).float()
 
 
-def cut(images: Tensor, targets: list[dict], parts: int) -> list[tuple[Tensor, list[dict]]]:
+def cut(images: Tensor, targets: Targets, parts: int) -> list[tuple[Tensor, Targets]]:
     """A batch in at most so many parts of as equal sizes as can be."""
     size, ends = -(-len(images) // min(parts, len(images))), len(images)
     return [(images[i : i + size], targets[i : i + size]) for i in range(0, ends, size)]
@@ -119,7 +119,7 @@ def _losses(
     model: Detector,
     outputs: Outputs,
     anchors: Tensor,
-    targets: list[dict],
+    targets: Targets,
     recipe: Recipe,
     positives: Positives,
 ) -> dict[str, Tensor]:
@@ -138,7 +138,10 @@ def _losses(
 
 
 def check_finite(
-    values: list[list[float]], ids: list[list[str]], step: int, last: dict[str, float] | None
+    values: list[list[float]],
+    ids: Sequence[Sequence[str]],
+    step: int,
+    last: dict[str, float] | None,
 ) -> None:
     """Raises Diverged for the first step that holds NaN or infinity, in all processes alike.
 
@@ -151,7 +154,7 @@ def check_finite(
         if all(map(math.isfinite, row)):
             continue
         world = rank_and_world()[1]
-        names = mine if world == 1 else sum(all_gather([mine]), [])
+        names = mine if world == 1 else sum(map(list, all_gather([mine])), [])
         numbers = ", ".join(f"{value:.3g}" for value in row)
         raise Diverged(
             f"Training diverged in step {number}: cls, box and gradient are {numbers}. Its "

@@ -1,0 +1,196 @@
+"""A step that never waits: the same operations for any batch and any number of objects, no copies
+from the host but two, and all devices right; tried without a GPU.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from pretended_gpu import CUDA, OnGpu, PretendedGpu
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lesson_lib.data.objects import ROOM, Objects
+from lesson_lib.data.smears import draw_smear
+from lesson_lib.training import rehearsal
+from lesson_lib.training.recipes import MODELS, Recipe, build_model
+from lesson_lib.training.step import one_step
+from lesson_lib.training.update import Update
+
+SMEARS = [draw_smear(0, i, size=64) for i in range(4)]
+TINY = ("ssd-tiny", "retinanet-tiny")
+#: The way of a GPU, on a CPU.
+AS_ON_A_GPU = {"ssd-tiny": {"dense": True, "mining": "rank"}, "retinanet-tiny": {"dense": True}}
+
+
+def made(name, norm="group"):
+    torch.manual_seed(0)
+    return build_model(replace(MODELS[name], backbone="tiny-8", norm=norm), 3, 64)
+
+
+def objects(pictures, count):
+    """`count` objects in each picture, wherever."""
+    drawn = torch.Generator().manual_seed(count)
+    corners = torch.rand(pictures, count, 2, generator=drawn) * 40
+    boxes = torch.cat((corners, corners + 8 + 16 * torch.rand(corners.shape, generator=drawn)), -1)
+    labels = torch.randint(0, 3, (pictures, count), generator=drawn)
+    return Objects.of([{"boxes": b, "labels": x} for b, x in zip(boxes, labels)])
+
+
+# ---- objects, padded ----
+
+
+def test_objects_are_padded_and_come_back():
+    targets = [
+        {"boxes": torch.rand(n, 4), "labels": torch.arange(n), "id": f"p{n}"} for n in (2, 0, 3)
+    ]
+    table = Objects.of(targets)
+    assert table.boxes.shape == (3, 3, 4) and table.valid.sum(1).tolist() == [2, 0, 3]
+    assert not table.boxes[~table.valid].any() and not table.labels[~table.valid].any()
+    assert Objects.of(table) is table and len(table) == 3 and table.ids == ("p2", "p0", "p3")
+    for one, other in ((table, targets), (table[1:], targets[1:])):
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a["boxes"], b["boxes"]) and torch.equal(a["labels"], b["labels"])
+            assert a["id"] == b["id"] and not a["difficult"].any()
+    assert Objects.of([{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}]).boxes.shape[1] == 0
+    with pytest.raises(ValueError, match=r"picture 0 of the batch \(x\) has 1 boxes and 2 labels"):
+        Objects.of([{"boxes": torch.rand(1, 4), "labels": torch.arange(2), "id": "x"}])
+
+
+def test_objects_travel_as_one_piece():
+    marks = torch.tensor([False, True])
+    table = Objects.of(
+        [
+            {"boxes": torch.rand(2, 4), "labels": torch.tensor([79, 2]), "difficult": marks},
+            {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+        ]
+    )
+    with PretendedGpu() as gpu, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+        there = table.to(CUDA)
+    assert gpu.copies == ["_to_copy"] and gpu.waits == []
+    assert there.boxes.inner.shape[1] == ROOM and there.counts == table.counts
+    for name in ("boxes", "labels", "difficult", "valid"):
+        moved, own = getattr(there, name).inner, getattr(table, name)
+        assert moved.dtype == own.dtype and torch.equal(moved[:, :2], own)
+        assert not moved[:, 2:].any()
+    assert table.to(table.boxes.device) is table and table.pin_memory() is table
+
+
+# ---- on a GPU that every machine has ----
+
+
+def on_the_gpu(gpu, table):
+    columns = ("boxes", "labels", "difficult", "valid")
+    return replace(table, **{name: gpu.put(getattr(table, name)) for name in columns})
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("name", TINY)
+def test_a_gpu_gives_the_losses_and_detections_of_a_cpu(name, norm):
+    """And waits for nothing until detections are asked for."""
+    model, anchors = made(name, norm).eval(), made(name).anchors(64)
+    images = torch.stack([s.image for s in SMEARS]) / 255
+    truth = Objects.of([{"boxes": s.boxes, "labels": s.labels} for s in SMEARS])
+    with torch.no_grad():
+        outputs = model(images)
+        losses = model.criterion(outputs, anchors, truth)
+        found = model.detections(outputs, anchors, (64, 64), score_threshold=0.01)
+        with PretendedGpu() as gpu:
+            outputs = gpu.put(model)(gpu.put(images))
+            there = model.criterion(outputs, gpu.put(anchors), on_the_gpu(gpu, truth))
+            assert (gpu.waits, gpu.copies) == ([], [])
+            seen = model.detections(outputs, gpu.put(anchors), (64, 64), score_threshold=0.01)
+    for key, value in losses.items():
+        torch.testing.assert_close(there[key].inner, value, rtol=1e-5, atol=1e-6)
+    for mine, other in zip(found, seen, strict=True):
+        assert len(mine["boxes"]) > 0
+        for key, value in mine.items():
+            torch.testing.assert_close(other[key].inner, value, rtol=1e-5, atol=1e-4)
+
+
+def test_the_pretended_gpu_sees_what_a_real_one_would_mind():
+    with PretendedGpu() as gpu:
+        a = gpu.put(torch.tensor([1.0, 2.0]))
+        assert a.device == CUDA and not a.is_cpu and float((a * 2).sum()) == 6
+        _ = a[a > 1], torch.tensor([1, 2], device=CUDA), torch.arange(3, device=CUDA)
+        with pytest.raises(AssertionError, match="on the GPU and on the CPU"):
+            a + torch.ones(2)
+        assert isinstance(a.to("cpu"), torch.Tensor) and not isinstance(a.to("cpu"), OnGpu)
+    assert gpu.waits[:2] == ["_local_scalar_dense", "index"] and len(gpu.copies) == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_runs_on_fake_cuda_tensors(name):
+    """Forward and criterion; devices that do not fit, and waits, raise there."""
+    config = MODELS[name]
+    config = replace(config, norm=config.norm if config.norm == "batch" else "group")
+    size = 128 if "vgg16" not in name else 512 if "512" in name else 300
+    held = rehearsal._held(replace(config, pretrained=False), 3, size, 2, None)
+    assert held.bytes > 0 and held.anchors > 100
+
+
+# ---- the operations of a whole step ----
+
+
+class Operations(TorchDispatchMode):
+    """How often each operation is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.names[op.overloadpacket.__name__] += 1
+        return op(*args, **(kwargs or {}))
+
+
+def operations(name, pictures, count, **changes):
+    recipe = replace(Recipe(criterion=AS_ON_A_GPU[name], optimizer="sgd"), **changes)
+    model, images = made(name), torch.rand(pictures, 3, 64, 64)
+    update, truth, anchors = Update(model, recipe), objects(pictures, count), model.anchors(64)
+    one_step(model, model, images, truth, anchors, update, recipe)  # what is made once is made
+    with Operations() as counted:
+        one_step(model, model, images, truth, anchors, update, recipe)
+    return counted.names
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "ema": 0.9, "accumulate": 2}])
+@pytest.mark.parametrize("name", TINY)
+def test_a_step_is_the_same_operations_for_any_batch_and_any_objects(name, changes):
+    """Forward, criterion, backward and update; 1,000 are few for a GPU to start."""
+    few = operations(name, 2, 3, **changes)
+    assert few == operations(name, 8, 3, **changes) == operations(name, 2, 30, **changes)
+    assert 100 < sum(few.values()) < 5000
+
+
+class NoCopies(TorchDispatchMode):
+    """Fails for a tensor of the CPU among those of another device, and for one made of numbers."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name = op.overloadpacket.__name__
+        tensors = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, torch.Tensor)]
+        devices = {x.device.type for x in tensors if x.ndim > 0}
+        assert len(devices) < 2, f"{name} of {devices}"
+        made = op(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and tensors:
+                assert {tensor.device.type} == devices or not devices, f"{name} copies"
+        assert name != "lift_fresh", "a tensor is made of numbers on the host"
+        return made
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_nothing_is_copied_from_the_host_with_the_backward_pass(name):
+    """On "meta", a device without numbers: whoever looks at one, or brings one, is found."""
+    with torch.device("meta"):
+        model = made(name)
+        images, anchors = torch.rand(2, 3, 64, 64), model.anchors(64, "meta")
+        truth = Objects.of(
+            [{"boxes": torch.rand(3, 4), "labels": torch.zeros(3, dtype=torch.int64)}] * 2
+        )
+    with NoCopies():
+        losses = model.criterion(model(images), anchors, truth)
+        (losses["cls"] + losses["box"]).backward()
+    assert all(p.grad is not None for p in model.parameters())
