@@ -23,7 +23,7 @@ from lesson_lib.training.distributed import (
     rank_and_world,
     wrap_ddp,
 )
-from lesson_lib.training.loop import evaluate
+from lesson_lib.training.loop import evaluate, train
 from lesson_lib.training.recipes import Recipe
 
 FIGURES = ("loss", "val_loss", "cls", "box", "lr", "AP", "AP50", "AR100")
@@ -183,7 +183,9 @@ def test_one_process_needs_nothing_of_it(monkeypatch):
     assert all_reduce(value) == 3 and not all_reduce(value).requires_grad
 
 
-TWO = textwrap.dedent(
+#: Batches in parts, averaged weights, pictures that keep their aspect.
+PARTED = dict(epochs=2, batch=4, size=64, lr=1e-3, optimizer="sgd", ema=0.5, resize="shorter")
+TWO = f"PARTED = {PARTED!r}\n" + textwrap.dedent(
     """
     import json, sys
     from pathlib import Path
@@ -198,9 +200,9 @@ TWO = textwrap.dedent(
     smears = [draw_smear(0, i, size=64) for i in range(11)]
     recipe = Recipe(epochs=2, batch=4, size=64, evaluate=1)
 
-    def model(seed):
+    def model(seed, norm="batch"):
         torch.manual_seed(seed)
-        small = dict(backbone="tiny-8", norm="batch", channels=16, prior=0.2, image_size=64)
+        small = dict(backbone="tiny-8", norm=norm, channels=16, prior=0.2, image_size=64)
         config = RetinaNetConfig(3, **small)
         return RetinaNet(config)
 
@@ -219,6 +221,10 @@ TWO = textwrap.dedent(
         again = model(10 + rank)
         rest = list(train(again, smears, recipe, smears, folder / "again" / "last.pt"))
         said["again"], said["steps"] = digest(again), [r["step"] for r in rest]
+
+        parted = Recipe(**PARTED, accumulate=2)
+        records = list(train(model(rank, "group"), smears, parted, smears))
+        said["parted"] = [r["loss"] for r in records] + [records[-1]["val_loss"]]
 
         broken, calls = model(rank), []
         def spoil(module, inputs, outputs):
@@ -258,6 +264,19 @@ def test_two_processes_go_on_to_the_same_weights(two):
     for one in (first, second):
         assert one["again"] == pytest.approx(one["whole"], rel=1e-9)
     assert first["whole"] == pytest.approx(second["whole"], rel=1e-9)
+
+
+def test_two_processes_in_parts_make_the_run_of_one(two, one_thread):
+    """Each process cuts its share once more; the averaged weights are evaluated by both."""
+    first, second, _ = two
+    torch.manual_seed(0)
+    config = RetinaNetConfig(
+        3, backbone="tiny-8", norm="group", channels=16, prior=0.2, image_size=64
+    )
+    smears = [draw_smear(0, i, size=64) for i in range(11)]
+    records = list(train(RetinaNet(config), smears, Recipe(**PARTED), smears))
+    expected = [r["loss"] for r in records] + [records[-1]["val_loss"]]
+    assert first["parted"] == second["parted"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_two_processes_evaluate_is_what_was_saved(two):
