@@ -51,7 +51,9 @@ def test_the_types_agree():
 def test_what_is_wrong_is_found(tmp_path, source, rule):
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
-    (tmp_path / "lesson_lib").mkdir()
+    for name in ("lesson_lib", "tools"):  # what the settings include
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
     (tmp_path / "lesson_lib" / "planted.py").write_text(source, encoding="utf-8")
     found = type_errors(tmp_path)
     assert bool(found) is bool(rule)
