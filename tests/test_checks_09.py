@@ -4,11 +4,13 @@ case.
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from answers import exercise_tests
 
 from lesson_lib.course import pieces
+from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson09 import CAUGHT, CHOSEN, EXERCISES, PRIORS, both_parts
 
 
@@ -167,3 +169,14 @@ def test_the_prior_is_worked_out():
     assert PRIORS == (0.1, 0.01, 0.001, 0.0001) and CHOSEN == 0.001
     assert [round(x, 2) for x in both_parts(0.01)] == [9.05, 1.13]
     assert [round(x, 3) for x in both_parts(0.001)] == [0.009, 1.723]
+
+
+@pytest.mark.parametrize("answer", [0.01, 0.0001, "0.01"])
+def test_a_wrong_prior_is_not_told_the_right_one(answer):
+    said = verdict("09.prior", answer)
+    assert said.startswith("✗") and "look again" in said and str(CHOSEN) not in said
+
+
+def test_a_wrong_diagnosis_is_not_told_the_right_one():
+    said = verdict("09.caught", lambda _: "nonsense")
+    assert said.startswith("✗") and not any(bug in said for bug in CAUGHT.values())

@@ -331,6 +331,7 @@ BROKEN = {
     tags_are_known: [lesson(cell(tags="tolerence")), lesson(cell(tags="trained varies"))],
     trained_cells_are_tagged: [
         lesson(cell("loss = list(train(model, pictures))\nprint(loss)")),
+        lesson(cell('ladder(Mine, until="short training")\nprint(Mine)')),
         lesson(
             cell("loss = list(train(model, pictures))", NOTED, tags="trained"),
             cell("print(f'{min(loss):.2f}')", id="second", count=2),
@@ -404,6 +405,7 @@ GOOD = [
         cell("first = next(iter(train(other, pictures)))\nprint(first)", id="third", count=3),
         cell("model = build()\nprint(model)", id="fourth", count=4),
     ),
+    lesson(cell('ladder(Mine, until="shapes")\nprint(Mine)', stream("x"))),
     lesson(
         cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")
     ),

@@ -13,6 +13,8 @@ from tools.compare import tags
 
 #: Functions that train. A lesson's functions that call one of them join them.
 TRAINERS = {"train", "ladder", "lesson_lib_command"}
+#: Rungs of the ladder up to which nothing is trained.
+UNTRAINED = {"shapes", "known batch"}
 NESTED = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 NOT_COMPARED = {"trained", "varies", "nbval-ignore-output"}
@@ -78,7 +80,8 @@ def trainings(tree: ast.AST, trainers: set[str]) -> list[ast.Call]:
     """Calls in a piece of code that train: of a trainer, or of an optimizer's `step` beside a
     `backward`.
 
-    `model.train()` is none, and neither is a call of which only the first step is asked.
+    `model.train()` is none, and neither is a call of which only the first step is asked, nor a
+    ladder that ends at one of UNTRAINED.
     """
     calls = {id(node): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     named = {key: getattr(c.func, "attr", getattr(c.func, "id", "")) for key, c in calls.items()}
@@ -93,9 +96,16 @@ def trainings(tree: ast.AST, trainers: set[str]) -> list[ast.Call]:
             named[key] in trainers
             and (call.args or named[key] != "train")
             and key not in first_steps
+            and not _ends_untrained(call)
         )
         or (loop and named[key] == "step")
     ]
+
+
+def _ends_untrained(call: ast.Call) -> bool:
+    """Is this `ladder(..., until="shapes")`?"""
+    until = [word.value for word in call.keywords if word.arg == "until"]
+    return any(isinstance(value, ast.Constant) and value.value in UNTRAINED for value in until)
 
 
 def untagged(notebook: NotebookNode) -> list[NotebookNode]:

@@ -67,6 +67,23 @@ class Exercise:
     serves: str = ""
 
 
+class Untold(str):
+    """A right word (a diagnosis, a choice) that no message shows to who gave another one."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+
+class UntoldNumber(float):
+    """A right number of which the same holds."""
+
+    def __repr__(self) -> str:
+        return "something else: look again"
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+
 #: How many hints were given in this kernel, by exercise.
 _GIVEN: dict[str, int] = {}
 

@@ -10,7 +10,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Exercise, Untold
 from lesson_lib.course.review import Question
 
 Map = list[list[list[float]]]  # [channel][row][column]
@@ -28,13 +28,6 @@ PORTS = {
 }
 #: Which map of three, that see 42, 90 and 178 px in effect, answers for an object of a size in px.
 MAPS = {20: "C3", 55: "C4", 100: "C5"}
-
-
-class Told(str):
-    """A right word; a wrong one is not told what is expected instead."""
-
-    def __repr__(self) -> str:
-        return "something else: look again"
 
 
 def port_logs() -> dict[str, tuple[list[int], int]]:
@@ -219,7 +212,7 @@ EXERCISES = {
     ),
     "07.ports": Exercise(
         [
-            Case(f"port {letter}: is your diagnosis right?", (letter,), Told(answer))
+            Case(f"port {letter}: is your diagnosis right?", (letter,), Untold(answer))
             for letter, answer in PORTS.items()
         ],
         "four ports, told apart by six numbers and a field.",
@@ -231,7 +224,7 @@ EXERCISES = {
         ),
     ),
     "07.maps": Exercise(
-        [Case(f"an object of {side} px", (side,), Told(answer)) for side, answer in MAPS.items()],
+        [Case(f"an object of {side} px", (side,), Untold(answer)) for side, answer in MAPS.items()],
         "small objects on fine maps, large ones where they are seen whole.",
         hints=(
             "Two wishes: the position should see the whole object, and stand close to it.",

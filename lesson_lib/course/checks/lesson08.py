@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Exercise, Untold
 from lesson_lib.course.review import Question
 
 #: Five SSDs that say nothing yet (all logits 0), and what each does wrong.
@@ -29,13 +29,6 @@ CATCHES = {
     "ratio flipped in use": "overfit one picture",
 }
 SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
-
-
-class Told(str):
-    """A right word; a wrong one is not told what is expected instead."""
-
-    def __repr__(self) -> str:
-        return "something else: look again"
 
 
 def first_losses(positives: int = 98, rows: int = 6096, classes: int = 3) -> dict[str, float]:
@@ -234,7 +227,7 @@ EXERCISES = {
     ),
     "08.starts": Exercise(
         [
-            Case(f"network {letter}: is your diagnosis right?", (letter,), Told(answer))
+            Case(f"network {letter}: is your diagnosis right?", (letter,), Untold(answer))
             for letter, answer in STARTS.items()
         ],
         "five bugs told from one number, before a single step.",
@@ -245,7 +238,7 @@ EXERCISES = {
         ),
     ),
     "08.catches": Exercise(
-        [Case(f"{bug}: is it this rung?", (bug,), Told(rung)) for bug, rung in CATCHES.items()],
+        [Case(f"{bug}: is it this rung?", (bug,), Untold(rung)) for bug, rung in CATCHES.items()],
         "you know what each rung proves.",
         hints=(
             "Which part of the detector does a rung use at all? The known batch never detects, and "

@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Exercise, Untold, UntoldNumber
 from lesson_lib.course.review import Question
 
 #: Detectors whose lines on the ladder are shown without their names, and the bug of each; all of
@@ -23,20 +23,6 @@ CAUGHT = {
 #: A detector of rare things: anchors, classes, positives of a batch, and the priors to choose from.
 RARE = (200_000, 1200, 20)
 PRIORS = (0.1, 0.01, 0.001, 0.0001)
-
-
-class Told(str):
-    """A right word; a wrong one is not told what is expected instead."""
-
-    def __repr__(self) -> str:
-        return "something else: look again"
-
-
-class ToldNumber(float):
-    """A right number that is not told either."""
-
-    def __repr__(self) -> str:
-        return "something else: look again"
 
 
 def both_parts(
@@ -222,7 +208,7 @@ EXERCISES = {
             Case(
                 "the largest prior that leaves the first word to the objects",
                 (),
-                ToldNumber(CHOSEN),
+                UntoldNumber(CHOSEN),
             )
         ],
         "the more answers there are, the smaller the prior has to be.",
@@ -235,7 +221,7 @@ EXERCISES = {
     ),
     "09.caught": Exercise(
         [
-            Case(f"detector {letter}: is your diagnosis right?", (letter,), Told(answer))
+            Case(f"detector {letter}: is your diagnosis right?", (letter,), Untold(answer))
             for letter, answer in CAUGHT.items()
         ],
         "four bugs told from the lines of the ladder.",
