@@ -5,9 +5,10 @@ its mistake.
 import numpy as np
 import pytest
 import torch
+from answers import exercise_tests
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson06 import (
     BUGS,
     DECISIONS,
@@ -129,20 +130,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_right_answer_passes(name):
-    assert verdict(name, RIGHT[name]).startswith(DONE)
-
-
-@pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)
-def test_a_mistake_is_named(name, answer, case):
-    said = verdict(name, answer)
-    assert said.startswith(WRONG) and case in said, said
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_stub_is_not_attempted(name):
-    assert verdict(name, lambda *args: ...).startswith(TODO)
+test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tests(
+    EXERCISES, RIGHT, MISTAKES
+)
 
 
 @pytest.mark.parametrize(

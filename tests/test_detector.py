@@ -77,6 +77,11 @@ def test_the_librarys_models_are_detectors(kind):
     assert not isinstance(nn.Linear(1, 1), Detector)
 
 
+def test_what_is_no_module_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match=r"object is no nn.Module: derive it from torch.nn.Module"):
+        next(train(object(), SMEARS, Recipe(epochs=1, batch=2, size=64)))
+
+
 def test_the_learners_own_trains_and_predicts(own):
     last = fit(own, SMEARS, Recipe(epochs=2, batch=2, size=64))
     assert last["step"] == last["steps"] == 4 and math.isfinite(last["loss"])

@@ -1,11 +1,14 @@
-"""One picture with its boxes: what a Sample refuses, and what resizing does to it."""
+"""One picture with its boxes: what a Sample refuses, what resizing does; what a Dataset is."""
 
 import dataclasses
 
 import pytest
 import torch
+from tiny_data import coco_file, voc_folder
 
-from lesson_lib.data.samples import Sample, resize
+from lesson_lib.data.catalog import open_dataset
+from lesson_lib.data.samples import Dataset, Sample, resize
+from lesson_lib.data.smears import Smears
 
 
 def sample(count: int = 2, **changes) -> Sample:
@@ -75,3 +78,18 @@ def test_resize_moves_the_boxes_with_the_picture():
     assert (large.image[:, 3:7, 11:21] > 150).all() and (large.image[:, 0] < 50).all()
     assert resize(one, 5).size == (5, 5)
     assert resize(sample(0), 4).boxes.shape == (0, 4)
+
+
+def test_every_reader_gives_a_dataset_and_a_list_is_none(tmp_path):
+    opened = [
+        Smears("train", 2, 64, cache=False),
+        open_dataset(f"voc:{voc_folder(tmp_path / 'voc')}", "train"),
+        open_dataset(f"coco:{coco_file(tmp_path / 'coco')}", "train"),
+    ]
+    for data in opened:
+        assert isinstance(data, Dataset)
+        assert data.ids() == [one.id for one in data] and len(data.ids()) == len(data) > 0
+        for told, one in zip(data.targets(), data, strict=True):
+            assert told.keys() == one.target().keys()
+            assert all(torch.equal(told[name], one.target()[name]) for name in told)
+    assert not isinstance([sample()], Dataset)

@@ -1,5 +1,6 @@
 """The static type check: of the whole library with the course, and of the tools."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,16 @@ def test_what_is_wrong_is_found(tmp_path, source, rule):
     found = type_errors(tmp_path)
     assert bool(found) is bool(rule)
     assert any(rule in line for line in found) or not rule, found
+
+
+def test_what_is_overruled_says_why():
+    """A reason stands behind each rule that a line is let off from."""
+    let_off = re.compile(r"# (?:type|pyright): ignore(?:\[\w+\])?(.*)")
+    files = [file for room in ("lesson_lib", "tools") for file in (ROOT / room).rglob("*.py")]
+    reasons = {
+        f"{file.name}: {line.strip()}": found[1].strip()
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if (found := let_off.search(line))
+    }
+    assert reasons and [line for line, reason in reasons.items() if not reason] == []
