@@ -95,14 +95,9 @@ def draw_architecture(
     if not isinstance(model, Backbone):
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
         draw_heads(axes, model, edges, levels, classes)
-        axes.text(
-            8.85 if parallel_heads else 9.0,
-            -0.8,
-            f"{anchors:,} anchors\n× ({classes} + 4)",
-            fontsize=8,
-            va="center",
-            weight="bold",
-        )
+        total = f"{anchors:,} anchors\n× ({classes} + 4)"
+        x = 8.85 if parallel_heads else 9.0
+        axes.text(x, -0.8, total, fontsize=8, va="center", weight="bold")
     if complete and isinstance(model, SSD):
         _draw_l2norms(axes, model, edges)
     return axes
