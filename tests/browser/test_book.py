@@ -1,0 +1,281 @@
+"""The book in a browser: every slider of every page is found, moved, and shows the frame that Python
+drew; predictions are answered and scored; nothing is asked of another host.
+"""
+
+import functools
+import http.server
+import json
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Page
+from torch import Tensor
+
+import lab
+import lesson_lib
+from lesson_lib.anchors import SSD300_SCALES, default_boxes
+from lesson_lib.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from lesson_lib.coding import decode, encode
+from lesson_lib.course import frames
+from lesson_lib.data.smears import Smears
+from lesson_lib.evaluation import average_precision
+from lesson_lib.matching import POSITIVE, match_retinanet, match_ssd
+from lesson_lib.mining import hard_negative_mask
+from lesson_lib.nms import class_aware_nms, greedy_nms
+from lesson_lib.training.prediction import predict
+from tools import book
+
+PAGES = [path.stem for path in lab.lessons()]
+#: Where Sphinx's parts put something into the console that is nothing to a reader, and why.
+HARMLESS = re.compile(r"\[PST\]: Changed to")
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The address of the book, built and served."""
+    assert book.build() == 0
+    handler = functools.partial(QuietHandler, directory=str(book.SITE))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def faults(page: Page, site: str):
+    """What went wrong while a page was read: requests to other hosts, errors, missing files."""
+    found = []
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith((site, "data:", "blob:")) else found.append(r.url),
+    )
+    page.on("response", lambda r: found.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on(
+        "console",
+        lambda m: found.append(m.text) if m.type == "error" and not HARMLESS.search(m.text) else 0,
+    )
+    return found
+
+
+def slider_cells(stem: str) -> list[str]:
+    """Ids of the cells of a lesson that show a slider figure."""
+    notebook = nbformat.read(book.ROOT / "notebooks" / f"{stem}.ipynb", 4)
+    return [
+        cell.id
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain") == "SliderFigure"
+    ]
+
+
+MOVE = """([node, k, place]) => {
+    const input = node.querySelectorAll('input, select')[k];
+    if (input.type === 'checkbox') input.checked = place === 1; else input.value = place;
+    input.dispatchEvent(new Event(input.type === 'range' ? 'input' : 'change', { bubbles: true }));
+    return node.querySelector('.lesson-drawing').innerHTML;
+}"""
+PARSED = "(text) => { const d = document.createElement('div'); d.innerHTML = text; return d.innerHTML; }"
+
+
+@pytest.mark.parametrize("stem", PAGES)
+def test_every_slider_of_a_page_shows_the_frame_that_python_drew(page: Page, site, faults, stem):
+    page.goto(f"{site}/lessons/{stem}.html")
+    expected, packed = slider_cells(stem), book.stored_frames(stem[:2])
+    page.wait_for_function(
+        "(n) => document.querySelectorAll('.lesson-figure[data-live]').length === n",
+        arg=len(expected),
+    )
+    nodes = page.locator(".lesson-figure").all()
+    assert [node.get_attribute("data-cell") for node in nodes] == expected
+    for cell, node in zip(expected, nodes, strict=True):
+        controls = packed[cell]["controls"]
+        places = [control["start"] for control in controls]
+        for k, control in enumerate(controls):
+            for place in {0, len(control["texts"]) - 1, len(control["texts"]) // 2}:
+                places[k] = place
+                seen = page.evaluate(MOVE, [node.element_handle(), k, place])
+                drawn = frames.frame(packed[cell], places)
+                assert seen == page.evaluate(PARSED, drawn), (cell, places)
+    assert faults == []
+
+
+def test_a_prediction_is_answered_and_scored_in_the_page(page: Page, site, faults):
+    page.goto(f"{site}/lessons/{PAGES[3]}.html")
+    asked = page.locator(".predict")
+    answers = {
+        name: page.locator(f".reveal[data-predict='{name}'] b").first.text_content()
+        for name in asked.evaluate_all("(nodes) => nodes.map((n) => n.dataset.predict)")
+    }
+    hits = 0
+    for box in asked.all():
+        field = box.locator("input")
+        if not field.count():
+            continue
+        answer = answers[box.get_attribute("data-predict")]
+        field.fill(re.sub(r"[^\d.,-]", "", answer) if hits == 0 else "987654321")
+        box.locator("button").click()
+        said = box.locator("output").text_content()
+        assert said.endswith(": a hit.") if hits == 0 else "times too large" in said
+        hits += 1
+    assert hits >= 2
+    fold = page.locator(f".reveal[data-predict='{asked.first.get_attribute('data-predict')}']")
+    assert fold.get_attribute("open") is not None
+    assert faults == []
+
+
+COMPUTED = """async ([address, name, scenes]) => {
+    const boxes = await import(address);
+    const told = { matchSSD: ({ index }) => index, matchRetinaNet: ({ index, label }) => [...index, ...label] };
+    return scenes.map((scene) => (told[name] ?? ((x) => x))(boxes[name](...scene)));
+}"""
+
+
+def scenes_of(name: str) -> Iterator[tuple[list, Any]]:
+    """A thousand random scenes: what the JavaScript function is given, and what Python answers."""
+    draw = torch.Generator().manual_seed(sum(map(ord, name)))
+
+    def boxes(count: int) -> Tensor:
+        low = 250 * torch.rand(count, 2, generator=draw, dtype=torch.float64)
+        side = 5 + 100 * torch.rand(count, 2, generator=draw, dtype=torch.float64)
+        return torch.cat((low, low + side), 1)
+
+    def number(high: int) -> int:
+        return int(torch.randint(high, (), generator=draw))
+
+    for _ in range(1000):
+        yield ANSWERS[name](boxes, number, draw)
+
+
+def _overlap(boxes, number, draw):
+    a, b = boxes(1), boxes(1)
+    return [a[0].tolist(), b[0].tolist()], pairwise_iou(a, b).item()
+
+
+def _encode(boxes, number, draw):
+    a, b = boxes(1), boxes(1)
+    offsets = encode(xyxy_to_cxcywh(a), xyxy_to_cxcywh(b))
+    return [a[0].tolist(), b[0].tolist()], offsets[0].tolist()
+
+
+def _decode(boxes, number, draw):
+    offsets, anchor = torch.randn(1, 4, generator=draw, dtype=torch.float64), boxes(1)
+    box = cxcywh_to_xyxy(decode(offsets, xyxy_to_cxcywh(anchor)))
+    return [offsets[0].tolist(), anchor[0].tolist()], box[0].tolist()
+
+
+def _match_ssd(boxes, number, draw):
+    objects, anchors = boxes(number(6)), boxes(60)
+    return [objects.tolist(), anchors.tolist()], match_ssd(objects, anchors).gt_index.tolist()
+
+
+def _match_retinanet(boxes, number, draw):
+    objects, anchors = boxes(number(6)), boxes(60)
+    match = match_retinanet(objects, anchors)
+    positive = match.label == POSITIVE
+    index = torch.where(positive, match.gt_index, -1)
+    return [objects.tolist(), anchors.tolist()], index.tolist() + match.label.tolist()
+
+
+def _mine(boxes, number, draw):
+    loss = (20 * torch.rand(1, 50, generator=draw, dtype=torch.float64)).round() / 4  # with equals
+    positive = torch.rand(1, 50, generator=draw) < 0.08
+    negative = ~positive & (torch.rand(1, 50, generator=draw) < 0.8)
+    chosen = hard_negative_mask(loss, positive, negative)
+    scene = [loss[0].tolist(), positive[0].tolist(), negative[0].tolist()]
+    return scene, chosen[0].tolist()
+
+
+def _nms(boxes, number, draw):
+    theirs, scores = boxes(40), torch.rand(40, generator=draw, dtype=torch.float64)
+    return [theirs.tolist(), scores.tolist(), 0.3], greedy_nms(theirs, scores, 0.3).tolist()
+
+
+def _nms_by_class(boxes, number, draw):
+    theirs, scores = boxes(40), torch.rand(40, generator=draw, dtype=torch.float64)
+    labels = torch.randint(3, (40,), generator=draw)
+    kept = class_aware_nms(theirs, scores, labels, 0.3)
+    return [theirs.tolist(), scores.tolist(), labels.tolist(), 0.3], kept.tolist()
+
+
+def _average_precision(boxes, number, draw):
+    hits = torch.rand(1 + number(30), generator=draw) < 0.6
+    objects = int(hits.sum()) + number(5) + 1
+    method = ("coco101", "voc11", "voc-all")[number(3)]
+    found = hits.double().cumsum(0).numpy()
+    precision = found / np.arange(1, len(hits) + 1)
+    return [hits.tolist(), objects, method], average_precision(found / objects, precision, method)
+
+
+ANSWERS = {
+    "iou": _overlap,
+    "encode": _encode,
+    "decode": _decode,
+    "matchSSD": _match_ssd,
+    "matchRetinaNet": _match_retinanet,
+    "hardNegatives": _mine,
+    "nms": _nms,
+    "nmsByClass": _nms_by_class,
+    "averagePrecision": _average_precision,
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_javascript_computes_what_python_computes(page: Page, site, faults, name):
+    page.goto(site)
+    scenes, expected = zip(*scenes_of(name), strict=True)
+    found = page.evaluate(COMPUTED, [f"{site}/_static/boxes.js", name, list(scenes)])
+    assert len(found) == len(expected) == 1000
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    assert faults == []
+
+
+@pytest.mark.parametrize("spec", SSD300_SCALES.values(), ids=SSD300_SCALES)
+def test_javascript_lays_the_same_default_boxes(page: Page, site, spec):
+    if spec.clip:
+        pytest.skip("torchvision's clipping of widths is no part of the pages")
+    page.goto(site)
+    given = {
+        "size": [300, 300],
+        "grids": spec.grids_for(300),
+        "scales": spec.scales,
+        "ratios": spec.aspect_ratios,
+        "strides": spec.strides,
+    }
+    found = page.evaluate(
+        "async ([address, given]) => (await import(address)).defaultBoxes(given)",
+        [f"{site}/_static/boxes.js", given],
+    )
+    assert torch.allclose(torch.tensor(found), default_boxes(spec), atol=1e-4)
+
+
+def test_the_detector_in_the_page_finds_what_predict_finds(page: Page, site, faults):
+    page.goto(site)
+    place = page.locator("[data-detector]")
+    model = lesson_lib.load(book.DETECTOR)
+    size = json.loads((book.SOURCE / "static" / "detector.json").read_text())["size"]
+    for number, sample in enumerate(Smears("test", book.SMEARS, size, cache=False)):
+        if number:
+            page.locator("#detector-smear").select_option(index=number)
+        page.wait_for_selector(f"[data-detector][data-ready='{number + 1}']", timeout=120_000)
+        found = json.loads(place.get_attribute("data-found"))
+        expected = predict(model, [sample], size, score_threshold=0.4)[0]
+        assert len(found) == len(expected["scores"]) > 5
+        boxes = torch.tensor([one["box"] for one in found])
+        assert [one["label"] for one in found] == expected["labels"].tolist()
+        assert torch.allclose(boxes, expected["boxes"], atol=0.1)
+        scores = torch.tensor([one["score"] for one in found])
+        assert torch.allclose(scores, expected["scores"], atol=1e-3)
+    assert faults == []
