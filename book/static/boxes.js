@@ -174,7 +174,7 @@ export function averagePrecision(hits, objects, method = "coco101") {
   const count = method === "voc11" ? 11 : 101;
   let sum = 0;
   for (let k = 0; k < count; k += 1) {
-    const point = k === count - 1 ? 1 : k * (1 / (count - 1));   // as NumPy's linspace rounds them
+    const point = count === 11 ? k / 10 : k === 100 ? 1 : k * 0.01;   // rounded as the two kits round them
     const at = recall.findIndex((r) => r >= point);
     sum += at < 0 ? 0 : envelope[at];
   }
