@@ -4,11 +4,14 @@ import itertools
 import math
 
 import ipywidgets
+import nbformat
 import pytest
 
-from lesson_lib.course import frames
+import lab
+from lesson_lib.course import frames, svg
 from lesson_lib.course.frames import Stops, frame, stops, thinned
 from lesson_lib.course.widgets import control, slider_figure
+from tools import book, compare
 
 
 @pytest.mark.parametrize(
@@ -90,3 +93,22 @@ def test_a_figure_carries_frames_only_where_they_are_asked_for(monkeypatch):
     assert len(carried["frames"]) == 12
     starts = [one["start"] for one in carried["controls"]]
     assert frame(carried, starts) == figure.draw(**figure.values())
+
+
+@pytest.mark.parametrize("path", lab.lessons(), ids=lambda path: path.name[:2])
+def test_the_stored_frames_are_those_of_the_lesson(path):
+    """Where a slider stands, its frame is the picture that the page stores: else run
+    `tools/book.py frames NN`."""
+    stored = book.stored_frames(path.name[:2])
+    stills = {
+        cell.id: output["data"]["image/svg+xml"]
+        for cell in nbformat.read(path, 4).cells
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain") == "SliderFigure"
+    }
+    assert set(stored) == set(stills)
+    for cell, still in stills.items():
+        starts = [control["start"] for control in stored[cell]["controls"]]
+        drawn = svg.still(frame(stored[cell], starts))
+        assert compare.markup_difference(still, drawn) == "", cell
+    assert not stored or (book.FRAMES / f"{path.name[:2]}.json.gz").stat().st_size <= book.BYTES

@@ -48,8 +48,9 @@ LIBRARIES = ROOT / "build" / "book-libraries"
 DETECTOR, SMEARS = "ssd-tiny-bccd", 10
 #: What a page loads of ONNX Runtime.
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-#: At most so many drawings for a figure; sliders get fewer stops until they fit.
-LIMIT = 400
+#: At most so many drawings for a figure, and so many bytes packed for a lesson: sliders get fewer
+#: stops until both hold.
+LIMIT, BYTES = 400, 400_000
 #: Where "open in Colab" leads, without the notebook's name; unset: no such button.
 COLAB = "BOOK_COLAB"
 
@@ -60,10 +61,10 @@ def stored_frames(number: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(file.read_bytes())) if file.exists() else {}
 
 
-def draw_frames(path: Path) -> dict[str, Any]:
+def draw_frames(path: Path, limit: int) -> dict[str, Any]:
     """Run a lesson as its tests do, and collect what its figures drew ahead."""
     before = dict(os.environ)
-    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(LIMIT)}
+    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(limit)}
     try:
         run = execute(path)
     finally:
@@ -80,13 +81,16 @@ def draw_frames(path: Path) -> dict[str, Any]:
 def keep_frames(paths: list[Path]) -> None:
     """Write the frames of these lessons; the same drawings give the same bytes."""
     for path in paths:
-        found = draw_frames(path)
-        text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
-        file = FRAMES / f"{path.name[:2]}.json.gz"
+        limit, packed = 2 * LIMIT, b"0" * (BYTES + 1)
+        while len(packed) > BYTES:
+            limit //= 2
+            found = draw_frames(path, limit)
+            text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+            packed = gzip.compress(text.encode(), 9, mtime=0)
         if found:
-            write_whole(file, gzip.compress(text.encode(), 9, mtime=0))
-        sizes = f"{len(text) / 1e3:.0f} kB, packed {file.stat().st_size / 1e3:.0f}" if found else ""
-        print(f"{path.name}: {len(found)} figures {sizes}", flush=True)
+            write_whole(FRAMES / f"{path.name[:2]}.json.gz", packed)
+        size = f"at most {limit} frames each, packed {len(packed) / 1e3:.0f} kB" if found else ""
+        print(f"{path.name}: {len(found)} figures {size}", flush=True)
 
 
 def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
