@@ -111,4 +111,4 @@ def test_the_stored_frames_are_those_of_the_lesson(path):
         starts = [control["start"] for control in stored[cell]["controls"]]
         drawn = svg.still(frame(stored[cell], starts))
         assert compare.markup_difference(still, drawn) == "", cell
-    assert not stored or (book.FRAMES / f"{path.name[:2]}.json.gz").stat().st_size <= book.BYTES
+    assert book.bytes_beyond_photographs(stored) <= book.BYTES

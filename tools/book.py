@@ -48,8 +48,8 @@ LIBRARIES = ROOT / "build" / "book-libraries"
 DETECTOR, SMEARS = "ssd-tiny-bccd", 10
 #: What a page loads of ONNX Runtime.
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-#: At most so many drawings for a figure, and so many bytes packed for a lesson: sliders get fewer
-#: stops until both hold.
+#: At most so many drawings for a figure, and so many bytes packed for a lesson beyond its
+#: photographs: sliders get fewer stops until both hold.
 LIMIT, BYTES = 400, 400_000
 #: Where "open in Colab" leads, without the notebook's name; unset: no such button.
 COLAB = "BOOK_COLAB"
@@ -81,16 +81,27 @@ def draw_frames(path: Path, limit: int) -> dict[str, Any]:
 def keep_frames(paths: list[Path]) -> None:
     """Write the frames of these lessons; the same drawings give the same bytes."""
     for path in paths:
-        limit, packed = 2 * LIMIT, b"0" * (BYTES + 1)
-        while len(packed) > BYTES:
+        limit, size = 2 * LIMIT, BYTES + 1
+        while size > BYTES:
             limit //= 2
             found = draw_frames(path, limit)
-            text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
-            packed = gzip.compress(text.encode(), 9, mtime=0)
+            size = bytes_beyond_photographs(found)
         if found:
-            write_whole(FRAMES / f"{path.name[:2]}.json.gz", packed)
-        size = f"at most {limit} frames each, packed {len(packed) / 1e3:.0f} kB" if found else ""
-        print(f"{path.name}: {len(found)} figures {size}", flush=True)
+            write_whole(FRAMES / f"{path.name[:2]}.json.gz", packed(found))
+        facts = f"at most {limit} frames each, {size / 1e3:.0f} kB beside photographs"
+        print(f"{path.name}: {len(found)} figures, {facts if found else ''}", flush=True)
+
+
+def packed(found: dict[str, Any], photographs: bool = True) -> bytes:
+    """The frames as they are stored; without photographs, to see what the frames alone weigh."""
+    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False)
+    text = text if photographs else re.sub(r"data:image/[^\"]*", "", text)
+    return gzip.compress(text.encode(), 9, mtime=0)
+
+
+def bytes_beyond_photographs(found: dict[str, Any]) -> int:
+    """What a reader of the page loads for its sliders, beside its photographs."""
+    return len(packed(found, photographs=False))
 
 
 def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
