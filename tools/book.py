@@ -50,7 +50,7 @@ DETECTOR, SMEARS = "ssd-tiny-bccd", 10
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 #: At most so many drawings for a figure, and so many bytes packed for a lesson beyond its
 #: photographs: sliders get fewer stops until both hold.
-LIMIT, BYTES = 400, 400_000
+LIMIT, BYTES, FEWEST = 400, 400_000, 25
 #: Where "open in Colab" leads, without the notebook's name; unset: no such button.
 COLAB = "BOOK_COLAB"
 
@@ -61,10 +61,10 @@ def stored_frames(number: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(file.read_bytes())) if file.exists() else {}
 
 
-def draw_frames(path: Path, limit: int) -> dict[str, Any]:
+def draw_frames(path: Path) -> dict[str, Any]:
     """Run a lesson as its tests do, and collect what its figures drew ahead."""
     before = dict(os.environ)
-    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(limit)}
+    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(LIMIT)}
     try:
         run = execute(path)
     finally:
@@ -81,10 +81,11 @@ def draw_frames(path: Path, limit: int) -> dict[str, Any]:
 def keep_frames(paths: list[Path]) -> None:
     """Write the frames of these lessons; the same drawings give the same bytes."""
     for path in paths:
-        limit, size = 2 * LIMIT, BYTES + 1
-        while size > BYTES:
+        drawn = found = draw_frames(path)
+        limit, size = LIMIT, bytes_beyond_photographs(found)
+        while size > BYTES and limit > FEWEST:
             limit //= 2
-            found = draw_frames(path, limit)
+            found = {cell: frames.coarser(figure, limit) for cell, figure in drawn.items()}
             size = bytes_beyond_photographs(found)
         if found:
             write_whole(FRAMES / f"{path.name[:2]}.json.gz", packed(found))

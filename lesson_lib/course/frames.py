@@ -2,8 +2,8 @@
 
 The book (tools/book.py) has no Python behind its sliders: it shows, for each stop of each control,
 the picture that the lesson's own function drew. `frames` draws them all and packs them: a drawing
-is cut into its tags, each different tag is stored once (a photograph, too), and a frame is a list
-of numbers of tags.
+is cut into its tags, a path into its closed parts; each different piece is stored once (a
+photograph, too), and a frame is a list of numbers of pieces.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import ipywidgets
 VARIABLE = "LESSON_FRAMES"
 #: The kind of output that carries them.
 MIME = "application/vnd.lesson-frames+json"
-_TAG = re.compile(r"<[^>]*>|[^<]+")
+_TAG = re.compile(r"[^>Z]*[>Z]|[^>Z]+$")  # of a path: each of its closed parts
 
 
 class Stops(NamedTuple):
@@ -66,22 +66,28 @@ def _slider(label: str, values: list, value: float, readout: str) -> Stops:
 
 
 def thinned(controls: Sequence[Stops], limit: int) -> list[Stops]:
-    """Sliders with fewer stops, until all combinations are at most `limit`.
+    """Sliders with fewer stops, until all combinations are at most `limit`, or none can have fewer.
 
     Again and again the slider with the most stops keeps every second one: where it stands, its
-    ends, and the steps between. ValueError where choices and ticks alone are more.
+    ends, and the steps between; a choice among numbered pictures likewise. Other choices and ticks
+    stay whole, and each slider has three stops left.
     """
     kept = list(controls)
     while math.prod(len(one.values) for one in kept) > limit:
         longest = max(
-            (k for k, one in enumerate(kept) if one.kind == "slider" and len(one.values) > 3),
+            (k for k, one in enumerate(kept) if len(one.values) > 3 and _may_thin(one)),
             key=lambda k: len(kept[k].values),
             default=None,
         )
         if longest is None:
-            raise ValueError(f"Choices alone make more than {limit} frames.")
+            break
         kept[longest] = _every_second(kept[longest])
     return kept
+
+
+def _may_thin(one: Stops) -> bool:
+    """Sliders, and choices among numbered pictures; other choices are all there for a reason."""
+    return one.kind == "slider" or (one.kind == "choice" and all(map(str.isdigit, one.texts)))
 
 
 def _every_second(one: Stops) -> Stops:
@@ -118,12 +124,36 @@ def frames(
     return {"controls": shown, "pieces": list(pieces), "frames": packed}
 
 
+def coarser(packed: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The same figure with at most `limit` of its frames, as far as `thinned` goes."""
+    controls = packed["controls"]
+    whole = [
+        Stops(one["label"], one["kind"], list(range(len(one["texts"]))), one["texts"], one["start"])
+        for one in controls
+    ]
+    kept = thinned(whole, limit)
+    pieces: dict[str, int] = {}
+    chosen = []
+    for places in itertools.product(*(one.values for one in kept)):
+        tags = [packed["pieces"][k] for k in _tags(packed, places)]
+        chosen.append([pieces.setdefault(tag, len(pieces)) for tag in tags])
+    shown = [
+        {"label": one.label, "kind": one.kind, "texts": one.texts, "start": one.start}
+        for one in kept
+    ]
+    return {"controls": shown, "pieces": list(pieces), "frames": chosen}
+
+
 def frame(packed: dict[str, Any], places: Sequence[int]) -> str:
     """The drawing at these places of the controls, as it was drawn."""
+    return "".join(packed["pieces"][k] for k in _tags(packed, places))
+
+
+def _tags(packed: dict[str, Any], places: Sequence[int]) -> list[int]:
     number = 0
     for place, one in zip(places, packed["controls"], strict=True):
         number = number * len(one["texts"]) + place
-    return "".join(packed["pieces"][k] for k in packed["frames"][number])
+    return packed["frames"][number]
 
 
 def wanted() -> int:
