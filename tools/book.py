@@ -50,7 +50,7 @@ DETECTOR, SMEARS = "ssd-tiny-bccd", 10
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 #: At most so many drawings for a figure, and so many bytes packed for a lesson beyond its
 #: photographs: sliders get fewer stops until both hold.
-LIMIT, BYTES, FEWEST = 400, 400_000, 25
+LIMIT, BYTES = 400, 400_000
 #: Where "open in Colab" leads, without the notebook's name; unset: no such button.
 COLAB = "BOOK_COLAB"
 
@@ -81,16 +81,26 @@ def draw_frames(path: Path) -> dict[str, Any]:
 def keep_frames(paths: list[Path]) -> None:
     """Write the frames of these lessons; the same drawings give the same bytes."""
     for path in paths:
-        drawn = found = draw_frames(path)
-        limit, size = LIMIT, bytes_beyond_photographs(found)
-        while size > BYTES and limit > FEWEST:
-            limit //= 2
-            found = {cell: frames.coarser(figure, limit) for cell, figure in drawn.items()}
-            size = bytes_beyond_photographs(found)
+        found = light_enough(draw_frames(path))
         if found:
             write_whole(FRAMES / f"{path.name[:2]}.json.gz", packed(found))
-        facts = f"at most {limit} frames each, {size / 1e3:.0f} kB beside photographs"
-        print(f"{path.name}: {len(found)} figures, {facts if found else ''}", flush=True)
+        size = f", {bytes_beyond_photographs(found) / 1e3:.0f} kB beside photographs"
+        print(f"{path.name}: {len(found)} figures{size if found else ''}", flush=True)
+
+
+def light_enough(found: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a lesson, the heaviest with fewer and fewer frames until all are BYTES."""
+    found = dict(found)
+    while bytes_beyond_photographs(found) > BYTES:
+        weights = {cell: bytes_beyond_photographs({cell: one}) for cell, one in found.items()}
+        heaviest = max(weights, key=weights.__getitem__)
+        fewer = frames.coarser(found[heaviest], len(found[heaviest]["frames"]) // 2)
+        if len(fewer["frames"]) == len(found[heaviest]["frames"]):
+            sys.exit(
+                f"The figure {heaviest} is too heavy for a page, and cannot have fewer frames."
+            )
+        found[heaviest] = fewer
+    return found
 
 
 def packed(found: dict[str, Any], photographs: bool = True) -> bytes:

@@ -67,8 +67,7 @@ def draw_architecture(
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
-    fpn, own = isinstance(model, RetinaNet), len(maps)
-    height, width = as_pair(image_size)
+    fpn, (height, width) = isinstance(model, RetinaNet), as_pair(image_size)
     axes.set(
         xlim=(-0.1, 10.85) if parallel_heads else (0, 10 if anchors else 4),
         ylim=(
@@ -79,7 +78,7 @@ def draw_architecture(
     side = 1.5 if parallel_heads else 1.3  # of the picture's block
     axes.axis("off")
     column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
-    colours = [BACKBONE] * own + [NECK] * (len(column) - own)
+    colours = [BACKBONE] * len(maps) + [NECK] * (len(column) - len(maps))
     _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, 2.75, column, level_names(backbone, len(column)), colours)
     _arrow(axes, (0.7 + side / 2, 0), (5.5 - edges[0], 0))
