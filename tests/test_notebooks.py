@@ -160,6 +160,16 @@ def trained_cells_are_tagged(notebook):
     return untagged(notebook)
 
 
+def words_are_printed_in_one_piece(notebook):
+    """Nothing is printed both before and after a display: nbval sees it as one piece, in front."""
+
+    def pieces(cell) -> int:
+        return sum(o.output_type == "stream" and o.name == "stdout" for o in cell.outputs)
+
+    compared = (cell for cell in code(notebook) if "nbval-ignore-output" not in tags(cell))
+    return [cell for cell in compared if pieces(cell) > 1]
+
+
 def trained_outputs_have_a_note(notebook):
     """Once in a section the page says how its trained outputs were made; only refresh writes
     that."""
@@ -390,6 +400,9 @@ BROKEN = {
         lesson(
             STUB, cell("def iou_solution(): ...\nprint('\u2713')", stream("\u2713\n"), **HIDDEN)
         ),
+    ],
+    words_are_printed_in_one_piece: [
+        lesson(cell("print(reveal(1))\nprint(2)", stream("1"), shown(html="<b>"), stream("2")))
     ],
     exercises_are_not_solved: [lesson(cell(STUB.source, stream("\u2713 right\n")))],
 }
