@@ -223,6 +223,22 @@ def test_two_classes_of_one_name_are_refused(tmp_path, capsys):
     assert code == 1 and "make them differ" in said
 
 
+@pytest.mark.parametrize("line", ["/", "//", ".", ".."])
+def test_a_line_that_names_no_file_costs_no_picture(line, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    picture(tmp_path / "images" / "a.png", 40, 30)
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (tmp_path / "train.txt").write_text(f"images/a.png\n{line}\n")
+    (tmp_path / "data.yaml").write_text("names: [cell]\ntrain: train.txt\n")
+    code, said = check(f"yolo:{tmp_path}", capsys)
+    assert code == 1 and "Traceback" not in said
+    assert "Left out." in said and str(tmp_path) in said
+    data = open_splits(f"yolo:{tmp_path}")["train"]
+    assert [len(target["boxes"]) for target in data.targets()][:1] == [1]
+
+
 def test_a_list_from_windows_finds_its_pictures(tmp_path, capsys):
     """Its path, its slashes, its line ends and byte order marks; names in capitals, as one writes
     there; and a comma for a point, which is told.

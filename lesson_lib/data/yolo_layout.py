@@ -254,6 +254,8 @@ def _entry_pictures(
             found = locate(line, [place.parent, *bases]) or files.find(line)
             path = PurePosixPath(line.replace("\\", "/"))
             file = place.parent / path if found is None else found
+            if not file.name:  # "/" alone: told as a picture that is not there
+                file = place.parent / f"(the line {line!r})".replace("/", "\u2215")
             yield _id(Path(*_below_images(path.parts))), file
 
 
