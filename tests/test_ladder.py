@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lesson_lib.anchors import PyramidAnchors
+from lesson_lib.course.bugs import SmallRetinaNet
 from lesson_lib.course.checks import ladder as module
 from lesson_lib.course.checks.ladder import RUNGS, ladder
 from lesson_lib.detectors.criterion import Outputs
-from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 
 
@@ -20,22 +19,6 @@ class Ssd(SSD):
     def __init__(self, num_classes, image_size):
         super().__init__(
             SSDConfig(num_classes=num_classes, backbone="tiny-8", image_size=image_size)
-        )
-
-
-class Retina(RetinaNet):
-    prior = 0.01
-
-    def __init__(self, num_classes, image_size):
-        spec = PyramidAnchors(sizes=(16, 32, 64, 128, 256))
-        super().__init__(
-            RetinaNetConfig(
-                num_classes=num_classes,
-                backbone="tiny",
-                channels=32,
-                anchors=spec,
-                prior=self.prior,
-            )
         )
 
 
@@ -116,10 +99,10 @@ FALLS = [
         "ssd",
         " of <lambda>: ",
     ),
-    (type("NoPrior", (Retina,), {"prior": 0.5}), "retinanet", "lacks the prior"),
+    (type("NoPrior", (SmallRetinaNet,), {"prior": 0.5}), "retinanet", "lacks the prior"),
     (broken(criterion=as_if_all), "ssd", "✗ 2 known batch: two smears and an empty picture, 'cls'"),
     (
-        broken(Retina, criterion=as_if_all),
+        broken(SmallRetinaNet, criterion=as_if_all),
         "retinanet",
         "✗ 2 known batch: two smears and an empty picture, 'cls'",
     ),
@@ -148,7 +131,7 @@ def test_a_broken_detector_falls_where_its_bug_is(detector, kind, words, capsys)
     assert words in last, last
 
 
-@pytest.mark.parametrize(("detector", "kind"), [(Ssd, "ssd"), (Retina, "retinanet")])
+@pytest.mark.parametrize(("detector", "kind"), [(Ssd, "ssd"), (SmallRetinaNet, "retinanet")])
 def test_the_librarys_detectors_climb_three_rungs(detector, kind, capsys):
     ladder(detector, kind, until="overfit one picture")
     said = capsys.readouterr().out.splitlines()

@@ -63,7 +63,7 @@ function slider(label, start, moved) {
 /** The playground inside `place`. */
 export async function show(place) {
   const svg = node("svg", { role: "img", class: "detector-picture" });
-  const said = node("output", { "aria-live": "polite" }, "The detector is being loaded (about 15 MB, once) ...");
+  const said = node("output", { "aria-live": "polite" }, "The detector is being loaded (about 20 MB, once) ...");
   place.replaceChildren(svg, said);
   const { facts, run } = await network();
   const { size } = facts;
