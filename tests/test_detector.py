@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import math
 import os
 import subprocess
@@ -181,7 +182,10 @@ def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the scri
     script.write_text(
         textwrap.dedent(
             """
+            import json
             import sys
+            from pathlib import Path
+
             import torch
             import my_ssd
             from lesson_lib.data.smears import draw_smear
@@ -196,7 +200,9 @@ def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the scri
                 record = fit(model, smears, Recipe(epochs=1, batch=4, size=64))
                 rank, world = rank_and_world()
                 weights = sum(p.abs().sum().item() for p in model.parameters())
-                print(f"rank {rank} of {world}: {record['loss']:.6f} {weights:.6f}", flush=True)
+                said = [world, record["loss"], weights]
+            # A file each: lines of two processes on one stdout may come torn.
+            (Path(sys.argv[1]) / f"said-{rank}.json").write_text(json.dumps(said))
             """
         )
     )
@@ -209,6 +215,7 @@ def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the scri
             "--nproc-per-node=2",
             "--standalone",
             str(script),
+            str(tmp_path),
         ],
         capture_output=True,
         text=True,
@@ -216,9 +223,9 @@ def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the scri
         env=os.environ | {"PYTHONPATH": str(mine), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
-    assert [line.split(":")[0] for line in lines] == ["rank 0 of 2", "rank 1 of 2"]
-    assert lines[0].split(":")[1] == lines[1].split(":")[1]  # one loss, one set of weights
+    first, second = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))
+    assert first[0] == second[0] == 2  # processes
+    assert first[1:] == pytest.approx(second[1:], rel=1e-6)  # one loss, one set of weights
 
 
 # ---- the model owns what training and decoding must agree on ----
