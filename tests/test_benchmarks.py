@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from benchmarks import gpu_run, run
+from benchmarks import gpu_run, neighbour, run
 from benchmarks.run import match_rows, mine_rows, post_rows, same_detections, ssd_loss_row
 from benchmarks.timing import Row, busy_core, close, measure, table
 
@@ -125,3 +125,25 @@ def test_busy_measures_each_row_twice(tmp_path, monkeypatch, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["row"] + [
         "mine"
     ] * 4
+
+
+def test_a_neighbour_is_judged_by_the_medians_of_turns(monkeypatch):
+    """quiet, busy and free take turns, each in a process of its own."""
+    asked = []
+    times = iter([10, 15, 9, 12, 90, 11, 11, 16, 12])
+
+    def in_a_process(name, busy, free):
+        asked.append((name, busy, free))
+        return next(times)
+
+    monkeypatch.setattr(neighbour, "in_a_process", in_a_process)
+    found = neighbour.compare("loss", 3)
+    assert asked == [("loss", False, False), ("loss", True, False), ("loss", False, True)] * 3
+    assert (found["quiet_ms"], found["busy_ms"], found["free_ms"]) == (11, 16, 11)
+    assert (found["ratio"], found["cost"], found["holds"]) == (1.45, 1.0, True)
+    times = iter([10, 17, 10])
+    assert not neighbour.compare("loss", 1)["holds"]
+
+
+def test_the_work_beside_a_neighbour_is_done_in_a_process_of_its_own():
+    assert neighbour.in_a_process("loss", busy=True, free=False) > 0
