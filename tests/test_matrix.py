@@ -1,6 +1,7 @@
 """Runs over machines, Pythons and torch pairs: tools/matrix.py, without running anything long."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -92,11 +93,12 @@ def test_what_is_missing_is_run_and_what_is_impossible_is_told(place, measured, 
     said = capsys.readouterr().out
     assert "3.13 oldest native: left out, there is no Python 3.13 here." in said
     measured.clear()
-    assert matrix.main(["run", "--envs", str(place), "--only", "3.11", "oldest"]) == 1
+    assert matrix.main(["run", "--envs", str(place), "--only", "3.11", "newest"]) == 1
+    assert measured.pop(0) == Case("3.11", "newest", "native")
     assert [case.machine for case in measured] == ["default", "avx2", "threads1", "threads2"]
     said = capsys.readouterr().out
-    assert "3.11 oldest avx512: left out, it lacks avx512f" in said
-    assert "3.11 oldest default\n  **1 failed**, 1,204 passed\n  a::b" in said
+    assert "3.11 newest avx512: left out, it lacks avx512f" in said
+    assert "3.11 newest default\n  **1 failed**, 1,204 passed\n  a::b" in said
     measured.clear()
     matrix.main(["run", "--envs", str(place), "--only", "3.11", "oldest", "native", "--again"])
     assert measured == [Case("3.11", "oldest", "native")]
@@ -106,15 +108,42 @@ def test_the_table_stands_in_the_page(place, measured):
     with pytest.raises(SystemExit, match="Nothing was measured yet"):
         matrix.main(["table"])
     matrix.PAGE.write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
-    matrix.main(["run", "--envs", str(place), "--only", "3.12", "oldest"])
+    matrix.main(["run", "--envs", str(place), "--only", "3.11", "newest"])
     assert matrix.main(["table"]) == matrix.main(["table"]) == 0
     lines = matrix.PAGE.read_text().splitlines()
     assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
     assert lines[4] == (
-        "| 3.12 | 2.14.1, 0.29.2 | 1,204 passed | **1 failed**, 1,204 passed | 1,204 passed | "
-        "not run | 1,204 passed | 1,204 passed |"
+        "| 3.11 | 2.14.1, 0.29.2 | 1,204 passed | **1 failed**, 1,204 passed | 1,204 passed | "
+        "- | 1,204 passed | 1,204 passed |"
     )
     assert "Measured 2026-11-28 on a machine, by `tools/matrix.py`." in lines
+    missing = next(line for line in lines if line.startswith("Not run: "))
+    assert "3.12 oldest native" in missing and "3.11 newest avx512" in missing
+    assert "3.11 newest native" not in missing
+
+
+def test_an_imitated_machine_leaves_out_what_it_cannot_change(monkeypatch):
+    """Every name left out exists, and nothing is left out on this machine as it is."""
+    assert all((ROOT / "tests" / name).exists() for name in matrix.UNTOUCHED)
+    commands = []
+
+    def run(command: list[str], **_):
+        commands.append(command)
+        if "pytest" in command:
+            report = next(word for word in command if word.startswith("--junitxml="))
+            Path(report.partition("=")[2]).write_text(REPORT)
+        return subprocess.CompletedProcess(command, 0, stdout="2.14.1 0.29.2\n")
+
+    monkeypatch.setattr(matrix.subprocess, "run", run)
+    for machine in ("native", "threads2"):
+        matrix.measure(Case("3.11", "newest", machine), sys.executable)
+    native, imitated = (command for command in commands if "pytest" in command)
+    assert not any(word.startswith("--ignore") for word in native)
+    assert [word for word in imitated if word.startswith("--ignore")] == [
+        f"--ignore=tests/{name}" for name in matrix.UNTOUCHED
+    ]
+    lessons = {str(path) for path in lab.lessons()}
+    assert lessons < set(native) and lessons < set(imitated)
 
 
 def test_the_contributing_page_has_a_place_for_the_table():
