@@ -10,7 +10,7 @@ import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes
 from lesson_lib.course.checks import verdict
-from lesson_lib.course.checks.lesson03 import BUGS, bug_tables
+from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, bug_tables
 from lesson_lib.course.matching_pictures import match_index, matched_shapes, six_grids
 from lesson_lib.course.story import running_smear
 from lesson_lib.matching import match_ssd
@@ -55,6 +55,25 @@ def in_turn(overlaps):
         best = max(left, key=row.__getitem__, default=-1)
         taken.append(best if left and row[best] > 1e-6 else -1)
     return taken
+
+
+def by_own_best(overlaps):
+    """Each object in the order of its own best overlap, not the best pair of all that are left."""
+    order = sorted(range(len(overlaps)), key=lambda g: -max(overlaps[g]))
+    taken = in_turn([overlaps[g] for g in order])
+    return [taken[order.index(g)] for g in range(len(overlaps))]
+
+
+def from_bar(bar):
+    """Pairs as they must be, but an overlap of at most `bar` is none."""
+
+    def pairs(overlaps):
+        found = best_pairs([[value + 1 for value in row] for row in overlaps])
+        return [
+            a if a >= 0 and row[a] > bar else -1 for row, a in zip(overlaps, found, strict=True)
+        ]
+
+    return pairs
 
 
 def even_at_nothing(overlaps):
@@ -124,6 +143,14 @@ WRONG = [
     ("match", claimed_only_if_over, "a small object"),
     ("match", lambda *a: match(*a, pairs=each_its_best), "two objects want anchor 0"),
     ("match", lambda *a: match(*a, pairs=in_turn), "the other order"),
+    ("match", lambda *a: match(*a, pairs=by_own_best), "best pair of all that are left"),
+    ("match", lambda *a: match(*a, pairs=from_bar(1e-2)), "small, and still one"),
+    ("match", lambda *a: match(*a, pairs=from_bar(1e-3)), "small, and still one"),
+    ("match", lambda *a: match(*a, pairs=from_bar(0)), "at most 0.000001 is none"),
+    ("match", lambda *a: match(*a).float(), "whole numbers"),
+    ("match", lambda *a: match(*a).int(), "whole numbers"),
+    ("labels", lambda *a: labels(*a).float(), "whole numbers"),
+    ("bugs", {**BUGS, "P": "nothing forced"}.get, "none of the words"),
     ("match", last_over_the_bar, "goes to the one that overlaps it more"),
     ("match", lambda g, a, t: match(g, a, 0.5), "goes to the one that overlaps it more"),
     ("match", lambda g, a, t: match(g, a, 2.0), "two anchors"),
@@ -143,9 +170,13 @@ def test_a_wrong_answer_is_told_with_its_case(name, answer, words):
     assert told.startswith("✗") and words in told, told
 
 
-def test_a_wrong_diagnosis_does_not_tell_the_right_one():
+def test_a_wrong_diagnosis_is_told_why_and_not_the_right_one():
+    words = {*BUGS.values(), "predictions are matched"}
     for letter, bug in BUGS.items():
-        assert bug not in verdict("03.bugs", {**BUGS, letter: "predictions are matched"}.get)
+        assert {bug, *BUG_REASONS[letter]} == words
+        for wrong, reason in BUG_REASONS[letter].items():
+            told = verdict("03.bugs", {**BUGS, letter: wrong}.get)
+            assert reason in told and bug not in told, told
 
 
 def test_the_three_tables_differ_and_show_their_bugs():

@@ -74,6 +74,30 @@ class Untold(str):
         return "something else: look again"
 
 
+class Choice(str):
+    """The right word of several, a diagnosis or a decision; a wrong one is told why it cannot be.
+
+    reasons  wrong word -> one sentence that refutes it by what the learner has before them, and
+             does not name the right word; with the right word, these are all there are
+    """
+
+    reasons: dict[str, str]
+
+    def __new__(cls, right: str, reasons: dict[str, str]) -> "Choice":
+        choice = super().__new__(cls, right)
+        choice.reasons = reasons
+        return choice
+
+    def fault(self, got: Any) -> str:
+        """What speaks against `got`; "" when it is right."""
+        if got == self:
+            return ""
+        if isinstance(got, str) and got in self.reasons:
+            return f'"{got}" is not it: {self.reasons[got]}'
+        words = ", ".join(f'"{word}"' for word in sorted({str(self), *self.reasons}))
+        return f"{_short(got)} is none of the words; they are {words}"
+
+
 class UntoldNumber(float):
     """A right number of which the same holds."""
 
@@ -221,6 +245,8 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
     """What is wrong with `got`, in words; "" when it agrees. Type and shape come before numbers."""
     if isinstance(expected, Tensor):
         return _tensor_difference(got, expected, tolerance)
+    if isinstance(expected, Choice):
+        return expected.fault(got)
     if isinstance(expected, tuple | list):
         if not isinstance(got, tuple | list | torch.Size) or len(got) != len(expected):
             return f"expected {len(expected)} values, got {_short(got)}"
@@ -234,7 +260,8 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
             "",
         )
     if isinstance(expected, bool | str) or not isinstance(expected, int | float):
-        return "" if got == expected else f"expected {_short(expected)}, got {_short(got)}"
+        # In full: what is expected may be a sentence of advice, and its end is what helps.
+        return "" if got == expected else f"expected {expected!r}, got {_short(got)}"
     try:
         value = float(got)
     except (TypeError, ValueError, RuntimeError):
@@ -254,6 +281,11 @@ def _tensor_difference(got: Any, expected: Tensor, tolerance: float) -> str:
     if expected.dtype == torch.bool and got.dtype != torch.bool:
         return (
             "expected True or False in each place (dtype bool), got dtype "
+            f"{str(got.dtype).removeprefix('torch.')}"
+        )
+    if expected.dtype == torch.int64 and got.dtype != torch.int64:
+        return (
+            "expected whole numbers (dtype int64, as an index must be), got dtype "
             f"{str(got.dtype).removeprefix('torch.')}"
         )
     wrong = ~torch.isclose(

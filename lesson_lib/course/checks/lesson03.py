@@ -7,8 +7,9 @@ matching code.
 import random
 
 import torch
+from torch import Tensor
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 from lesson_lib.matching import match_ssd
 
@@ -24,10 +25,16 @@ def _labels(
     )
 
 
-def _matched(why: str, objects: list[list[float]], threshold: float, expected: list[int]) -> Case:
+def _matched(
+    why: str,
+    objects: list[list[float]],
+    threshold: float,
+    expected: list[int],
+    anchors: Tensor = STRIP,
+) -> Case:
     return Case(
         why,
-        (torch.tensor(objects).reshape(-1, 4), STRIP, threshold),
+        (torch.tensor(objects).reshape(-1, 4), anchors, threshold),
         torch.tensor(expected, dtype=torch.int64),
     )
 
@@ -48,6 +55,32 @@ def bug_tables() -> dict[str, list[list[int]]]:
         index = match_ssd(THREE, TOY, threshold=0.7, best=rules[bug]).gt_index
         tables[letter] = [(index == g).nonzero().flatten().tolist() for g in range(len(THREE))]
     return tables
+
+
+#: Why a wrong diagnosis cannot be, for each program; read off the tables that the lesson prints.
+BUG_REASONS = {
+    "P": {
+        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here B "
+        "and C have none.",
+        "last claim wins": "whoever claims last has an anchor, and C, claiming last and alone, has "
+        "none here.",
+        "predictions are matched": "an untrained network's boxes lie anywhere; A's anchor here is "
+        "the one that fits it best.",
+    },
+    "Q": {
+        "last claim wins": "A and B both want anchor 6 and B is the later one, yet A has it.",
+        "nothing is forced": "no anchor reaches 0.7 with C, and C has one all the same.",
+        "predictions are matched": "A has its best-fitting anchor and B one beside it: the boxes "
+        "of an untrained network would not fall so neatly.",
+    },
+    "R": {
+        "best pairs first": "A overlaps anchor 6 far more than B does, and would be served before "
+        "it.",
+        "nothing is forced": "no anchor reaches 0.7 with B or C, and both have one.",
+        "predictions are matched": "B and C have the anchors that overlap them most: nothing here "
+        "needs a network.",
+    },
+}
 
 
 class Diagnosis(str):
@@ -129,7 +162,11 @@ EXERCISES = {
     ),
     "03.bugs": Exercise(
         [
-            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            Case(
+                f"program {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, BUG_REASONS[letter]),
+            )
             for letter, answer in BUGS.items()
         ],
         "three programs, told apart by their tables alone.",
@@ -211,6 +248,28 @@ EXERCISES = {
                 [[12, 0, 16, 5], [0, 0, 18, 10]],
                 0.3,
                 [1, 0, -1, -1],
+            ),
+            # .95 and .32 with the two anchors, .77 and .34, .22 and .675. Served in the order of
+            # their own best overlaps, the second would take anchor 1 from the third.
+            _matched(
+                "three objects: after each pair, look for the best pair of all that are left",
+                [[0, 0, 20, 19], [1, 0, 21, 17], [12, 0, 30, 15]],
+                0.99,
+                [0, 2],
+                torch.tensor([[0.0, 0, 20, 20], [10, 0, 30, 20]]),
+            ),
+            _matched(
+                "an overlap of 0.00001 is small, and still one",
+                [[0, 0, 10, 0.0001]],
+                0.5,
+                [0, -1, -1, -1],
+            ),
+            # 10 x .000005 of the anchor's 100 square pixels: an overlap of .0000005
+            _matched(
+                "an overlap of at most 0.000001 is none",
+                [[0, 0, 10, 0.000005]],
+                0.5,
+                [-1, -1, -1, -1],
             ),
             _matched(
                 "threshold 0.8: only the best anchor is left",
