@@ -2,15 +2,17 @@
 
 import itertools
 import math
+from html import escape
 
 import ipywidgets
 import nbformat
 import pytest
+import torch
 
 import lab
 from lesson_lib.course import frames, svg
 from lesson_lib.course.frames import Stops, frame, stops, thinned
-from lesson_lib.course.widgets import control, slider_figure
+from lesson_lib.course.widgets import BoxPlayground, control, slider_figure
 from tools import book, compare
 
 
@@ -112,16 +114,55 @@ def test_a_figure_carries_frames_only_where_they_are_asked_for(monkeypatch):
 def test_the_stored_frames_are_those_of_the_lesson(path):
     """Where a slider stands, its frame is the picture that the page stores: else run
     `tools/book.py frames NN`."""
-    stored = book.stored_frames(path.name[:2])
-    stills = {
-        cell.id: output["data"]["image/svg+xml"]
-        for cell in nbformat.read(path, 4).cells
-        for output in cell.get("outputs", [])
-        if output.get("data", {}).get("text/plain") == "SliderFigure"
-    }
+    kept = book.stored_frames(path.name[:2])
+    assert book.bytes_beyond_photographs(kept) <= book.BYTES
+    stored = {cell: figure for cell, figure in kept.items() if "frames" in figure}
+    stills = stills_of(path, "SliderFigure")
     assert set(stored) == set(stills)
     for cell, still in stills.items():
         starts = [control["start"] for control in stored[cell]["controls"]]
         drawn = svg.still(frame(stored[cell], starts))
         assert compare.markup_difference(still, drawn) == "", cell
-    assert book.bytes_beyond_photographs(stored) <= book.BYTES
+
+
+def stills_of(path, kind: str) -> dict[str, str]:
+    """Cell id -> the picture that the published lesson stores of a widget of this kind."""
+    return {
+        cell.id: output["data"]["image/svg+xml"]
+        for cell in nbformat.read(path, 4).cells
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain") == kind
+    }
+
+
+@pytest.mark.parametrize("path", lab.lessons(), ids=lambda path: path.name[:2])
+def test_the_stored_playgrounds_start_as_the_lesson_shows_them(path):
+    """Else run `tools/book.py frames NN`."""
+    kept = book.stored_frames(path.name[:2])
+    stored = {cell: figure for cell, figure in kept.items() if "frames" not in figure}
+    stills = stills_of(path, "BoxPlayground")
+    assert set(stored) == set(stills)
+    for cell, still in stills.items():
+        figure, pieces = stored[cell], still.replace(">", ">\n")
+        assert f'href="{figure["image"]}"' in pieces
+        assert f'aria-label="{escape(figure["answer"]["readout"])}"' in pieces
+        for one in [*figure["answer"]["shapes"], *figure["looks"]]:
+            assert f'd="{one["d"]}"' in pieces, (cell, one["kind"])
+
+
+def test_a_playground_carries_what_its_answer_reads_and_no_more(monkeypatch):
+    limits = torch.tensor([[0.1, 2, 3, 7.3]])
+    scope = {"limits": limits, "other": torch.zeros(3), "torch": torch}
+    exec("def near(boxes, least):\n    return f'{limits.sum() > least}', []", scope)
+    image, boxes = torch.zeros(3, 20, 30, dtype=torch.uint8), torch.tensor([[1, 2, 9.3, 8]])
+    shown = BoxPlayground(image, boxes, scope["near"], least=(0.0, 1.0, 0.5, 0.5))
+    monkeypatch.delenv(frames.VARIABLE, raising=False)
+    assert frames.MIME not in shown._repr_mimebundle_()
+    monkeypatch.setenv(frames.VARIABLE, "1")
+    carried = shown._repr_mimebundle_()[frames.MIME]
+    assert carried["answers"] == "near" and list(carried["data"]) == ["limits"]
+    assert carried["data"]["limits"] == [[0.1, 2.0, 3.0, 7.3]]
+    assert torch.equal(torch.tensor(carried["data"]["limits"]), limits)
+    assert carried["answer"] == {"seq": 0, "readout": "True", "shapes": []}
+    (least,) = carried["controls"]
+    assert (least["name"], least["values"], least["start"]) == ("least", [0.0, 0.5, 1.0], 1)

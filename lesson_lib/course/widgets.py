@@ -185,6 +185,14 @@ class BoxPlayground(Panel):
         """(N, 4) xyxy, where the boxes are now."""
         return torch.tensor(self.canvas.request["boxes"], dtype=torch.float32).reshape(-1, 4)
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if frames.wanted():  # for the book
+            names = ("image", "size", "names", "looks", "request", "answer")
+            canvas = {name: getattr(self.canvas, name) for name in names}
+            bundle[frames.MIME] = frames.playground(self.update, canvas, self.controls)
+        return bundle
+
     def _answer(self, _: Any = None) -> None:
         try:
             readout, shapes = self.update(self.boxes, **control_values(self.controls))

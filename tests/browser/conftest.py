@@ -1,17 +1,24 @@
-"""JupyterLab as `lab.py` starts it, on copies of the lessons, and the system's Chromium looking at
-it.
+"""JupyterLab as `lab.py` starts it, on copies of the lessons, the book as `lab.py book` builds it,
+and the system's Chromium looking at them.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+from filelock import FileLock
 from live_lab import FLAGS, TOKEN, Course, Lesson, chromium, free_port, wait_for
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from serving import served
 
 import lab
+from tools import book
+
+#: Where Sphinx's parts put something into the console that is nothing to a reader, and why.
+HARMLESS = re.compile(r"\[PST\]: Changed to")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +91,45 @@ def lesson(browser, course) -> Iterator[Lesson]:
     assert not opened.complaints, "errors in the browser's console:\n" + "\n".join(
         opened.complaints
     )
+
+
+@pytest.fixture(scope="session")
+def site(testrun_uid) -> Iterator[str]:
+    """The address of the book, built by the first process of a test run that wants it."""
+    stamp = book.SITE.with_name("book-testrun")
+    stamp.parent.mkdir(exist_ok=True)
+    with FileLock(stamp.with_suffix(".lock")):
+        if not stamp.exists() or stamp.read_text() != testrun_uid:
+            assert book.build() == 0
+            stamp.write_text(testrun_uid)
+    with served(book.SITE) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def faults(page: Page, site: str) -> list[str]:
+    """What went wrong while a page was read: requests to other hosts, errors, missing files."""
+    return watched(page, site)
+
+
+def watched(page: Page, site: str) -> list[str]:
+    """A list that fills with what goes wrong on a page."""
+    found = []
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith((site, "data:", "blob:")) else found.append(r.url),
+    )
+    page.on("response", lambda r: found.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on(
+        "console",
+        lambda m: found.append(m.text) if m.type == "error" and not HARMLESS.search(m.text) else 0,
+    )
+    return found

@@ -2,11 +2,8 @@
 Python drew; predictions are answered and scored; nothing is asked of another host.
 """
 
-import functools
-import http.server
 import json
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,49 +28,6 @@ from lesson_lib.nms import class_aware_nms, greedy_nms
 from tools import book
 
 PAGES = [path.stem for path in lab.lessons()]
-#: Where Sphinx's parts put something into the console that is nothing to a reader, and why.
-HARMLESS = re.compile(r"\[PST\]: Changed to")
-
-
-@pytest.fixture(scope="module")
-def site():
-    """The address of the book, built and served."""
-    assert book.build() == 0
-    handler = functools.partial(QuietHandler, directory=str(book.SITE))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def page(browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield context.new_page()
-    context.close()
-
-
-@pytest.fixture
-def faults(page: Page, site: str):
-    """What went wrong while a page was read: requests to other hosts, errors, missing files."""
-    found = []
-    page.on(
-        "request",
-        lambda r: None if r.url.startswith((site, "data:", "blob:")) else found.append(r.url),
-    )
-    page.on("response", lambda r: found.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    page.on("pageerror", lambda error: found.append(str(error)))
-    page.on(
-        "console",
-        lambda m: found.append(m.text) if m.type == "error" and not HARMLESS.search(m.text) else 0,
-    )
-    return found
 
 
 def slider_cells(stem: str) -> list[str]:
@@ -156,12 +110,13 @@ COMPUTED = """async ([address, name, scenes]) => {
 
 
 def scenes_of(name: str) -> Iterator[tuple[list, Any]]:
-    """A thousand random scenes: what the JavaScript function is given, and what Python answers."""
+    """A thousand random scenes, float32 as in the lessons: what the JavaScript function is given,
+    and what Python answers."""
     draw = torch.Generator().manual_seed(sum(map(ord, name)))
 
     def boxes(count: int) -> Tensor:
-        low = 250 * torch.rand(count, 2, generator=draw, dtype=torch.float64)
-        side = 5 + 100 * torch.rand(count, 2, generator=draw, dtype=torch.float64)
+        low = 250 * torch.rand(count, 2, generator=draw)
+        side = 5 + 100 * torch.rand(count, 2, generator=draw)
         return torch.cat((low, low + side), 1)
 
     def number(high: int) -> int:
