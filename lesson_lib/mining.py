@@ -11,6 +11,7 @@ through the choice.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lesson_lib.nms import nms
@@ -96,24 +97,40 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
     """Mask of the quota[b] candidates of highest loss in row b, of equal ones the first: (B, A)
     bool.
 
-    topk finds the lowest loss that gets in; every higher one is in, and so are the first that equal
-    it. (Scattering topk's indices would be shorter, but which of two equal entries it lists is
+    Every loss from the lowest that gets in upwards is in; where others equal it, of these only the
+    first. (Scattering topk's indices would be shorter, but which of two equal entries it lists is
     undefined.)
     """
     most = int(quota.max()) if quota.numel() else 0
     if most == 0:
         return torch.zeros_like(candidates)
-    loss = cls_loss.masked_fill(~candidates, -math.inf)
-    highest = loss.topk(most, dim=1).values  # (B, most), falling, NaN first
+    loss = torch.where(candidates, cls_loss, -math.inf)
+    # One more than gets in, to see whether it is as high as the last that does.
+    highest = _highest_values(loss, min(most + 1, loss.shape[1]))  # falling, NaN first
     if highest.isnan().any():
         raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
     last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)  # (B, 1)
-    chosen = loss >= last
-    if (chosen.sum(1, keepdim=True) == quota).all():  # no tie at the border: the usual case
-        return chosen
+    next_one = highest.gather(1, quota.clamp(max=highest.shape[1] - 1))
+    tied = (next_one == last) & (quota < loss.shape[1])
+    if not tied.any():  # the usual case
+        return loss >= last
     above, equal = loss > last, loss == last
     room = quota - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
+
+
+def _highest_values(loss: Tensor, k: int, width: int = 8) -> Tensor:
+    """`loss.topk(k)` of each row, the values alone, k <= A: (B, A) -> (B, k), falling.
+
+    The anchors are cut into groups of `width`; the k highest lie in the k groups of highest
+    maximum, and only these are ranked. A group's anchors lie far apart, so that maxima are taken of
+    whole stretches of memory.
+    """
+    padded = F.pad(loss, (0, -loss.shape[1] % width), value=-math.inf)
+    groups = padded.unflatten(1, (width, -1))  # (B, width, n)
+    best = groups.amax(1).topk(min(k, groups.shape[2]), sorted=False).indices  # (B, min(k, n))
+    left = groups.gather(2, best[:, None].expand(-1, width, -1))  # (B, width, min(k, n))
+    return left.flatten(1).topk(k).values
 
 
 def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:

@@ -333,14 +333,18 @@ def test_what_mining_ranks_by_is_cross_entropy_with_the_background():
             assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale)
 
 
+@pytest.mark.parametrize("empty", [(), (1,), (0, 1, 2)], ids=str)
 @both
-def test_a_gpus_path_gives_what_a_cpus_gives(criterion, background):
+def test_a_gpus_path_gives_what_a_cpus_gives(criterion, background, empty):
+    """Losses and gradients, though a CPU looks at SSD's chosen anchors alone."""
     out, anchors, targets = random_case(3 + background)
-    options = {"mining": "rank"} if background else {}
-    theirs, ours = (
-        criterion(out, anchors, targets),
-        criterion(out, anchors, targets, dense=True, **options),
-    )
-    assert theirs["cls"] > 0 and theirs["box"] > 0
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name])
+    targets = [EMPTY if picture in empty else target for picture, target in enumerate(targets)]
+    found = []
+    for options in ({}, {"dense": True} | ({"mining": "rank"} if background else {})):
+        inputs = Outputs(*(x.clone().requires_grad_() for x in out))
+        losses = criterion(inputs, anchors, targets, **options)
+        (losses["cls"] + 2 * losses["box"]).backward()
+        found.append([*losses.values(), *(x.grad for x in inputs)])
+        assert (losses["box"] > 0) == (len(empty) < 3)
+    for cpu, gpu in zip(*found, strict=True):
+        torch.testing.assert_close(gpu, cpu)

@@ -92,22 +92,28 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     positive, negative = match.label == POSITIVE, match.label == NEGATIVE
     count = normaliser(positive.sum()) if normaliser else None
     _check_values(outputs, objects, outputs.cls_logits.shape[-1] - 1)
-    labels, box_targets = anchor_targets(match, gt, objects, anchors, variances)
     with torch.no_grad():
         if_background = _background_loss(
             at_least_float32(outputs.cls_logits), dense
         )  # (B, A), -log c^0
         mined = MINING[mining](if_background, positive, negative, ratio, min_negatives)
+    labels = objects.labels  # (B, G)
+    if not (dense if dense is not None else not mined.is_cpu):
+        count = positive.sum() if count is None else count
+        mined, outputs, match, gt, labels, anchors = _speaking(
+            positive | mined, mined, outputs, match, gt, labels, anchors
+        )
+    labels, box_targets = _anchor_targets(match, gt, labels, anchors, variances)
     return ssd_loss(
         outputs.cls_logits,
         outputs.box_deltas,
         labels + 1,
         box_targets,
-        positive,
+        match.label == POSITIVE,
         mined,
         loc_weight,
         count,
-        dense,
+        dense=True,
     )
 
 
@@ -169,22 +175,49 @@ def anchor_targets(
     """What each positive anchor shall say: its object's label (B, A) and offsets (B, A, 4); 0
     elsewhere.
     """
-    labels = Objects.of(targets).labels  # (B, G)
+    return _anchor_targets(match, gt, Objects.of(targets).labels, anchors, variances)
+
+
+def _anchor_targets(
+    match: Match, gt: Tensor, labels: Tensor, anchors: Tensor, variances: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """The same of labels (B, G)."""
     boxes = take_matched(gt, match.gt_index, default=anchors)  # (B, A, 4)
     offsets = encode(xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors), variances)
     return take_matched(labels, match.gt_index, default=0), offsets
 
 
+def _speaking(
+    chosen: Tensor,
+    mined: Tensor,
+    outputs: Outputs,
+    match: Match,
+    gt: Tensor,
+    labels: Tensor,
+    anchors: Tensor,
+) -> tuple[Tensor, Outputs, Match, Tensor, Tensor, Tensor]:
+    """The n chosen anchors of all pictures as a batch of one picture, which has all the objects.
+
+    chosen (B, A) bool. Returns what follows it, with B = 1, A = n and B x G objects. The losses of
+    the others are 0, and so are their gradients: of some 8,732 anchors a picture a few hundred are
+    left to encode and to differentiate.
+    """
+    picture, anchor = chosen.nonzero(as_tuple=True)  # (n,) each
+    mined, index, label = (x[picture, anchor][None] for x in (mined, *match))  # (1, n) each
+    index = torch.where(index >= 0, picture * gt.shape[1] + index, -1)
+    outputs = Outputs(*(x[picture, anchor][None] for x in outputs))
+    gt, labels = gt.flatten(0, 1)[None], labels.flatten()[None]  # (1, B G, 4), (1, B G)
+    return mined, outputs, Match(index, label), gt, labels, anchors[anchor]
+
+
 def _background_loss(logits: Tensor, dense: bool | None = None) -> Tensor:
     """-log softmax(logits)[0] = log sum exp(x - x_0): (B, A, C) -> (B, A).
 
-    Not dense, on a CPU: picture by picture, which stays in the cache, and as the formula says,
-    unless that overflows.
+    Not dense, on a CPU: picture by picture, into memory that stays in the cache.
     """
-    if not (dense if dense is not None else not logits.is_cpu):
-        loss = torch.cat([(x - x[..., :1]).exp_().sum(-1).log_() for x in logits.split(1)])
-        if loss.isfinite().all():
-            return loss
+    if not (dense if dense is not None else not logits.is_cpu) and len(logits):
+        log_p = torch.empty_like(logits[:1])
+        return torch.cat([-torch.log_softmax(x, -1, out=log_p)[..., 0] for x in logits.split(1)])
     return logits.logsumexp(-1) - logits[..., 0]
 
 
