@@ -13,6 +13,7 @@ from tiny_data import coco_file, picture, voc_object
 from lesson_lib.cli import main
 from lesson_lib.data.coco import CocoJson, mask_box, run_lengths
 from lesson_lib.data.inspect import open_splits
+from lesson_lib.data.yolo import YoloFolder
 
 
 def check(what: str, capsys) -> tuple[int, str]:
@@ -293,3 +294,16 @@ def test_names_that_clash_in_every_way_get_a_drawing_each(tmp_path, capsys):
     assert len(found(tmp_path / "out")["images"]) == len(files)
     drawings = [file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".png"]
     assert len(drawings) == len({name.casefold() for name in drawings}) == len(files)
+
+
+def test_a_name_as_long_as_a_page_leaves_the_sentence_readable(tmp_path):
+    """A number of 300 digits in a list of YOLO's names a picture that no disk can hold."""
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    name = "9" * 300
+    (tmp_path / "train.txt").write_text(f"images/train/img{name}.png\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [cell]\n")
+    with pytest.raises(ValueError) as raised:
+        YoloFolder(tmp_path, "train")
+    said = str(raised.value)
+    assert "has no usable picture" in said and "\n" not in said and len(said) < 1000
+    assert said.endswith("Left out.")

@@ -59,8 +59,14 @@ class Problem:
     objects: int = 0
 
     def __str__(self) -> str:
-        file = self.file if len(self.file) <= 200 else f"{self.file[:197]}..."
-        return f"{file}: {self.detail}"
+        return f"{_shortened(self.file, 200)}: {_shortened(self.detail, 400)}"
+
+
+def _shortened(text: str, most: int) -> str:
+    """At most so many characters: a name as long as a page loses its middle, not its ending."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 103]}...{text[-100:]}"
 
 
 class Thing(NamedTuple):
