@@ -179,6 +179,7 @@ def ssd_loss(  # noqa: PLR0913  what the formula reads, and how
     loc_weight: float = 1.0,
     n: Tensor | None = None,
     dense: bool | None = None,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """SSD's L = (L_conf + alpha L_loc) / N, in its two summands {"cls", "box"} (SSD eq. 1 to 3).
 
@@ -193,13 +194,18 @@ def ssd_loss(  # noqa: PLR0913  what the formula reads, and how
     Half precision is summed in float32, also under autocast.
     dense=False looks at the positives and negatives alone; dense=True, what a GPU needs, at all
     anchors, since it would have to tell the host how many those are. None: True but on a CPU.
+    class_weights (K,): each positive's log c_hat counts as often as its class's weight says, the
+    background's once; N stays as it is.
     """
     used = positive | negative
     if not (dense if dense is not None else not cls_logits.is_cpu):  # (1, n, ...) of those used
         cls_logits, box_deltas, classes, box_targets, positive, used = (
             x[used][None] for x in (cls_logits, box_deltas, classes, box_targets, positive, used)
         )
-    cls = softmax_cross_entropy(at_least_float32(cls_logits), torch.where(positive, classes, 0))
+    classes = torch.where(positive, classes, 0)
+    cls = softmax_cross_entropy(at_least_float32(cls_logits), classes)
+    if class_weights is not None:
+        cls = cls * F.pad(class_weights, (1, 0), value=1.0)[classes]
     box = _box_sum(box_deltas, box_targets, positive, beta=1.0)
     n = positive.sum() if n is None else n
     scale = (n > 0) / n.clamp(min=1)  # 1 / N, or 0 where there is no object
@@ -218,6 +224,7 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     per_image: bool = False,
     n: Tensor | None = None,
     dense: bool | None = None,
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive
     (FL section 4).
@@ -233,13 +240,25 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     Half precision is summed in float32, also under autocast.
     dense=False goes through the anchors in parts that stay in a processor's cache; dense=True, what
     a GPU needs, takes all at once. None: True but on a CPU, and under torch.compile.
+    class_weights (K,): factors of alpha, the objects' side, for each class; what an anchor says of
+    the classes that it does not show counts as before.
     """
     if dense is None:
         dense = not cls_logits.is_cpu or torch.compiler.is_compiling()
     positive, used = label == POSITIVE, label != IGNORE
     _check_gamma(gamma)
+    object_side, background_side = _sides(alpha)
+    if class_weights is not None:  # (B, A, 1)
+        object_side = object_side * class_weights[torch.where(positive, classes, 0)][..., None]
     cls = _FocalSum.apply(
-        at_least_float32(cls_logits), classes, positive, used, *_sides(alpha), gamma, dense
+        at_least_float32(cls_logits),
+        classes,
+        positive,
+        used,
+        object_side,
+        background_side,
+        gamma,
+        dense,
     )
     sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}  # (B,) each
     if per_image:
@@ -268,7 +287,7 @@ class _FocalSum(torch.autograd.Function):
         classes: Tensor,
         positive: Tensor,
         used: Tensor,
-        object_side: float,
+        object_side: float | Tensor,
         background_side: float,
         gamma: float,
         dense: bool,

@@ -348,3 +348,67 @@ def test_a_gpus_path_gives_what_a_cpus_gives(criterion, background, empty):
         assert (losses["box"] > 0) == (len(empty) < 3)
     for cpu, gpu in zip(*found, strict=True):
         torch.testing.assert_close(gpu, cpu)
+
+
+# ---- rare classes ----
+
+WEIGHTS = (1.0, 3.0, 0.5)
+
+
+def chosen_by_hand(logits, target, anchors, rule):
+    """Each anchor's label in one picture: its object's class, or -1."""
+    match = rule(target["boxes"], anchors)
+    return torch.where(match.gt_index >= 0, target["labels"][match.gt_index], -1), match.label
+
+
+def test_class_weights_of_ssd_are_those_of_torchs_cross_entropy():
+    """Summed as torch sums them, but divided by the positives, not by the sum of the weights."""
+    out, anchors, targets = random_case(4)
+    logits = out.cls_logits.clone().requires_grad_()
+    ours = ssd_criterion(Outputs(logits, out.box_deltas), anchors, targets, class_weights=WEIGHTS)
+    (slope,) = torch.autograd.grad(ours["cls"], logits)
+    loss, positives = 0.0, 0
+    again = out.cls_logits.clone().requires_grad_()
+    for row, target in zip(again, targets):
+        label, _ = chosen_by_hand(row, target, anchors, match_ssd)
+        n = int((label >= 0).sum())
+        background = F.cross_entropy(row, torch.zeros(16, dtype=torch.int64), reduction="none")
+        hardest = background.masked_fill(label >= 0, -1).topk(min(3 * n, 16 - n)).indices
+        rows = torch.cat(((label >= 0).nonzero().flatten(), hardest))
+        weight = tensor([1.0, *WEIGHTS])
+        loss += F.cross_entropy(row[rows], label[rows] + 1, weight, reduction="sum")
+        positives += n
+    torch.testing.assert_close(ours["cls"], loss / positives)
+    torch.testing.assert_close(slope, torch.autograd.grad(loss / positives, again)[0])
+
+
+def test_class_weights_of_retinanet_are_torchs_pos_weight():
+    out, anchors, targets = random_case(3)
+    options = dict(alpha=None, gamma=0, class_weights=WEIGHTS)
+    ours = retinanet_criterion(out, anchors, targets, **options)["cls"]
+    loss, positives = 0.0, 0
+    for row, target in zip(out.cls_logits, targets):
+        label, kind = chosen_by_hand(row, target, anchors, match_retinanet)
+        wanted = F.one_hot(label.clamp(min=0), 3).float() * (label >= 0)[:, None]
+        entries = F.binary_cross_entropy_with_logits(
+            row, wanted, reduction="none", pos_weight=tensor(WEIGHTS)
+        )
+        loss += entries[kind >= 0].sum()
+        positives += int((kind == 1).sum())
+    torch.testing.assert_close(ours, loss / positives)
+
+
+@both
+def test_class_weights_of_one_change_nothing_and_a_class_alone_is_scaled(criterion, background):
+    """On either path; what is no number for each class is refused."""
+    out, anchors, targets = random_case(3 + background)
+    plain = criterion(out, anchors, targets)
+    for dense in (False, True):
+        ones = criterion(out, anchors, targets, class_weights=(1.0,) * 3, dense=dense)
+        torch.testing.assert_close(ones, plain)
+        weighted = criterion(out, anchors, targets, class_weights=WEIGHTS, dense=dense)
+        assert weighted["cls"] != plain["cls"]
+        torch.testing.assert_close(weighted["box"], plain["box"])
+    for wrong in ((1.0, 2.0), (1.0, -1.0, 1.0), (1.0, float("nan"), 1.0)):
+        with pytest.raises(ValueError, match="class_weights is .*; give 3 numbers of 0 or more"):
+            criterion(out, anchors, targets, class_weights=wrong)

@@ -14,7 +14,7 @@ from lesson_lib import cli
 from lesson_lib.anchors import SSD300_COCO, SSD512_COCO, default_boxes
 from lesson_lib.detectors.backbones import VGG16
 from lesson_lib.detectors.ssd import SSDConfig
-from lesson_lib.training import checkpoints, loop, recipes
+from lesson_lib.training import checkpoints, loop, recipes, runs
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.schedule import make_optimizer
 from lesson_lib.training.settings import require_kind, value_of
@@ -231,6 +231,7 @@ def test_default_boxes_of_coco_are_those_of_section_3_4():
         ("retinanet-tiny", "channels=abc", "channels is 'abc'; give a whole number"),
         ("retinanet-tiny", "channels=8.5", "channels is 8.5; give a whole number"),
         ("retinanet-tiny", "criterion.gamma=x", "criterion.gamma is 'x'; give a number"),
+        ("ssd-tiny", "criterion.class_weights=3", r"class_weights is 3; give \(a number, a numb"),
         ("ssd-tiny", "backbone=7", "backbone is 7; give a word"),
         ("ssd-tiny", "norm=5", "norm is 5; give a word or None"),
         ("ssd-tiny", "freeze=layer1", r"freeze is 'layer1'; give \(a word, a word, ...\)"),
@@ -249,6 +250,23 @@ def test_a_setting_of_another_kind_is_told_before_anything_starts(model, setting
     with pytest.raises(ValueError, match=words) as told:
         overridden(MODELS[model], Recipe(), [setting])
     assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize("model", ["ssd-tiny", "retinanet-tiny"])
+def test_class_weights_are_set_on_the_command_line_and_kept(model, data, tmp_path, capsys):
+    words = ["--set", "criterion.class_weights=(1, 4, 1)"]
+    about = train(data, tmp_path / "run", "any-ci", model, *words)
+    assert about["recipe"]["criterion"]["class_weights"] == [1, 4, 1]
+    _, recipe, _ = runs.load(tmp_path / "run")
+    assert recipe.criterion["class_weights"] == (1, 4, 1)
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--split", "val"]) == 0
+    capsys.readouterr()
+    words = ["--set", "criterion.class_weights=(1, 4)", "--out", str(tmp_path / "other")]
+    begun = ["train", "--data", data, "--train-split", "train", "--recipe", "any-ci"]
+    assert cli.main([*begun, "--model", model, *small(model), *words]) != 0
+    told = capsys.readouterr().err.strip()
+    assert "class_weights is (1, 4); give 3 numbers" in told and "\n" not in told
+    assert not (tmp_path / "other" / "run.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ On a GPU nothing here waits for the device: values are looked at where they are 
 everywhere.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     mining: str = "sort",
     variances: tuple[float, float] = VARIANCES,
     loc_weight: float = 1.0,
+    class_weights: tuple[float, ...] | None = None,
     normaliser: Callable[[Tensor], Tensor] | None = None,
     dense: bool | None = None,
 ) -> dict[str, Tensor]:
@@ -72,6 +74,11 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
     threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`;
     mining: "sort" or "rank", which find the same; loc_weight: the paper's alpha.
+    class_weights: for rare classes, a factor of each class's class loss, in the order of the
+    classes; the background's is 1, and mining and the divisor know nothing of it. Neither paper has
+    it. Twice the weight is about twice as many such objects, so a rare class is found more often,
+    and more often where it is not: recall is bought with precision. See `data.sampling` for the
+    other way, more pictures of it.
     A picture without objects has no positive, so no negative is mined from it and it teaches
     nothing, unless min_negatives says otherwise; where the whole batch has no object both losses
     are 0.
@@ -86,6 +93,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     if mining not in MINING:
         raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
     _check_shapes(outputs, anchors, targets)
+    weights = _on_device(class_weights, outputs.cls_logits, outputs.cls_logits.shape[-1] - 1)
     objects = Objects.of(targets)
     gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
     match = match_ssd(gt, anchors, threshold, best, inclusive, valid, dense)  # (B, A)
@@ -114,6 +122,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
         loc_weight,
         count,
         dense=True,
+        class_weights=weights,
     )
 
 
@@ -128,6 +137,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     alpha: float | None = 0.25,
     gamma: float = 2.0,
     beta: float = BETA,
+    class_weights: tuple[float, ...] | None = None,
     per_image: bool = False,
     variances: tuple[float, float] = NO_VARIANCES,
     normaliser: Callable[[Tensor], Tensor] | None = None,
@@ -139,6 +149,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     outputs: cls_logits (B, A, K), no background; anchors (A, 4) xyxy pixels; B targets.
     positive, negative, force_best: see `match_retinanet`; alpha, gamma, beta, per_image:
     `retinanet_loss`. gamma=0 with alpha=None is plain cross entropy of K sigmoids.
+    class_weights: as in `ssd_criterion`, but factors of alpha: the objects' side alone.
     A picture without objects teaches its background.
     ValueError, normaliser and dense as in `ssd_criterion`; per_image is for one process.
     """
@@ -148,6 +159,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
             "parts (accumulate), need per_image=False."
         )
     _check_shapes(outputs, anchors, targets)
+    weights = _on_device(class_weights, outputs.cls_logits, outputs.cls_logits.shape[-1])
     objects = Objects.of(targets)
     gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
     match = match_retinanet(gt, anchors, positive, negative, force_best, valid, dense)
@@ -166,6 +178,7 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
         per_image,
         count,
         dense,
+        weights,
     )
 
 
@@ -247,6 +260,20 @@ def _check_finite(outputs: Outputs, targets: Targets) -> None:
             f"The outputs for {_name(broken[0], targets)} hold NaN or infinity: training has "
             "diverged (lower the learning rate), or the picture itself holds such numbers."
         )
+
+
+def _on_device(
+    class_weights: tuple[float, ...] | None, like: Tensor, num_classes: int
+) -> Tensor | None:
+    """(K,) float32 where `like` is: K numbers that a device writes itself, none is copied to it."""
+    if class_weights is None:
+        return None
+    if len(class_weights) != num_classes or any(not 0 <= w < math.inf for w in class_weights):
+        raise ValueError(
+            f"class_weights is {class_weights}; give {num_classes} numbers of 0 or more, one for "
+            "each class in their order (1: as it is)."
+        )
+    return torch.cat([like.new_full((1,), w, dtype=torch.float32) for w in class_weights])
 
 
 def _check_shapes(outputs: Outputs, anchors: Tensor, targets: Targets) -> None:

@@ -67,7 +67,8 @@ class Recipe:
     ema           decay of a running mean of the weights, which is evaluated and kept, .9998 for
                   long trainings; 0: none
     rare          share of the pictures: those with classes that fewer of them show come up more
-                  often, see `data.sampling`; 0: all alike
+                  often, see `data.sampling`; 0: all alike. The other way for rare classes is
+                  criterion.class_weights, see `detectors.criterion`
     evaluate      epochs between two evaluations, where there are pictures for it
     patience      evaluations without a better AP after which training stops; 0: it never does
     seed          of the pictures' order and augmentation; the same seed gives the same run
