@@ -2,6 +2,7 @@
 from the host but two, and all devices right; tried without a GPU.
 """
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from lesson_lib.data.objects import ROOM, Objects
 from lesson_lib.data.smears import draw_smear
-from lesson_lib.training import rehearsal
+from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.training import rehearsal, step
 from lesson_lib.training.recipes import MODELS, Recipe, build_model
 from lesson_lib.training.step import one_step
 from lesson_lib.training.update import Update
@@ -124,11 +126,41 @@ def test_the_pretended_gpu_sees_what_a_real_one_would_mind():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_runs_on_fake_cuda_tensors(name):
     """Forward and criterion; devices that do not fit, and waits, raise there."""
-    config = MODELS[name]
-    config = replace(config, norm=config.norm if config.norm == "batch" else "group")
-    size = 128 if "vgg16" not in name else 512 if "512" in name else 300
-    held = rehearsal._held(replace(config, pretrained=False), 3, size, 2, None)
+    config, size = small(name)
+    held = rehearsal._held(config, 3, size, 2, None)
     assert held.bytes > 0 and held.anchors > 100
+
+
+def small(name):
+    """A named model's config, to begin from scratch, and the least size that it is for."""
+    config = MODELS[name]
+    norm = config.norm if config.norm == "batch" else "group"
+    size = 128 if "vgg16" not in name else 512 if "512" in name else 300
+    return replace(config, norm=norm, pretrained=False), size
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_models_losses_and_detections_on_a_gpu_are_a_cpus(name):
+    """Of outputs drawn at random, in the shapes that its network gives."""
+    config, size = small(name)
+    with torch.device("meta"):
+        model = build_model(config, 3, size).eval()
+        shapes = [x.shape for x in model(torch.rand(1, 3, size, size))]
+    torch.manual_seed(0)
+    outputs = Outputs(torch.randn(shapes[0]) * 3 - 3, torch.randn(shapes[1]))
+    anchors, truth = model.anchors(size, "cpu"), objects(1, 5)
+    losses = model.criterion(outputs, anchors, truth, class_weights=(1.0, 2.0, 3.0))
+    found = model.detections(outputs, anchors, (size, size))
+    with PretendedGpu() as gpu:
+        there, far = Outputs(*map(gpu.put, outputs)), gpu.put(anchors)
+        seen = model.criterion(there, far, on_the_gpu(gpu, truth), class_weights=(1.0, 2.0, 3.0))
+        assert (gpu.waits, gpu.copies) == ([], [])
+        far_found = model.detections(there, far, (size, size))
+    for key, value in losses.items():
+        torch.testing.assert_close(seen[key].inner, value, rtol=1e-5, atol=1e-6)
+    assert len(found[0]["boxes"]) > 10
+    for key, value in found[0].items():
+        torch.testing.assert_close(far_found[0][key].inner, value, rtol=1e-5, atol=1e-4)
 
 
 # ---- the operations of a whole step ----
@@ -194,3 +226,54 @@ def test_nothing_is_copied_from_the_host_with_the_backward_pass(name):
         losses = model.criterion(model(images), anchors, truth)
         (losses["cls"] + losses["box"]).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+class OnMeta(NoCopies):
+    """A whole step on "meta": the fused update, which has no form there, is seen and left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.fused = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name = op.overloadpacket.__name__
+        if not name.startswith("_fused_"):
+            return super().__torch_dispatch__(op, types, args, kwargs)
+        tensors = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, torch.Tensor)]
+        assert {x.device.type for x in tensors} == {"meta"}, f"{name} brings what is on the host"
+        self.fused.append(name)
+        return None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(optimizer="sgd"),
+        dict(optimizer="adamw"),
+        dict(optimizer="sgd", clip=0.0),
+        dict(optimizer="adamw", ema=0.9, accumulate=2, head_lr=2.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", TINY)
+def test_a_whole_step_copies_nothing_from_the_host(name, changes, monkeypatch):
+    """Forward, criterion, backward, clipping, update, averaging: the second step, what is made once
+    is made."""
+    monkeypatch.setattr(step, "forward", lambda network, images, _: Outputs(*network(images)))
+    rules = sys.modules[torch.optim.Optimizer.__module__]  # torch hides it behind another name
+    monkeypatch.setattr(rules, "_get_fused_kernels_supported_devices", lambda: ["cuda", "meta"])
+    recipe = Recipe(criterion={"class_weights": (1.0, 2.0, 3.0)}, **changes)
+    with torch.device("meta"):
+        model, images = made(name), torch.rand(4, 3, 64, 64)
+        anchors = model.anchors(64, "meta")
+        truth = Objects.of(
+            [{"boxes": torch.rand(3, 4), "labels": torch.zeros(3, dtype=torch.int64)}] * 4
+        )
+    update = Update(model, recipe)
+    with OnMeta():
+        for number in (1, 2):
+            update.prepare(number, 1e-3)
+            with OnMeta() as seen:
+                values = step.one_step(model, model, images, truth, anchors, update, recipe)
+    groups = [group for group in update.optimizer.param_groups if group["params"]]
+    assert values.device.type == "meta" and len(seen.fused) == len(groups)
