@@ -61,15 +61,15 @@ def change_boxes(boxes: Tensor, change: Change, stored: Size, size: Size) -> tup
     is an object whose centre is in the window and of which a pixel in each direction is to be seen.
     """
     height, width = as_pair(size)
-    old = boxes.numpy()  # for a few boxes its operations cost a fraction of torch's
+    # Few boxes: NumPy's operations cost a fraction of torch's.
+    corners = boxes.numpy().reshape(-1, 2, 2)  # (G, upper left and lower right, x and y)
     window = np.array(change.window, np.float32)
-    centre = (old[:, :2] + old[:, 2:]) / 2
+    centre = (corners[:, 0] + corners[:, 1]) / 2
     inside = ((centre >= window[:2]) & (centre <= window[2:])).all(1)
     source, target = (np.array(x, np.float32) for x in placement(change.window, stored, size))
     ratio = (target[2:] - target[:2]) / np.maximum(source[2:] - source[:2], 1)
-    low, high = np.tile(target[:2], 2), np.tile(target[2:], 2)
-    moved = (old - np.tile(source[:2], 2)) * np.tile(ratio, 2) + low
-    moved = np.minimum(np.maximum(moved, low), high)
+    moved = (corners - source[:2]) * ratio + target[:2]
+    moved = np.minimum(np.maximum(moved, target[:2]), target[2:]).reshape(-1, 4)
     mirror, vertical_flip, transpose = change.views
     if mirror:
         moved[:, 0::2] = width - moved[:, 2::-2]
