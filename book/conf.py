@@ -32,6 +32,7 @@ html_theme_options = {
     "use_download_button": True,
     "home_page_in_toc": True,
     "repository_url": os.environ.get("BOOK_REPOSITORY", ""),
-    "path_to_docs": "notebooks",
+    "repository_branch": os.environ.get("BOOK_BRANCH", "main"),
+    "repository_provider": "github",  # the only kind that Colab opens, whatever its host is called
     "launch_buttons": {"colab_url": os.environ.get("BOOK_COLAB", "")},
 }

@@ -49,6 +49,8 @@ SITE = ROOT / "build" / "book"
 LIBRARIES = ROOT / "build" / "book-libraries"
 #: The shipped detector that looks at pictures in the page, and how many smears it is shown with.
 DETECTOR, SMEARS = "ssd-tiny-bccd", 10
+#: The playground that the first page opens with, (lesson, cell), and the box in it that moves.
+OPENING, MOVING = ("03", "playground"), 1
 #: What a page loads of ONNX Runtime.
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 #: At most so many drawings for a figure, and so many bytes packed for a lesson beyond its
@@ -136,13 +138,25 @@ def shown(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any]) -
     """An output of a lesson as the page's scripts find it."""
     data = output.get("data", {})
     if "image/svg+xml" in data and cell in drawn:
-        still = "".join(data["image/svg+xml"])
-        html = (
-            f'<div class="lesson-figure" data-lesson="{number}" data-cell="{escape(cell)}">'
-            f"{still}</div>"
-        )
+        html = figure(number, cell, "".join(data["image/svg+xml"]))
         return new_output("display_data", data={"text/html": html}, metadata={})
     return output
+
+
+def figure(number: str, cell: str, still: str, more: str = "") -> str:
+    """Where a page's scripts bring a figure to life; without them its still stands there."""
+    place = f'data-lesson="{number}" data-cell="{escape(cell)}"{more}'
+    return f'<div class="lesson-figure" {place}>{still}</div>'
+
+
+def front_playground() -> str:
+    """The playground of the first page, whose box MOVING goes round until somebody touches it."""
+    number, cell = OPENING
+    path = next(path for path in lab.lessons() if path.name.startswith(number))
+    (shown,) = (one for one in nbformat.read(path, 4).cells if one.id == cell)
+    return figure(
+        number, cell, "".join(shown.outputs[0].data["image/svg+xml"]), f' data-moves="{MOVING}"'
+    )
 
 
 #: Links of a notebook to files beside it become links between pages.
@@ -169,17 +183,18 @@ def front_page() -> str:
     lines = ["| lesson | afterwards you can | minutes |", "|---|---|--:|"]
     for number, title, can, minutes in readme_rows():
         lines.append(
-            f"| [{int(number)} · {title}](lessons/{files[number]}.ipynb) | {can} | {minutes} |"
+            f"| [{int(number)} · {title}](notebooks/{files[number]}.ipynb) | {can} | {minutes} |"
         )
-    names = "\n".join(f"lessons/{stem}" for _, stem in sorted(files.items()))
+    names = "\n".join(f"notebooks/{stem}" for _, stem in sorted(files.items()))
     text = (BOOK / "index.md").read_text(encoding="utf-8")
+    text = text.replace("{{playground}}", front_playground())
     return text.replace("{{map}}", "\n".join(lines)).replace("{{lessons}}", names)
 
 
 def lay_source() -> None:
     """Everything that Sphinx reads, in build/book-source."""
     shutil.rmtree(SOURCE, ignore_errors=True)
-    (SOURCE / "lessons").mkdir(parents=True)
+    (SOURCE / "notebooks").mkdir(parents=True)
     (SOURCE / "static" / "frames").mkdir(parents=True)
     shutil.copy(BOOK / "conf.py", SOURCE)
     for file in (BOOK / "static").iterdir():
@@ -192,7 +207,7 @@ def lay_source() -> None:
         number = path.name[:2]
         drawn = stored_frames(number)
         notebook = page(nbformat.read(path, 4), number, drawn)
-        nbformat.write(notebook, SOURCE / "lessons" / path.name)
+        nbformat.write(notebook, SOURCE / "notebooks" / path.name)
         script = f"lessonFrames({json.dumps(number)}, {json.dumps(drawn, ensure_ascii=False)});"
         (SOURCE / "static" / "frames" / f"{number}.js").write_text(script, encoding="utf-8")
 

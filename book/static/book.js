@@ -2,7 +2,7 @@
 // (frames/NN.js), boxes are dragged (drags.js), and a prediction compares a guess with the number that the lesson worked out.
 
 import { controlOf, element } from "./controls.js";
-import { bringPlayground } from "./drags.js";
+import { bringPlayground, setMoving } from "./drags.js";
 
 const HERE = new URL(".", import.meta.url);
 const frames = {};
@@ -44,9 +44,16 @@ async function bringFigures() {
     const figures = await loadFrames(lesson);
     for (const node of nodes.filter((one) => one.dataset.lesson === lesson)) {
       const figure = figures[node.dataset.cell];
-      (figure.frames ? bringFigure : bringPlayground)(node, figure);
+      if (figure.frames) bringFigure(node, figure);
+      else bringBoxes(node, figure);
     }
   }
+}
+
+function bringBoxes(node, state) {
+  const model = bringPlayground(node, state);
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (node.dataset.moves && !still) setMoving(node, model, Number(node.dataset.moves));
 }
 
 // ------------------------------------------------------------------------------------------------ predictions
@@ -108,15 +115,48 @@ function field(fold, answer, answered) {
   return form;
 }
 
+/** Under the last prediction of a page, how good the guesses were. */
 function showScore() {
-  const place = document.querySelector(".lesson-score");
-  if (place) place.textContent = `Your predictions on this page: ${hits.hit} hits of ${hits.guessed} guesses, ${hits.asked} asked.`;
+  if (!hits.asked) return;
+  let place = document.querySelector(".lesson-score");
+  if (!place) {
+    place = element("p", { class: "lesson-score", "aria-live": "polite" });
+    [...document.querySelectorAll(".reveal")].at(-1).after(place);
+  }
+  place.textContent = `Your predictions on this page: ${hits.hit} hits of ${hits.guessed} guesses, ${hits.asked} asked.`;
+}
+
+// ------------------------------------------------------------------------------------------------ the whole page
+
+/** On paper every fold is open. */
+function printFolds() {
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const fold of closed) fold.open = true;
+  });
+  addEventListener("afterprint", () => { for (const fold of closed) fold.open = false; });
+}
+
+/** A fold is called what is written on it: MyST-NB gives all of them one other name. */
+function nameFolds() {
+  for (const summary of document.querySelectorAll("details.hide > summary")) summary.removeAttribute("aria-label");
+}
+
+/** The detector is 20 MB: it comes when its place comes into view. */
+function bringDetector(place) {
+  const watch = new IntersectionObserver((seen) => {
+    if (!seen.some((one) => one.isIntersecting)) return;
+    watch.disconnect();
+    import("./detector.js").then(({ show }) => show(place)).catch((error) => {
+      place.textContent = `The detector could not be loaded: ${error.message}`;
+    });
+  });
+  watch.observe(place);
 }
 
 bringFigures();
 bringPredictions();
-
-for (const place of document.querySelectorAll("[data-detector]"))
-  import("./detector.js").then(({ show }) => show(place)).catch((error) => {
-    place.textContent = `The detector could not be loaded: ${error.message}`;
-  });
+printFolds();
+nameFolds();
+document.querySelectorAll("[data-detector]").forEach(bringDetector);

@@ -35,6 +35,13 @@ export class Model {
     this.listeners.get("change:answer")?.();
   }
 
+  /** Puts the boxes elsewhere, as another view of the widget would. */
+  move(boxes) {
+    this.canvas.request = { seq: this.canvas.request.seq + 1, boxes };
+    this.listeners.get("change:request")?.();
+    this.save_changes();
+  }
+
   /** Called when a control was moved. */
   choose(name, value) {
     this.values[name] = value;
@@ -52,4 +59,38 @@ export function bringPlayground(node, state) {
   playground.render({ model, el: place });
   node.dataset.live = "true";
   return model;
+}
+
+/** Lets box `number` go round by itself, until somebody touches the playground or presses the button that stops it. */
+export function setMoving(node, model, number) {
+  const start = model.get("request").boxes.map((box) => [...box]);
+  const said = node.querySelector("output");
+  const button = element("button", { type: "button", class: "lesson-stop" }, "Stop the motion");
+  let moving = true;
+  const stop = () => {
+    moving = false;
+    button.remove();
+    said.setAttribute("aria-live", "polite");
+    delete node.dataset.moving;
+  };
+  const step = (time) => {
+    if (!moving) return;
+    model.move(start.map((box, i) => (i === number ? around(box, time / 4000, model.get("size")) : box)));
+    requestAnimationFrame(step);
+  };
+  node.prepend(button);
+  said.setAttribute("aria-live", "off");            // nobody wants sixty sentences a second read out
+  button.addEventListener("click", stop);
+  for (const touch of ["pointerdown", "keydown", "focusin"]) node.addEventListener(touch, stop, { once: true });
+  node.dataset.moving = "true";
+  requestAnimationFrame(step);
+}
+
+/** A box on its way round the picture: `turns` since it left, always inside. */
+function around([x1, y1, x2, y2], turns, [width, height]) {
+  const [w, h] = [x2 - x1, y2 - y1];
+  const place = (start, room, angle) => Math.min(Math.max(start + 0.22 * room * Math.sin(angle), 0), room);
+  const left = place(x1, width - w, 2 * Math.PI * turns / 3);
+  const top = place(y1, height - h, 2 * Math.PI * turns / 2);
+  return [left, top, left + w, top + h].map((side) => Math.round(10 * side) / 10);
 }

@@ -3,15 +3,18 @@ Python drew; predictions are answered and scored; nothing is asked of another ho
 """
 
 import json
-import re
+import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
+from reading_book import check_figures, check_predictions
+from serving import served
 from torch import Tensor
 
 import lab
@@ -19,7 +22,6 @@ import lesson_lib
 from lesson_lib.anchors import SSD300_SCALES, default_boxes
 from lesson_lib.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from lesson_lib.coding import decode, encode
-from lesson_lib.course import frames
 from lesson_lib.data.smears import Smears
 from lesson_lib.evaluation import average_precision
 from lesson_lib.matching import POSITIVE, match_retinanet, match_ssd
@@ -30,73 +32,91 @@ from tools import book
 PAGES = [path.stem for path in lab.lessons()]
 
 
-def slider_cells(stem: str) -> list[str]:
-    """Ids of the cells of a lesson that show a slider figure."""
-    notebook = nbformat.read(book.ROOT / "notebooks" / f"{stem}.ipynb", 4)
-    return [
-        cell.id
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.get("data", {}).get("text/plain") == "SliderFigure"
-    ]
-
-
-MOVE = """([node, k, place]) => {
-    const input = node.querySelectorAll('input, select')[k];
-    if (input.type === 'checkbox') input.checked = place === 1; else input.value = place;
-    input.dispatchEvent(new Event(input.type === 'range' ? 'input' : 'change', { bubbles: true }));
-    return node.querySelector('.lesson-drawing').innerHTML;
-}"""
-PARSED = (
-    "(text) => { const d = document.createElement('div'); d.innerHTML = text; return d.innerHTML; }"
-)
-
-
 @pytest.mark.parametrize("stem", PAGES)
-def test_every_slider_of_a_page_shows_the_frame_that_python_drew(page: Page, site, faults, stem):
-    page.goto(f"{site}/lessons/{stem}.html")
-    expected, packed = slider_cells(stem), book.stored_frames(stem[:2])
-    page.wait_for_function(
-        "(n) => document.querySelectorAll('.lesson-figure[data-live]').length === n",
-        arg=len(expected),
-    )
-    nodes = page.locator(".lesson-figure").all()
-    assert [node.get_attribute("data-cell") for node in nodes] == expected
-    for cell, node in zip(expected, nodes, strict=True):
-        controls = packed[cell]["controls"]
-        places = [control["start"] for control in controls]
-        for k, control in enumerate(controls):
-            for place in {0, len(control["texts"]) - 1, len(control["texts"]) // 2}:
-                places[k] = place
-                seen = page.evaluate(MOVE, [node.element_handle(), k, place])
-                drawn = frames.frame(packed[cell], places)
-                assert seen == page.evaluate(PARSED, drawn), (cell, places)
+def test_all_that_moves_on_a_page_is_found_moved_and_right(page: Page, site, faults, stem):
+    page.goto(f"{site}/notebooks/{stem}.html")
+    check_figures(page, stem)
+    check_predictions(page, stem)
     assert faults == []
 
 
-def test_a_prediction_is_answered_and_scored_in_the_page(page: Page, site, faults):
-    page.goto(f"{site}/lessons/{PAGES[3]}.html")
-    asked = page.locator(".predict")
-    answers = {
-        name: page.locator(f".reveal[data-predict='{name}'] b").first.text_content()
-        for name in asked.evaluate_all("(nodes) => nodes.map((n) => n.dataset.predict)")
-    }
-    hits = 0
-    for box in asked.all():
-        field = box.locator("input")
-        if not field.count():
-            continue
-        answer = answers[box.get_attribute("data-predict")]
-        field.fill(re.sub(r"[^\d.,-]", "", answer) if hits == 0 else "987654321")
-        box.locator("button").click()
-        said = box.locator("output").text_content()
-        right = ": a hit." if hits == 0 else ("times too large.", " off.")
-        assert said.endswith(right)
-        hits += 1
-    assert hits >= 2
-    fold = page.locator(f".reveal[data-predict='{asked.first.get_attribute('data-predict')}']")
-    assert fold.get_attribute("open") is not None
+def test_a_wrong_guess_is_told_and_scored(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{PAGES[3]}.html")
+    field = page.locator(".predict input").first
+    field.fill("987654321")
+    field.press("Enter")
+    asked = page.locator(".predict").first
+    assert asked.locator("output").text_content().endswith(("times too large.", " off."))
+    name = asked.get_attribute("data-predict")
+    assert page.locator(f".reveal[data-predict='{name}']").get_attribute("open") is not None
+    count = page.locator(".predict").count()
+    said = page.locator(".lesson-score").text_content()
+    assert said == f"Your predictions on this page: 0 hits of 1 guesses, {count} asked."
     assert faults == []
+
+
+@pytest.fixture
+def copied(site, tmp_path) -> Path:
+    """A copy of one page of the book with its scripts, to be broken."""
+    left_out = shutil.ignore_patterns("ort", "*.onnx", "*.ipynb", "*.png", "mathjax.js")
+    shutil.copytree(book.SITE / "_static", tmp_path / "_static", ignore=left_out)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(book.SITE / "notebooks" / f"{PAGES[3]}.html", tmp_path / "notebooks")
+    return tmp_path
+
+
+def replaced(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def dead_slider(static: Path) -> None:
+    replaced(static / "controls.js", "moved(Number(input.value)); });", "});")
+
+
+def wrong_frame(static: Path) -> None:
+    """One slider shows at its end what belongs to its start."""
+    kept = book.stored_frames(PAGES[3][:2])
+    figure = next(one for one in kept.values() if "frames" in one)
+    figure["frames"][-1] = figure["frames"][0]
+    script = f"lessonFrames({json.dumps(PAGES[3][:2])}, {json.dumps(kept)});"
+    (static / "frames" / f"{PAGES[3][:2]}.js").write_text(script, encoding="utf-8")
+
+
+def missing_script(static: Path) -> None:
+    (static / "drags.js").unlink()
+
+
+def missing_frames(static: Path) -> None:
+    (static / "frames" / f"{PAGES[3][:2]}.js").unlink()
+
+
+def deaf_prediction(static: Path) -> None:
+    replaced(static / "book.js", "off <= within", "off > within")
+
+
+FAULTS = {
+    "none": None,
+    "dead slider": dead_slider,
+    "wrong frame": wrong_frame,
+    "missing script": missing_script,
+    "missing frames": missing_frames,
+    "prediction judged wrongly": deaf_prediction,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_caught(page: Page, copied, name):
+    """The check that every page passes fails on a broken page; unbroken, the copy passes."""
+    if FAULTS[name]:
+        FAULTS[name](copied / "_static")
+    page.set_default_timeout(5_000 if FAULTS[name] else 60_000)
+    caught = pytest.raises((AssertionError, TimeoutError)) if FAULTS[name] else nullcontext()
+    with served(copied) as address, caught:
+        page.goto(f"{address}/notebooks/{PAGES[3]}.html")
+        check_figures(page, PAGES[3])
+        check_predictions(page, PAGES[3])
 
 
 COMPUTED = """async ([address, name, scenes]) => {
@@ -232,6 +252,7 @@ def test_javascript_lays_the_same_default_boxes(page: Page, site, spec):
 def test_the_detector_in_the_page_finds_what_predict_finds(page: Page, site, faults):
     page.goto(site)
     place = page.locator("[data-detector]")
+    place.scroll_into_view_if_needed()
     model = lesson_lib.load(book.DETECTOR)
     size = json.loads((book.SOURCE / "static" / "detector.json").read_text())["size"]
     for number, sample in enumerate(Smears("test", book.SMEARS, size, cache=False)):

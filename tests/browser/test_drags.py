@@ -97,7 +97,7 @@ def choose(control: Locator, place: int) -> None:
 @pytest.mark.parametrize("place", PLACES, ids=lambda one: f"{one.stem[:2]} {one.cell}")
 def test_dragged_boxes_are_answered_as_python_answers(page: Page, site, faults, place):
     asked = in_python(place)
-    page.goto(f"{site}/lessons/{place.stem}.html")
+    page.goto(f"{site}/notebooks/{place.stem}.html")
     figure = page.locator(f".lesson-figure[data-live][data-cell='{place.cell}']")
     playground = Playground(figure.locator(".box-playground"))
     said = {same(playground, asked)}
@@ -123,7 +123,7 @@ def test_dragged_boxes_are_answered_as_python_answers(page: Page, site, faults, 
 def test_a_corner_is_dragged(page: Page, site, faults):
     place = PLACES[0]
     asked = in_python(place)
-    page.goto(f"{site}/lessons/{place.stem}.html")
+    page.goto(f"{site}/notebooks/{place.stem}.html")
     figure = page.locator(f".lesson-figure[data-live][data-cell='{place.cell}']")
     playground = Playground(figure.locator(".box-playground"))
     before = playground.boxes()
@@ -191,7 +191,7 @@ def test_two_hundred_places_are_answered_as_python_answers(page: Page, site, pla
 
 def test_every_playground_of_a_page_is_live(page: Page, site, faults):
     for stem in {place.stem for place in PLACES}:
-        page.goto(f"{site}/lessons/{stem}.html")
+        page.goto(f"{site}/notebooks/{stem}.html")
         cells = [place.cell for place in PLACES if place.stem == stem]
         page.wait_for_function(
             "(n) => document.querySelectorAll('[data-live] .box-playground').length === n",
