@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from lesson_lib import cli
 from lesson_lib.cli.rehearse import clock, fitting, gpu_lines
 from lesson_lib.training import rehearsal
-from lesson_lib.training.recipes import MODELS, Recipe, build_model
+from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
 
 SMALL = {
@@ -188,3 +188,12 @@ def test_clock(hours, words):
 def test_gpus_that_hold_the_same_share_a_line():
     assert len(gpu_lines()) == 3
     assert sum(names.count("\n") + 1 for names in gpu_lines().values()) == len(GPUS)
+
+
+@pytest.mark.parametrize("recipe", ["ssd300-voc", "retinanet-r50-coco-1x"])
+def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
+    """Without norm layers, or with frozen ones, it would refuse to train from scratch."""
+    config, changed = overridden(MODELS[NAMED[recipe].model], NAMED[recipe].recipe, [])
+    assert config.pretrained and config.norm in (None, "frozen")
+    costs = rehearsal.step_costs(config, 20, 320 if changed.size == 600 else 300)
+    assert costs.flops > 0 and costs.per_picture > 0

@@ -216,6 +216,7 @@ def _held(
     """
     with FakeTensorMode(), torch.device("cuda"):
         model = build_model(config, num_classes, size)
+        model.backbone.trainable = True  # as if the weights had come
         return held_for_backward(model, _pictures(batch, size), _anchors(model, size), half)
 
 
@@ -266,6 +267,7 @@ def _counted(config: Config, num_classes: int, size: Size) -> tuple[SSD | Retina
     """
     with torch.device("meta"):
         model = build_model(config, num_classes, size)
+        model.backbone.trainable = True  # as if the weights had come
         images = _pictures(2, size)
         model.train()
         with FlopCounterMode(display=False) as counter:
