@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lesson_lib.course.checks import DONE, TODO, WRONG, verdict
+from lesson_lib.course import progress
+from lesson_lib.course.checks import DONE, TODO, WRONG, check, verdict
 from lesson_lib.course.checks.lesson04 import (
     BUGS,
     CHOICES,
@@ -117,6 +118,21 @@ def test_a_right_answer_passes(name):
 def test_a_wrong_answer_is_told_which_case_it_misses(name, answer, case):
     sentence = verdict(name, answer)
     assert sentence.startswith(f"{WRONG} {name}") and case in sentence, sentence
+
+
+def with_a_detached_factor(logits, targets, alpha, gamma):
+    z = torch.where(targets == 1, logits, -logits)
+    fade = torch.exp(gamma * F.logsigmoid(-z)).detach()
+    return torch.where(targets == 1, alpha, 1 - alpha) * fade * -F.logsigmoid(z)
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(focal, True), (with_a_detached_factor, False)])
+def test_a_loss_is_kept_only_with_the_right_slope(answer, kept, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LESSON_PROGRESS", str(tmp_path / "progress.json"))
+    check("04.focal", answer)
+    assert capsys.readouterr().out.startswith(DONE)
+    assert verdict("04.focal_slope", slope_of(answer)).startswith(DONE if kept else WRONG)
+    assert (progress.kept_function("sigmoid_focal_loss") is not None) == kept
 
 
 def test_a_stub_has_no_slope_yet():

@@ -78,6 +78,7 @@ MISTAKES = [
     ("05.ranks", lambda x: x.argsort(dim=1, descending=True, stable=True), "inverse"),
     ("05.ranks", lambda x: x.argsort(dim=1).argsort(dim=1), "falling"),
     ("05.ranks", one_sort(ranks_twice), "sorted 2 times"),
+    ("05.ranks", lambda x: ranks_once(x).float(), "dtype int64"),
     ("05.ranks", lambda x: (x[:, None] > x[..., None]).sum(2), "equal losses"),
     (
         "05.implied_ratio",

@@ -39,6 +39,18 @@ def true_or_false(boxes, scores, objects, by_rank=True, inclusive=True, once=Tru
     return true
 
 
+def claims(boxes, scores, objects, choose):
+    """Each detection claims the free object that `choose` picks of those that overlap enough."""
+    true, taken = torch.zeros(len(boxes), dtype=torch.bool), set()
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        row = pairwise_iou(boxes[i : i + 1], objects)[0].tolist()
+        fits = [g for g, overlap in enumerate(row) if overlap >= 0.5 and g not in taken]
+        if fits:
+            true[i] = True
+            taken.add(choose(fits, row))
+    return true
+
+
 def curve(scores, true, objects):
     """Recall and precision down the list, in numpy."""
     hits = true[scores.argsort(descending=True)].numpy().astype(float).cumsum()
@@ -120,6 +132,14 @@ MISTAKES = [
         "its best object is taken",
     ),
     ("06.true_or_false", lambda b, s, o: pairwise_iou(b, o).amax(1) >= 0.5, "found twice"),
+    ("06.true_or_false", lambda *args: claims(*args, choose=lambda fits, _: fits[0]), "second"),
+    ("06.true_or_false", lambda *args: claims(*args, choose=lambda fits, _: fits[-1]), "first"),
+    (
+        "06.true_or_false",
+        lambda *args: claims(*args, choose=lambda fits, row: min(fits, key=row.__getitem__)),
+        "the better one is claimed",
+    ),
+    ("06.nms", lambda b, s, t: suppressed(b, s, t).int(), "dtype int64"),
     ("06.counting", lambda p, a: (counting(p, a)[0], abs(counting(p, a)[0])), "two too many here"),
     ("06.counting", lambda p, a: ((p - a).sum().item(), counting(p, a)[1]), "five pictures"),
     ("06.average_precision", unsorted, "out of order"),

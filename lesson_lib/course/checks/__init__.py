@@ -56,6 +56,8 @@ class Exercise:
     hints      three steps, from "where to look" to "what to do", none of which is the line itself
     serves     the name under which a function that passed is kept and drives later lessons, see
                `course.mine`
+    gate       a second exercise and what makes its answer of this one: without passing it too,
+               nothing is kept
     """
 
     cases: Sequence[Case]
@@ -65,6 +67,7 @@ class Exercise:
     refused: Sequence[str] = ()
     hints: Sequence[str] = ()
     serves: str = ""
+    gate: tuple[str, Callable[[Any], Any]] | None = None
 
 
 class Untold(str):
@@ -125,8 +128,16 @@ def check(name: str, answer: Any) -> None:
         return
     progress.record_exercise(name)
     exercise = find(name)
-    if isinstance(exercise, Exercise) and exercise.serves and callable(answer):
+    if isinstance(exercise, Exercise) and exercise.serves and _may_serve(exercise, answer):
         progress.keep_function(exercise.serves, name, answer)
+
+
+def _may_serve(exercise: Exercise, answer: Any) -> bool:
+    """Whether later lessons may run on this answer, which passed its own cases."""
+    if not callable(answer) or exercise.gate is None:
+        return callable(answer)
+    other, made_of = exercise.gate
+    return verdict(other, made_of(answer)).startswith(DONE)
 
 
 def hint(name: str) -> None:

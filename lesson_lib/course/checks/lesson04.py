@@ -235,6 +235,7 @@ EXERCISES = {
             "multiplied until the end. alpha_t is a choice, entry by entry.",
         ),
         serves="sigmoid_focal_loss",
+        gate=("04.focal_slope", slope_of),
     ),
     "04.focal_slope": Exercise(
         [
