@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from lesson_lib.course import progress
 from lesson_lib.course.checks import DONE, TODO, WRONG, check, verdict
 from lesson_lib.course.checks.lesson04 import (
+    BUG_REASONS,
     BUGS,
+    CHOICE_REASONS,
     CHOICES,
     EXERCISES,
     PROJECTS,
@@ -135,14 +137,29 @@ def test_a_loss_is_kept_only_with_the_right_slope(answer, kept, tmp_path, monkey
     assert (progress.kept_function("sigmoid_focal_loss") is not None) == kept
 
 
+@pytest.mark.parametrize(
+    ("exercise", "right", "reasons"),
+    [("04.first", BUGS, BUG_REASONS), ("04.choose", CHOICES, CHOICE_REASONS)],
+)
+def test_each_wrong_word_is_told_why_it_cannot_be(exercise, right, reasons):
+    for letter, word in right.items():
+        assert {*right.values()} < {word, *reasons[letter]}
+        for wrong, reason in reasons[letter].items():
+            assert word not in reason
+            assert reason in verdict(exercise, {**right, letter: wrong}.get)
+
+
 def test_a_stub_has_no_slope_yet():
     assert verdict("04.focal_slope", slope_of(lambda *args: None)).startswith(TODO)
 
 
-def test_a_wrong_diagnosis_does_not_tell_the_right_one():
-    for name, right in (("04.first", BUGS), ("04.choose", CHOICES)):
+def test_a_word_that_is_none_of_the_choices_is_told_all_of_them_and_not_the_right_one():
+    tables = (("04.first", BUGS, BUG_REASONS), ("04.choose", CHOICES, CHOICE_REASONS))
+    for name, right, reasons in tables:
         for letter, answer in right.items():
-            assert answer not in verdict(name, {**right, letter: "something else"}.get)
+            sentence = verdict(name, {**right, letter: "something else"}.get)
+            words = ", ".join(f'"{word}"' for word in sorted({answer, *reasons[letter]}))
+            assert sentence.endswith(f"none of the words; they are {words}")
 
 
 def test_the_slope_at_a_sure_answer_is_what_naive_code_gets_wrong():

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lesson_lib.course.checks import Case, Exercise
-from lesson_lib.course.checks.lesson03 import Diagnosis
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 
@@ -94,6 +93,43 @@ BUGS = {
 }
 
 
+BUG_REASONS = {
+    "P": {
+        "nothing": "with the prior nearly all background is quiet, and this sum is not.",
+        "divided by all anchors": "that makes the loss far smaller than 1.",
+        "the prior's sign is turned": "then every background answer would be sure and wrong, which "
+        "costs more than this.",
+        "the ignored anchors are in the sum": "there are far fewer of them than of background: "
+        "they cannot make so much.",
+    },
+    "Q": {
+        "no prior": "at p = .5 every background answer speaks, and there are thousands of them.",
+        "divided by all anchors": "an object at the prior costs about 1, and this is about 1 for "
+        "each object.",
+        "the prior's sign is turned": "then every background answer would be sure and wrong.",
+        "the ignored anchors are in the sum": "one program is right, and each of the other three "
+        "has a loss that no right one can have.",
+    },
+    "R": {
+        "no prior": "at p = .5 every background answer speaks; this is the smallest loss of all.",
+        "nothing": "an object at the prior costs about 1 by itself: shared among the objects, the "
+        "sum cannot come so low.",
+        "the prior's sign is turned": "answers that are sure and wrong cost most; this is the "
+        "smallest loss of all.",
+        "the ignored anchors are in the sum": "more terms make a loss larger; this is the smallest "
+        "of all.",
+    },
+    "S": {
+        "no prior": "an answer at p = .5 costs little: even all anchors together do not come so "
+        "high.",
+        "nothing": "with the prior nearly all background is quiet; this is the largest loss.",
+        "divided by all anchors": "that makes a loss smaller; this is the largest of all.",
+        "the ignored anchors are in the sum": "there are far fewer of them than of background: "
+        "they cannot make so much.",
+    },
+}
+
+
 def first_losses(positive: int, negative: int, classes: int) -> dict[str, float]:
     """{"P": ..., ...}: the first focal loss (gamma 2, alpha .25) of four programs, untrained.
 
@@ -126,6 +162,30 @@ PROJECTS = {
     },
 }
 CHOICES = {"P": "keep cross entropy", "Q": "focal loss", "R": "look at the labels"}
+CHOICE_REASONS = {
+    "P": {
+        "focal loss": "the easy background makes only a small part of this loss: there is no "
+        "crowd to discount.",
+        "look at the labels": "its hard background is unsure (.4). A missing label shows as an "
+        "answer that is sure and wrong.",
+        "a weight of 0.99 for the objects": "the objects make most of this loss already.",
+    },
+    "Q": {
+        "keep cross entropy": "nearly all of this loss comes from background that is answered "
+        "well.",
+        "look at the labels": "its hard background is ten answers, and a small part of the loss.",
+        "a weight of 0.99 for the objects": "it would quieten the hard background along with the "
+        "easy.",
+    },
+    "R": {
+        "keep cross entropy": "most of this loss comes from two hundred answers that are sure and "
+        "wrong.",
+        "focal loss": "the easy background is a small part of this loss already; what is left is "
+        "sure and wrong, and no γ discounts that.",
+        "a weight of 0.99 for the objects": "it would quieten the answers that are sure and wrong, "
+        "and nobody would know why they are.",
+    },
+}
 
 
 def who_makes_the_loss(project: str) -> dict[str, float]:
@@ -171,7 +231,11 @@ EXERCISES = {
     ),
     "04.first": Exercise(
         [
-            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(bug))
+            Case(
+                f"program {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(bug, BUG_REASONS[letter]),
+            )
             for letter, bug in BUGS.items()
         ],
         "you can tell a bug from a first loss, before any training.",
@@ -185,7 +249,11 @@ EXERCISES = {
     ),
     "04.choose": Exercise(
         [
-            Case(f"project {letter}: is your choice right?", (letter,), Diagnosis(choice))
+            Case(
+                f"project {letter}: is your choice right?",
+                (letter,),
+                Choice(choice, CHOICE_REASONS[letter]),
+            )
             for letter, choice in CHOICES.items()
         ],
         "a loss is chosen by who makes it, not by its name.",
