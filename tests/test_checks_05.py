@@ -10,6 +10,7 @@ import torch
 from lesson_lib.course.checks import DONE, WRONG, verdict
 from lesson_lib.course.checks.lesson05 import (
     BUGS,
+    DECISION_REASONS,
     DECISIONS,
     EXERCISES,
     TABLE_1D,
@@ -186,3 +187,11 @@ def test_sorts_and_waits_are_counted():
 def test_a_wrong_answer_is_told_which_case_it_misses(name, answer, case):
     sentence = verdict(name, answer)
     assert sentence.startswith(f"{WRONG} {name}") and case in sentence
+
+
+def test_each_wrong_choice_is_told_why_it_cannot_be():
+    for case, right in DECISIONS.items():
+        assert right not in DECISION_REASONS[case]
+        for wrong, reason in DECISION_REASONS[case].items():
+            assert right not in reason
+            assert reason in verdict("05.decide", {**DECISIONS, case: wrong}.get)

@@ -11,6 +11,7 @@ from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson06 import (
     BUGS,
+    DECISION_REASONS,
     DECISIONS,
     EXERCISES,
     GRADED,
@@ -202,3 +203,11 @@ def test_the_steps_of_the_picture_are_those_of_suppression():
 
 def test_a_crowd_costs_nothing_where_it_is_marked_and_much_where_it_is_not():
     assert crowd_ap(True) == 1 and crowd_ap(False) < 0.2
+
+
+def test_each_wrong_choice_is_told_why_it_cannot_be():
+    for case, right in DECISIONS.items():
+        assert right not in DECISION_REASONS[case]
+        for wrong, reason in DECISION_REASONS[case].items():
+            assert right not in reason
+            assert reason in verdict("06.decide", {**DECISIONS, case: wrong}.get)

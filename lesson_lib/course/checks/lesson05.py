@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
@@ -156,6 +156,23 @@ DECISIONS = {
     "the batch is 512 and stays": max(TABLE_1D, key=lambda name: TABLE_1D[name][2]),
     "nobody knows the batch": max(TABLE_1D, key=lambda name: min(TABLE_1D[name])),
 }
+DECISION_REASONS = {
+    "the batch can be tuned": {
+        name: f"its best batch gives {max(row):g}, and another row has a better one."
+        for name, row in TABLE_1D.items()
+        if name != DECISIONS["the batch can be tuned"]
+    },
+    "the batch is 512 and stays": {
+        name: f"with 512 it gives {row[2]:g}, and another row gives more."
+        for name, row in TABLE_1D.items()
+        if name != DECISIONS["the batch is 512 and stays"]
+    },
+    "nobody knows the batch": {
+        name: f"in its worst batch it gives {min(row):g}, and another row's worst is better."
+        for name, row in TABLE_1D.items()
+        if name != DECISIONS["nobody knows the batch"]
+    },
+}
 
 
 _rng = random.Random(5)
@@ -221,7 +238,11 @@ EXERCISES = {
     ),
     "05.decide": Exercise(
         [
-            Case(f"{case}: does your row give the most AP?", (case,), Diagnosis(answer))
+            Case(
+                f"{case}: does your row give the most AP?",
+                (case,),
+                Choice(answer, DECISION_REASONS[case]),
+            )
             for case, answer in DECISIONS.items()
         ],
         "a best value is worth little if you cannot know where it lies.",

@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
@@ -172,6 +172,15 @@ CURES = {
     "missed": "anchors that fit",
 }
 DECISIONS = {name: CURES[max(row, key=lambda kind: row[kind])] for name, row in REPAIRS.items()}
+DECISION_REASONS = {
+    name: {
+        CURES[kind]: f"that is for {kind} errors, and without any of them {name} gains {gain:g} "
+        "points; something else costs it more."
+        for kind, gain in row.items()
+        if CURES[kind] != DECISIONS[name]
+    }
+    for name, row in REPAIRS.items()
+}
 
 
 SQUARE, HALF_RIGHT, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [80.0, 80.0, 90.0, 90.0]
@@ -306,7 +315,11 @@ EXERCISES = {
     ),
     "06.decide": Exercise(
         [
-            Case(f"detector {name}: is that what to mend first?", (name,), Diagnosis(answer))
+            Case(
+                f"detector {name}: is that what to mend first?",
+                (name,),
+                Choice(answer, DECISION_REASONS[name]),
+            )
             for name, answer in DECISIONS.items()
         ],
         "mend what costs most, not what is seen most.",
