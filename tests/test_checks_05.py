@@ -9,6 +9,7 @@ import torch
 
 from lesson_lib.course.checks import DONE, WRONG, verdict
 from lesson_lib.course.checks.lesson05 import (
+    BUG_REASONS,
     BUGS,
     DECISION_REASONS,
     DECISIONS,
@@ -195,3 +196,11 @@ def test_each_wrong_choice_is_told_why_it_cannot_be():
         for wrong, reason in DECISION_REASONS[case].items():
             assert right not in reason
             assert reason in verdict("05.decide", {**DECISIONS, case: wrong}.get)
+
+
+def test_each_wrong_diagnosis_is_told_why_it_cannot_be():
+    for letter, right in BUGS.items():
+        assert len(BUG_REASONS[letter]) == 3 and right not in BUG_REASONS[letter]
+        for wrong, reason in BUG_REASONS[letter].items():
+            assert right not in reason
+            assert reason in verdict("05.bugs", {**BUGS, letter: wrong}.get)

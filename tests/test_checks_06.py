@@ -10,6 +10,7 @@ from answers import exercise_tests
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson06 import (
+    BUG_REASONS,
     BUGS,
     DECISION_REASONS,
     DECISIONS,
@@ -211,3 +212,11 @@ def test_each_wrong_choice_is_told_why_it_cannot_be():
         for wrong, reason in DECISION_REASONS[case].items():
             assert right not in reason
             assert reason in verdict("06.decide", {**DECISIONS, case: wrong}.get)
+
+
+def test_each_wrong_diagnosis_is_told_why_it_cannot_be():
+    for letter, right in BUGS.items():
+        assert len(BUG_REASONS[letter]) == 3 and right not in BUG_REASONS[letter]
+        for wrong, reason in BUG_REASONS[letter].items():
+            assert right not in reason
+            assert reason in verdict("06.bugs", {**BUGS, letter: wrong}.get)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lesson_lib.course.checks import Case, Choice, Exercise
-from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
 
@@ -120,6 +119,23 @@ def _fresh_mined(draw: random.Random) -> Case:
 BATCH = [[0.9, 3.0, 0.2, 1.1, 0.7, 0.4], [2.5, 0.3, 1.6, 0.1, 2.0, 2.2]]
 STATE = [[1, -1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
 BUGS = {"P": "ignored anchors are candidates", "Q": "whole batch", "R": "names, not ranks"}
+BUG_REASONS = {
+    "P": {
+        "whole batch": "each picture keeps two, its own quota.",
+        "easiest kept": "picture 1 keeps the two highest losses of its background.",
+        "names, not ranks": "picture 1 keeps its two highest losses, as ranks do.",
+    },
+    "Q": {
+        "ignored anchors are candidates": "no ignored anchor is kept.",
+        "easiest kept": "picture 1 keeps the three highest losses of its background.",
+        "names, not ranks": "each picture would then keep two.",
+    },
+    "R": {
+        "ignored anchors are candidates": "no ignored anchor is kept.",
+        "whole batch": "the four loudest of all would include anchor 4 of picture 1.",
+        "easiest kept": "picture 1 keeps anchor 5, the loudest of its background.",
+    },
+}
 
 
 def _kept(row: list[float], states: list[int], candidates: tuple[int, ...], quota: int) -> list:
@@ -225,7 +241,11 @@ EXERCISES = {
     ),
     "05.bugs": Exercise(
         [
-            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            Case(
+                f"program {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, BUG_REASONS[letter]),
+            )
             for letter, answer in BUGS.items()
         ],
         "three miners, told apart by whom they keep.",

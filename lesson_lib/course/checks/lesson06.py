@@ -10,7 +10,6 @@ import random
 import torch
 
 from lesson_lib.course.checks import Case, Choice, Exercise
-from lesson_lib.course.checks.lesson03 import Diagnosis
 from lesson_lib.course.review import Question
 
 
@@ -135,6 +134,25 @@ BUGS = {
     "P": "an object can be found twice",
     "Q": "the order of the list, not of the scores",
     "R": "an overlap of exactly 0.5 is not enough",
+}
+BUG_REASONS = {
+    "P": {
+        BUGS["Q"]: "both detections on the first object are true; an order gives it to one.",
+        BUGS["R"]: "the detection that overlaps by exactly 0.5 is called true.",
+        "nothing is wrong": "there are three objects, and five detections are called true.",
+    },
+    "Q": {
+        BUGS["P"]: "no object has two true detections here.",
+        BUGS["R"]: "the detection that overlaps by exactly 0.5 is called true.",
+        "nothing is wrong": "of the two detections on the first object the surer one is called "
+        "false.",
+    },
+    "R": {
+        BUGS["P"]: "no object has two true detections here.",
+        BUGS["Q"]: "of the two detections on the first object the surer one is true.",
+        "nothing is wrong": "the second object's only detection is called false: does it overlap "
+        "enough?",
+    },
 }
 
 
@@ -301,7 +319,11 @@ EXERCISES = {
     ),
     "06.bugs": Exercise(
         [
-            Case(f"program {letter}: is your diagnosis right?", (letter,), Diagnosis(answer))
+            Case(
+                f"program {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, BUG_REASONS[letter]),
+            )
             for letter, answer in BUGS.items()
         ],
         "three graders, told apart by their verdicts.",
