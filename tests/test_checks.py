@@ -250,6 +250,8 @@ def test_whatever_the_learner_does_check_never_raises(capsys):
         (torch.tensor([math.nan]), torch.zeros(1), "differ"),
         ((1, 2), (1, 2, 3), "expected 3 values"),
         ((1, [2, 4]), (1, [2, 3]), "value 2 of 2: value 2 of 2: expected 3, got 4"),
+        ({"a": 1}, {"a": 1, "b": 2}, "a dict with 'a', 'b'"),
+        ({"a": torch.zeros(2)}, {"a": torch.ones(2)}, "'a': "),
         ("a", 1.0, "number"),
         (True, False, "expected False"),
         (1.2, 1.0, "expected 1"),

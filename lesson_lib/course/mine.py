@@ -35,6 +35,7 @@ LIBRARY = {
     "flatten_predictions": "lesson_lib.detectors.heads",
     "ssd_loss": "lesson_lib.course.pieces",
     "retinanet_loss": "lesson_lib.course.pieces",
+    "join_tiles": "lesson_lib.data.tiles",
 }
 _FETCHED: dict[str, tuple[str, Callable]] = {}  # name -> source and the function made of it
 

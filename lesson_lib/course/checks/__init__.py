@@ -258,6 +258,11 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
         return _tensor_difference(got, expected, tolerance)
     if isinstance(expected, Choice):
         return expected.fault(got)
+    if isinstance(expected, dict):
+        if not isinstance(got, dict) or set(got) != set(expected):
+            return f"expected a dict with {', '.join(map(repr, expected))}, got {_short(got)}"
+        faults = ((key, difference(got[key], expected[key], tolerance)) for key in expected)
+        return next((f"{key!r}: {fault}" for key, fault in faults if fault), "")
     if isinstance(expected, tuple | list):
         if not isinstance(got, tuple | list | torch.Size) or len(got) != len(expected):
             return f"expected {len(expected)} values, got {_short(got)}"

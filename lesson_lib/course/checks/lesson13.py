@@ -1,11 +1,12 @@
 """What is right in lesson 13; every expected value was worked out on paper."""
 
+import random
+
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Exercise, Untold
 from lesson_lib.course.review import Question
 
-INSIDE, EDGE = [10, 20, 30, 60], [100, 90, 140, 130]
 FRAMES = [
     "tank_7",
     "pool_1",
@@ -15,33 +16,58 @@ FRAMES = [
     "pool_3",
     "lake_5",
 ]  # groups: lake, pool, reef, tank
-FOUND = (
-    torch.tensor([[10.0, 20.0, 40.0, 30.0], [0.0, 0.0, 8.0, 16.0], [5.0, 5.0, 6.5, 9.0]]),
-    torch.tensor([0.5, 0.875, 0.25]),
-    torch.tensor([2, 0, 1]),
-)  # boxes xyxy, scores, labels
-SECOND, FIRST, THIRD = (
-    [7, 90, 10, 20, 30, 10, 0.5],
-    [7, 1, 0, 0, 8, 16, 0.875],
-    [7, 3, 5, 5, 1.5, 4, 0.25],
-)
+CHOSEN = "F"  # of the lesson's table of sizes and anchors
+LETTERS = "ABCDE"
+
+
+def _tile(*rows: tuple[float, float, float, float, float, int]) -> dict[str, torch.Tensor]:
+    """x1, y1, x2, y2, score, label of each detection in a tile."""
+    table = torch.tensor(rows).float().reshape(-1, 6)
+    return {"boxes": table[:, :4], "scores": table[:, 4], "labels": table[:, 5].long()}
+
+
+def _joined(*rows: tuple[float, float, float, float, float, int]) -> tuple[torch.Tensor, ...]:
+    return tuple(_tile(*rows)[name] for name in ("boxes", "scores", "labels"))
+
+
+def _join(why: str, tiles: list[dict], corners: list[tuple[int, int]], *expected: tuple) -> Case:
+    return Case(why, (tiles, corners, 0.5), _joined(*expected))
+
+
+def _fresh_join(draw: random.Random) -> Case:
+    """A cell that three tiles saw, and one that a single tile saw."""
+    x, y, side = draw.randint(2, 9), draw.randint(2, 9), draw.randint(10, 20)
+    scores = draw.sample([0.5, 0.6, 0.7, 0.8], 3)
+    corners = [(0, 0), (draw.randint(40, 60), 0), (0, draw.randint(40, 60))]
+    place = (60 + x, 60 + y)
+    tiles = [
+        _tile((place[0] - a, place[1] - b, place[0] - a + side, place[1] - b + side, score, 1))
+        for (a, b), score in zip(corners, scores, strict=True)
+    ]
+    tiles[1] = {
+        name: torch.cat((values, _tile((90, 5, 99, 14, 0.3, 0))[name]))
+        for name, values in tiles[1].items()
+    }
+    alone = corners[1][0]
+    return _join(
+        "a cell that three tiles saw, and one that a single tile saw",
+        tiles,
+        corners,
+        (*place, place[0] + side, place[1] + side, max(scores), 1),
+        (90 + alone, 5, 99 + alone, 14, 0.3, 0),
+    )
+
+
+def _fresh_validation(draw: random.Random) -> Case:
+    groups = draw.sample(["bay", "fen", "loch", "moor", "quay", "tarn"], 4)
+    names = [f"{group}_{n}" for group in groups for n in range(draw.randint(1, 3))]
+    draw.shuffle(names)
+    chosen = sorted(groups)[::3]
+    expected = [name.split("_")[0] in chosen for name in names]
+    return Case("four other groups, every third", (names, 3), expected)
+
 
 EXERCISES = {
-    "13.repair": Exercise(
-        [
-            Case("a box inside the picture", (INSIDE, 120, 110), INSIDE),
-            Case("a box across the lower right corner", (EDGE, 120, 110), [100, 90, 120, 110]),
-            Case(
-                "a box across the upper left corner", ([-5, -8, 30, 40], 120, 110), [0, 0, 30, 40]
-            ),
-            Case("a box beside the picture", ([130, 20, 150, 60], 120, 110), []),
-            Case("a box above the picture", ([10, -30, 50, -2], 120, 110), []),
-            Case("a box without width", ([50, 20, 50, 60], 120, 110), []),
-            Case("corners that fall", ([60, 20, 40, 50], 120, 110), []),
-            Case("a box that only touches the border", ([120, 20, 150, 60], 120, 110), []),
-        ],
-        "cut where it leaves the picture, left out where nothing is left.",
-    ),
     "13.validation": Exercise(
         [
             Case("one group, every second", (["a_1", "a_2", "a_3"], 2), [True, True, True]),
@@ -63,37 +89,90 @@ EXERCISES = {
             Case("no pictures", ([], 3), []),
         ],
         "frames of one video never stand on both sides.",
+        fresh=_fresh_validation,
+        hints=(
+            "Which pictures may not be parted? First find the name that they share.",
+            "`rpartition` cuts at the last underscore. List each group once, in order.",
+            "A group's place in that list decides for all of its pictures: is it a multiple of "
+            "`every`?",
+        ),
     ),
-    "13.input_side": Exercise(
-        [
-            Case("every object", ([10.0, 20.0, 40.0, 80.0], 640, 32, 1.0), 1472),
-            Case("three of four", ([10.0, 20.0, 40.0, 80.0], 640, 32, 0.75), 736),
-            Case("half, given in any order", ([80.0, 10.0, 40.0, 20.0], 640, 32, 0.5), 384),
-            Case("a smaller anchor", ([20.0, 30.0], 512, 16, 1.0), 320),
-            Case("large objects", ([300.0, 400.0], 512, 16, 1.0), 32),
-        ],
-        "you know what the pictures must be enlarged to before you train.",
+    "13.choose": Exercise(
+        [Case("your row of the table", (), Untold(CHOSEN))],
+        "covered, and within both limits.",
+        hints=(
+            "Strike out what the machine cannot take: pixels first, then anchors.",
+            "Of the rows that are left, which cover every class in 95 of 100 objects or more?",
+            "A finer map makes a small input do, a larger input the usual map. Only one of the two "
+            "is within your limits.",
+        ),
     ),
-    "13.to_coco": Exercise(
+    "13.confused": Exercise(
+        [Case(f"matrix {letter}: is your diagnosis right?", (letter,), True) for letter in LETTERS],
+        "five faults told from a table, and no picture opened.",
+        hints=(
+            "Three things to read in each: is the diagonal where it should be, how large is the "
+            "column of the missed, how large the row of the background?",
+            "Full diagonal and a large bottom row, or nothing strange but a large last column: "
+            "that is a threshold. Whole columns exchanged: that is no detector's doing.",
+            "Two are left. In one the network sees something else than in training, and takes one "
+            "thing for another. In the other it names all rightly, and nothing lies in its place.",
+        ),
+    ),
+    "13.join_tiles": Exercise(
         [
-            Case(
-                "one detection", (7, *(values[:1] for values in FOUND), [1, 3, 90], 0.0), [SECOND]
+            _join(
+                "one tile at the corner",
+                [_tile((2, 3, 12, 9, 0.9, 0))],
+                [(0, 0)],
+                (2, 3, 12, 9, 0.9, 0),
             ),
-            Case("three, the best first", (7, *FOUND, [1, 3, 90], 0.0), [FIRST, SECOND, THIRD]),
-            Case("a threshold", (7, *FOUND, [1, 3, 90], 0.3), [FIRST, SECOND]),
-            Case(
-                "a score that equals the threshold",
-                (7, *FOUND, [1, 3, 90], 0.25),
-                [FIRST, SECOND, THIRD],
+            _join(
+                "one tile elsewhere",
+                [_tile((2, 3, 12, 9, 0.9, 0))],
+                [(100, 50)],
+                (102, 53, 112, 59, 0.9, 0),
             ),
-            Case(
-                "other numbers of categories",
-                (7, *FOUND, [4, 5, 6], 0.6),
-                [[7, 4, 0, 0, 8, 16, 0.875]],
+            _join(
+                "two tiles, the surer detection in the second",
+                [_tile((2, 3, 12, 9, 0.4, 0)), _tile((2, 3, 12, 9, 0.9, 2))],
+                [(0, 0), (100, 0)],
+                (102, 3, 112, 9, 0.9, 2),
+                (2, 3, 12, 9, 0.4, 0),
             ),
-            Case("nothing found", (7, *(values[:0] for values in FOUND), [1, 3, 90], 0.3), []),
+            _join(
+                "one cell in both tiles",
+                [_tile((70, 10, 90, 30, 0.6, 0)), _tile((10, 10, 30, 31, 0.8, 0))],
+                [(0, 0), (60, 0)],
+                (70, 10, 90, 31, 0.8, 0),
+            ),
+            _join(
+                "a platelet on a red cell, one from each tile",
+                [_tile((70, 10, 90, 30, 0.6, 0)), _tile((10, 10, 30, 31, 0.8, 2))],
+                [(0, 0), (60, 0)],
+                (70, 10, 90, 31, 0.8, 2),
+                (70, 10, 90, 30, 0.6, 0),
+            ),
+            _join(
+                "neighbours that touch by less than the threshold",
+                [_tile((70, 10, 90, 30, 0.6, 0)), _tile((22, 10, 42, 30, 0.8, 0))],
+                [(0, 0), (60, 0)],
+                (82, 10, 102, 30, 0.8, 0),
+                (70, 10, 90, 30, 0.6, 0),
+            ),
+            _join("tiles without a detection", [_tile(), _tile()], [(0, 0), (60, 0)]),
         ],
-        "any tool that reads COCO's format can judge your detector.",
+        "a picture of any size is a matter of tiles now.",
+        fresh=_fresh_join,
+        refused=("join_tiles", "in_tiles"),
+        hints=(
+            "A box in a tile counts from the tile's corner. What is its place in the picture?",
+            "x1 and x2 move by the corner's x, y1 and y2 by its y. Then put all tiles together "
+            "with `torch.cat`.",
+            "What is there twice goes as in lesson 6: NMS, but only among boxes of one class. "
+            "`class_aware_nms` gives the indices, best first.",
+        ),
+        serves="join_tiles",
     ),
 }
 

@@ -1,0 +1,103 @@
+"""Lesson 13's stage: a large smear, and five confusion matrices of one detector, each with one
+fault around it.
+
+    large_smear()                              a field of view that one look cannot take in
+    confused("A", detector, samples)           counts, as `breakdown.confusion_matrix`
+
+Which fault belongs to which letter stands at the end of this file: look when you have guessed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from lesson_lib.breakdown import confusion_matrix
+from lesson_lib.colours import CLASS_COLOURS
+from lesson_lib.config import CELL_CLASSES
+from lesson_lib.course import svg
+from lesson_lib.data.samples import Sample
+from lesson_lib.data.smear_painter import paint_smear
+from lesson_lib.training.trained import TrainedDetector
+
+SCALE = 0.52  # of the cells, against BCCD's: as large as in a smear of 333 x 333 px
+Found = list[dict[str, torch.Tensor]]
+
+
+def large_smear(side: int = 720, number: int = 39) -> Sample:
+    """A field of side x side px with cells as large as in a small picture: many of them."""
+    image, objects = paint_smear((0, "test", number), side, side, SCALE)
+    return Sample(
+        torch.from_numpy(image),
+        torch.tensor([box for _, box in objects]).float().reshape(-1, 4),
+        torch.tensor([label for label, _ in objects], dtype=torch.int64),
+        id=f"large-{number}",
+    )
+
+
+def drawn(
+    sample: Sample, found: dict[str, torch.Tensor], score: float, width: int, letters: bool = True
+) -> str:
+    """A picture with the detections that score over `score`, in the colours of their classes, and
+    their number under it; SVG. letters: R, W, P beside each box.
+    """
+    shapes, labels = [], []
+    over = found["scores"] > score
+    for label, (name, colour) in enumerate(zip(CELL_CLASSES, CLASS_COLOURS.values(), strict=True)):
+        boxes = found["boxes"][over & (found["labels"] == label)]
+        shapes.append(svg.shape("prediction", boxes, colour=colour) | {"casing": "#ffffff"})
+        labels += [(max(x, 1), max(y - 2, 8), name[0]) for x, y, _, _ in boxes.tolist()]
+    words = f"{int(over.sum())} boxes over {score:g}; {len(sample.boxes)} objects are annotated."
+    return svg.picture(
+        sample.image, shapes, words, labels if letters else (), caption=words, width=width
+    )
+
+
+def _seen(detector: TrainedDetector, samples: Sequence[Sample]) -> Found:
+    return detector.predict(samples, score_threshold=0.05)
+
+
+def _blue_first(detector: TrainedDetector, samples: Sequence[Sample]) -> Found:
+    return _seen(detector, [replace(sample, image=sample.image.flip(0)) for sample in samples])
+
+
+def _by_alphabet(detector: TrainedDetector, samples: Sequence[Sample]) -> Found:
+    order = torch.tensor([sorted(detector.classes).index(name) for name in detector.classes])
+    return [p | {"labels": order[p["labels"]]} for p in _seen(detector, samples)]
+
+
+def _not_brought_back(detector: TrainedDetector, samples: Sequence[Sample]) -> Found:
+    found = _seen(detector, samples)
+    return [
+        p | {"boxes": p["boxes"] * (detector.size / sample.size[0])}
+        for p, sample in zip(found, samples, strict=True)
+    ]
+
+
+Fault = tuple[Callable[[TrainedDetector, Sequence[Sample]], Found], float]
+#: What is around the detector, and the score that a detection must be over.
+FAULTS: dict[str, Fault] = {
+    "threshold too low": (_seen, 0.08),
+    "threshold too high": (_seen, 0.9),
+    "classes in another order": (_by_alphabet, 0.4),
+    "colours exchanged": (_blue_first, 0.4),
+    "boxes not brought back to the picture's pixels": (_not_brought_back, 0.4),
+}
+
+
+def confused(letter: str, detector: TrainedDetector, samples: Sequence[Sample]) -> np.ndarray:
+    """The confusion matrix of `detector` on `samples` with the fault of this letter."""
+    predict, score = FAULTS[_KEY[letter]]
+    targets = [sample.target() for sample in samples]
+    return confusion_matrix(predict(detector, samples), targets, len(detector.classes), score)
+
+
+def is_right(letter: str, fault: str) -> bool:
+    """Whether the matrix of this letter has this fault; ValueError for one not in FAULTS."""
+    if fault not in FAULTS:
+        raise ValueError(f"{fault!r} is not one of the five: {', '.join(FAULTS)}.")
+    return _KEY[letter] == fault
+
+
+_KEY = dict(zip("ABCDE", (tuple(FAULTS)[i] for i in (2, 0, 4, 1, 3))))
