@@ -47,7 +47,7 @@ def drawn(
     for label, (name, colour) in enumerate(zip(CELL_CLASSES, CLASS_COLOURS.values(), strict=True)):
         boxes = found["boxes"][over & (found["labels"] == label)]
         shapes.append(svg.shape("prediction", boxes, colour=colour) | {"casing": "#ffffff"})
-        labels += [(max(x, 1), max(y - 2, 8), name[0]) for x, y, _, _ in boxes.tolist()]
+        labels += [(max(x, 1), max(y - 2, 13), name[0]) for x, y, _, _ in boxes.tolist()]
     words = f"{int(over.sum())} boxes over {score:g}; {len(sample.boxes)} objects are annotated."
     return svg.picture(
         sample.image, shapes, words, labels if letters else (), caption=words, width=width
