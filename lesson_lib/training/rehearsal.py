@@ -208,6 +208,13 @@ class Held:
     anchors: int
 
 
+def _built(config: Config, num_classes: int, size: Size) -> SSD | RetinaNet:
+    """The network as if its backbone's weights had come: without them some refuse to train."""
+    model = build_model(config, num_classes, size)
+    model.backbone.trainable = True
+    return model
+
+
 def _held(
     config: Config, num_classes: int, size: Size, batch: int, half: torch.dtype | None
 ) -> Held:
@@ -215,8 +222,7 @@ def _held(
     apart.
     """
     with FakeTensorMode(), torch.device("cuda"):
-        model = build_model(config, num_classes, size)
-        model.backbone.trainable = True  # as if the weights had come
+        model = _built(config, num_classes, size)
         return held_for_backward(model, _pictures(batch, size), _anchors(model, size), half)
 
 
@@ -266,8 +272,7 @@ def _counted(config: Config, num_classes: int, size: Size) -> tuple[SSD | Retina
     step.
     """
     with torch.device("meta"):
-        model = build_model(config, num_classes, size)
-        model.backbone.trainable = True  # as if the weights had come
+        model = _built(config, num_classes, size)
         images = _pictures(2, size)
         model.train()
         with FlopCounterMode(display=False) as counter:
