@@ -37,6 +37,7 @@ def test_a_page_has_no_barrier_and_fits_a_phone(page: Page, site, faults, name):
     page.wait_for_function(
         "(n) => document.querySelectorAll('.lesson-figure[data-live]').length === n", arg=figures
     )
+    assert page.locator("article p", has_text=re.compile(r"^\|")).count() == 0  # a table as text
     page.add_script_tag(path=book.libraries() / "axe-core" / "axe.min.js")
     for theme in ("light", "dark"):
         assert page.evaluate(AXE, theme) == [], theme
