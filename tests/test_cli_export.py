@@ -13,7 +13,6 @@ from tiny_data import coco_file, picture
 
 from lesson_lib import cli
 
-pytestmark = pytest.mark.filterwarnings("default")  # the exporter's own warnings
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"ssd-tiny": ("backbone=tiny-8", "inference.vote=0.6"), "retinanet-tiny": ("channels=16",)}
 

@@ -10,7 +10,6 @@ from lesson_lib.detectors.export import OUTPUTS, export_onnx, run_onnx
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 
-pytestmark = pytest.mark.filterwarnings("default")  # the exporter's own warnings
 SIZE = (96, 128)
 
 

@@ -14,6 +14,7 @@ NonMaxSuppression.
 
 import inspect
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,15 +178,17 @@ def export_onnx(
     plain, pair = nms is None, (height, width)
     network = Exported(model, pair) if nms is None else ExportedWithNMS(model, pair, nms)
     try:
-        program = torch.onnx.export(
-            network.eval(),
-            (images,),
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=OUTPUTS if plain else FOUND,
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's, about its own insides
+            program = torch.onnx.export(
+                network.eval(),
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=OUTPUTS if plain else FOUND,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            )
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import make_optimizer
@@ -25,7 +26,7 @@ class Update:
         device = next(model.parameters()).device
         self.model, self.clip = model, recipe.clip or math.inf
         self.optimizer = make_optimizer(model, recipe)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.scaler = GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.averaged = Averaged(model, recipe.ema) if recipe.ema else None
         self.number = 1
 
