@@ -44,6 +44,17 @@ def test_without_a_guess_question_and_answer_are_a_fold(shown_html, kept):
     assert not kept.exists()
 
 
+def test_the_working_stands_in_the_fold_below_the_answer(shown_html):
+    predict("03.share", "What share is background?", unit="%")
+    reveal("03.share", 98.98, "Most say 90.", working="SSD      98.98 <of all>\nRetina   99.20\n")
+    fold = shown_html[1].data
+    assert fold.startswith("<details") and fold.endswith("</pre></details>")
+    assert fold.index("99.0 %") < fold.index("SSD      98.98 &lt;of all&gt;\nRetina   99.20</pre>")
+    guess(shown_html[0], "99")
+    reveal("03.share", 98.98, working="SSD      98.98")
+    assert shown_html[2].data.startswith("<div") and "SSD      98.98</pre>" in shown_html[2].data
+
+
 @pytest.mark.parametrize(
     ("said", "words", "hit"),
     [

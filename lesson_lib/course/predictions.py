@@ -24,6 +24,7 @@ from lesson_lib.course import progress
 from lesson_lib.course.widgets import plain_bundle
 
 STYLE = f"border-left:3px solid {BLUE};padding:.3em .8em;margin:.4em 0;max-width:46em"
+WORKING = "overflow-x:auto;margin:.6em 0 .2em;white-space:pre"
 #: What was guessed in this kernel: name -> number or choice.
 GUESSES: dict[str, Any] = {}
 #: What was asked in this kernel: name -> (unit, choices).
@@ -75,7 +76,14 @@ def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = (
     display(Prediction(name, question, unit, choices))
 
 
-def reveal(name: str, value: Any, remark: str = "", within: float = 0.1, digits: int = 3) -> None:
+def reveal(  # noqa: PLR0913  the answer, its reading, how it is judged, where it comes from
+    name: str,
+    value: Any,
+    remark: str = "",
+    within: float = 0.1,
+    digits: int = 3,
+    working: str = "",
+) -> None:
     """Show the answer, and what it means for the guess, if there was one.
 
     value   what the lesson worked out: a number, or one of the choices
@@ -83,6 +91,8 @@ def reveal(name: str, value: Any, remark: str = "", within: float = 0.1, digits:
     remark  a sentence on what most people guess wrong, HTML
     within  a number counts as a hit at this relative distance (at 0 as an absolute one); digits:
             significant ones shown
+    working the table or the lines that the answer stands in, plain text: below the answer and, as
+            it does, in the fold. Printed, it would stand unfolded beside the question.
     """
     unit, choices = ASKED.get(name, ("", ()))
     if choices and value not in choices:
@@ -95,6 +105,8 @@ def reveal(name: str, value: Any, remark: str = "", within: float = 0.1, digits:
         hit, verdict = judged(GUESSES[name], value, unit, within, digits)
         progress.record_guess(name, GUESSES[name], value if choices else float(value), hit)
     body = f"<b>{verdict or escape(str(answer))}</b> {remark}".strip()
+    if working:
+        body += f'<pre style="{WORKING}">{escape(working.strip(chr(10)))}</pre>'
     fold = "" if verdict else "<summary>The answer to the prediction</summary>"
     tag = "div" if verdict else "details"
     display(
