@@ -1,10 +1,11 @@
-"""Cases for lesson 12: what a difference between runs is worth, orders that agree, the museum,
-boxes that follow.
+"""Cases for lesson 12: what a difference between runs is worth, how many seeds it takes, the
+museum, boxes that follow.
 
 Expected values are worked out in plain Python; the diagnoses are checked by `museum.is_right`.
 """
 
 import math
+import random
 import statistics
 
 import torch
@@ -21,9 +22,23 @@ def _in_noise(why: str, a: list[float], b: list[float]) -> Case:
     return Case(why, (a, b), (sum(b) / len(b) - sum(a) / len(a)) / math.sqrt(spread))
 
 
-def _agreement(why: str, paper: list[float], here: list[float]) -> Case:
-    ordered = [(a, b) for a in zip(paper, here) for b in zip(paper, here) if a[0] < b[0]]
-    return Case(why, (paper, here), len([1 for a, b in ordered if a[1] < b[1]]) / len(ordered))
+def _seeds(why: str, gain: float, noise: float, sure: float, expected: int) -> Case:
+    return Case(why, (gain, noise, sure), expected)
+
+
+def _fresh_noise(draw: random.Random) -> Case:
+    a, b = ([round(draw.uniform(20, 30), 1) for _ in range(draw.randint(2, 5))] for _ in "ab")
+    return _in_noise("two settings drawn anew", a, b)
+
+
+def _fresh_seeds(draw: random.Random) -> Case:
+    """Counted up from one seed, by the probability itself."""
+    gain, noise = draw.choice([0.4, 0.7, 1.1, 2.3]), draw.choice([0.5, 0.9, 1.6])
+    sure = draw.choice([0.8, 0.9, 0.97])
+    n = 1
+    while statistics.NormalDist().cdf(gain / (noise * math.sqrt(2 / n))) < sure:
+        n += 1
+    return _seeds(f"a gain of {gain}, noise {noise}, sure at {sure}", gain, noise, sure, n)
 
 
 # ---- augmentations, right and wrong: image (3, H, W) uint8, boxes (N, 4) xyxy -> both, changed
@@ -111,20 +126,30 @@ EXERCISES = {
             ),
         ],
         "below about 2 it is not worth a sentence in a paper.",
+        fresh=_fresh_noise,
+        hints=(
+            "Two means and two variances, and then one fraction.",
+            "`mean_and_variance` from above does half of the work. Which mean comes first?",
+            "Below the root each variance is divided by its own number of seeds.",
+        ),
     ),
-    "12.agreement": Exercise(
-        [
-            _agreement("the same order", [30.2, 31.1, 34.0], [5.0, 6.0, 9.0]),
-            _agreement("the opposite order", [30.2, 31.1, 34.0], [9.0, 6.0, 5.0]),
-            _agreement("one pair of three exchanged", [65.5, 71.6, 74.3], [40.0, 52.0, 51.0]),
-            _agreement("four settings", [31.1, 32.9, 34.0, 32.2], [20.0, 25.0, 28.0, 19.0]),
-            _agreement(
-                "two equal in the paper: five pairs count",
-                [31.1, 32.8, 31.1, 36.0],
-                [23.0, 22.0, 19.0, 21.0],
-            ),
+    "12.seeds_needed": Exercise(
+        [  # by hand: the quantile is 1.645 at .95 and 1.282 at .9, so n = 2 (1.645 s / d)^2
+            _seeds("a gain as large as the noise, 19 of 20", 1.0, 1.0, 0.95, 6),
+            _seeds("half the gain: four times as many", 0.5, 1.0, 0.95, 22),
+            _seeds("9 of 10 is enough", 1.0, 1.0, 0.9, 4),
+            _seeds("more noise", 1.0, 1.3, 0.95, 10),
+            _seeds("a gain that one seed shows", 5.0, 1.0, 0.95, 1),
         ],
-        "1 is the paper's order, one half is what chance gives.",
+        "you know before the first run whether you can afford the answer.",
+        fresh=_fresh_seeds,
+        hints=(
+            "The formula above the sliders gives the probability from n. Turn it round.",
+            "What must be inside the brackets of \u03a6, at least, for it to give `sure`? That is "
+            "the quantile; then solve for n.",
+            "A quarter of the gain needs sixteen times the seeds: n grows with the square. Round "
+            "up, never down.",
+        ),
     ),
     "12.museum": Exercise(
         [
@@ -132,6 +157,14 @@ EXERCISES = {
             for letter in LETTERS
         ],
         "all eight. You would have found them at work, too.",
+        hints=(
+            "Three from the numbers alone: one first loss is far below the healthy one, one "
+            "RetinaNet ignores nothing, one exhibit has no place with two classes.",
+            "Two from the curves: one jumps whenever one picture comes round again, one stays "
+            "above the healthy curve because half of what it is told is wrong.",
+            "The other three share the healthy curve, so it is the inference. Are the names "
+            "wrong, are the places wrong, or are only the long boxes turned by a quarter?",
+        ),
     ),
     "12.boxes_follow": Exercise(
         [
@@ -152,6 +185,14 @@ EXERCISES = {
             Case("a grey canvas, x and y exchanged", (_canvas_swapped,), False),
         ],
         "this test, six lines long, would have caught exhibits that cost people weeks.",
+        hints=(
+            "You choose the picture: take one in which you can see, by looking at pixels, where "
+            "the object went.",
+            "A black picture with one white rectangle, neither of them square, the rectangle not "
+            "in the middle: in a symmetric picture a wrong mirror looks right.",
+            "Rows and columns of the pixels brighter than three quarters of the brightest give "
+            "the true box: from the first white column to the last one plus 1.",
+        ),
     ),
 }
 
