@@ -10,16 +10,28 @@ from answers import exercise_tests
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson06 import (
+    ANNOTATE,
     BUG_REASONS,
     BUGS,
+    CURES,
     DECISION_REASONS,
     DECISIONS,
     EXERCISES,
     GRADED,
+    LOOKED_AT,
     OVERLAPS,
+    REPAIRS,
     bug_tables,
+    repairs_table,
 )
-from lesson_lib.course.detection_pictures import crowd_ap, nms_steps, verdicts
+from lesson_lib.course.detection_pictures import (
+    crowd_ap,
+    nms_steps,
+    verdicts,
+    wrong_ones,
+    wrong_picture,
+)
+from lesson_lib.data.smears import Smears, left_out_boxes
 from lesson_lib.evaluation import average_precision, precision_recall
 from lesson_lib.nms import greedy_nms, nms
 
@@ -93,9 +105,13 @@ def nms_that_drops_by_dropped(boxes, scores, threshold):
     return order[~over.any(0)]
 
 
-def counting(predicted, annotated):
-    error = (predicted - annotated).double()
-    return error.mean(), error.abs().mean()
+def counting(verdicts, annotated, corrections=lambda extra, missed: extra + missed):
+    found = torch.tensor([int(row.sum()) for row in verdicts])
+    extra = torch.tensor([len(row) for row in verdicts]) - found
+    missed = annotated - found
+    error = (extra - missed).double()
+    wrong = corrections(extra, missed).double()
+    return error.mean(), error.abs().mean(), wrong.mean()
 
 
 RIGHT = {
@@ -114,7 +130,35 @@ MISTAKES = [
     ("06.decide", lambda name: "box loss and resolution", "detector A"),
     ("06.decide", (DECISIONS | {"B": "harder negatives"}).get, "detector B"),
     ("06.decide", (DECISIONS | {"C": "a lower NMS threshold"}).get, "detector C"),
-    ("06.counting", lambda p, a: (counting(a, p)[0], counting(p, a)[1]), "two too many"),
+    ("06.decide", (DECISIONS | {"D": "box loss and resolution"}).get, "detector D"),
+    ("06.decide", (DECISIONS | {"A": "complete the annotations"}).get, "detector A"),
+    ("06.decide", (DECISIONS | {"A": "harder negatives"}).get, "detector A"),
+    ("06.counting", lambda v, a: (-counting(v, a)[0], *counting(v, a)[1:]), "two too many"),
+    (
+        "06.counting",
+        lambda v, a: counting(v, a, corrections=lambda extra, missed: (extra - missed).abs()),
+        "a right count",
+    ),
+    (
+        "06.counting",
+        lambda v, a: counting(v, a, corrections=lambda extra, missed: extra),
+        "a right count",
+    ),
+    (
+        "06.counting",
+        lambda v, a: counting(v, a, corrections=torch.maximum),
+        "a right count",
+    ),
+    (
+        "06.counting",
+        lambda v, a: (torch.cat(v).sum() - a.sum(), *counting(v, a)[1:]),
+        "two too many",
+    ),
+    (
+        "06.counting",
+        lambda v, a: (*counting(v, a)[:2], sum((~row).float().mean() for row in v)),
+        "one picture",
+    ),
     ("06.nms", lambda b, s, t: torch.arange(len(b)), "the better box comes second"),
     (
         "06.nms",
@@ -142,8 +186,16 @@ MISTAKES = [
         "the better one is claimed",
     ),
     ("06.nms", lambda b, s, t: suppressed(b, s, t).int(), "dtype int64"),
-    ("06.counting", lambda p, a: (counting(p, a)[0], abs(counting(p, a)[0])), "two too many here"),
-    ("06.counting", lambda p, a: ((p - a).sum().item(), counting(p, a)[1]), "five pictures"),
+    (
+        "06.counting",
+        lambda v, a: (counting(v, a)[0], abs(counting(v, a)[0]), counting(v, a)[2]),
+        "two too many here",
+    ),
+    (
+        "06.counting",
+        lambda v, a: tuple(len(v) * value for value in counting(v, a)),
+        "two too many here",
+    ),
     ("06.average_precision", unsorted, "out of order"),
     ("06.average_precision", area_without_envelope, "precision rises again"),
     ("06.average_precision", lambda s, t, o: area(s, t, o, 11), "the five detections"),
@@ -204,6 +256,37 @@ def test_the_steps_of_the_picture_are_those_of_suppression():
 
 def test_a_crowd_costs_nothing_where_it_is_marked_and_much_where_it_is_not():
     assert crowd_ap(True) == 1 and crowd_ap(False) < 0.2
+
+
+def test_what_to_mend_first_is_what_costs_most_unless_who_looked_saw_cells_without_a_box():
+    for name, row in REPAIRS.items():
+        costliest = max(row, key=lambda kind: row[kind][1])
+        looked = "no box" in LOOKED_AT[name]
+        assert DECISIONS[name] == (ANNOTATE if looked else CURES[costliest])
+        assert max(row, key=lambda kind: row[kind][0]) != costliest or looked
+        assert f"| {name} | " in repairs_table() and LOOKED_AT[name] in repairs_table()
+    assert len({line.count("|") for line in repairs_table().splitlines()}) == 1
+
+
+def test_wrong_boxes_come_surest_first_and_say_how_well_they_fit_a_cell_that_was_left_out():
+    smears, others = Smears("val", 2, 128), [left_out_boxes(0, n, "val", 128) for n in range(2)]
+    far = torch.tensor([[0.0, 0, 1, 1]])
+    others[1] = others[1][:0]
+    found = [
+        {
+            "boxes": torch.cat([smear.boxes[:1], far, extra]),
+            "labels": torch.cat([smear.labels[:1], torch.zeros(1 + len(extra)).long()]),
+            "scores": torch.tensor([0.9, 0.6, *[0.8] * len(extra)]),
+        }
+        for smear, extra in zip(smears, (others[0][:1], others[1]))
+    ]
+    wrong = wrong_ones(found, [smear.target() for smear in smears], others, least=0.5)
+    assert [(one.picture, round(one.score, 1)) for one in wrong] == [(0, 0.8), (0, 0.6), (1, 0.6)]
+    assert wrong[0].fit == 1 and torch.equal(wrong[0].box, others[0][0])
+    assert wrong[1].fit < 0.5 and wrong[2].fit == 0
+    assert not wrong_ones(found, [smear.target() for smear in smears], others, least=0.95)
+    drawn = wrong_picture(wrong[0], smears[0], others[0], side=60)
+    assert "Score 0.80" in drawn and drawn.count("stroke-dasharray") >= 3
 
 
 def test_each_wrong_choice_is_told_why_it_cannot_be():

@@ -3,7 +3,6 @@
 // drags in the page and asks both.
 
 import * as course from "./boxes.js";
-import { COLOURS } from "./looks.js";
 import { fixed, offsetShapes, overlapShapes, shape } from "./shapes.js";
 
 const count = (list, wanted) => list.filter((one) => one === wanted).length;
@@ -54,7 +53,7 @@ function whoStays(boxes, { iou_threshold: threshold }, { sure }) {
   });
   const words = `${stays.length} of 4 stay: ${stays.map((i) => "ABCD"[i]).join(", ")}. `
     + `${dropped.join("; ") || "Nobody is dropped"}.`;
-  return [words, [shape("shared", stays.map((i) => boxes[i]), { colour: COLOURS.positive })]];
+  return [words, [shape("kept", stays.map((i) => boxes[i]))]];
 }
 
 function grade(boxes, _, { five_scores: scores, cells }) {
@@ -65,7 +64,7 @@ function grade(boxes, _, { five_scores: scores, cells }) {
   const words = `${hits.map((hit, i) => `${i + 1} ${hit ? "true" : "false"}`).join(", ")}. `
     + `Recall ${fixed(recall.at(-1), 2)}, precision ${fixed(precision.at(-1), 2)}; area under the curve ${fixed(area, 3)}.`;
   const found = boxes.filter((_box, i) => hits[i]);
-  return [words, [shape("truth", cells), shape("shared", found, { colour: COLOURS.positive })]];
+  return [words, [shape("truth", cells), shape("kept", found)]];
 }
 
 export const ANSWERS = {

@@ -1,4 +1,6 @@
-"""Pictures of lesson 6: suppression step by step, verdicts, how COCO measures a crowd."""
+"""Pictures of lesson 6: suppression step by step, verdicts, wrong boxes looked at from near, how
+COCO measures a crowd.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lesson_lib.boxes import pairwise_iou
+from lesson_lib.breakdown import judge
 from lesson_lib.course import svg
 from lesson_lib.course.svg import shape
+from lesson_lib.data.samples import Sample
 from lesson_lib.evaluation import coco_evaluate
 
 
@@ -70,9 +74,57 @@ def verdicts(boxes: Tensor, scores: Tensor, objects: Tensor, iou: float = 0.5) -
     return true
 
 
-CROWD = torch.tensor([20.0, 60, 320, 180])  # a clump of cells, boxed as one
-INSIDE = torch.tensor([[30.0, 70, 130, 170], [130, 70, 230, 170], [225, 70, 325, 170]])
-APART = torch.tensor([120.0, 200, 200, 280])
+class Wrong(NamedTuple):
+    """A detection that is not correct, and how well it fits a cell that has no box."""
+
+    picture: int
+    kind: str  # one of breakdown.KINDS
+    score: float
+    box: Tensor  # (4,) xyxy px
+    fit: float  # the largest IoU with a cell of its picture that was left out; 0 without any
+
+
+def wrong_ones(
+    detections: Sequence[dict], targets: Sequence[dict], left_out: Sequence[Tensor], least: float
+) -> list[Wrong]:
+    """All detections of a score of `least` or more that are not correct, the surest first.
+
+    detections, targets: as in `breakdown.judge`, without crowds and difficult objects; left_out:
+    for each picture the boxes (N, 4) of the cells that nobody annotated.
+    """
+    wrong = []
+    for i, (found, target, others) in enumerate(zip(detections, targets, left_out, strict=True)):
+        judged = judge([found], [target])
+        boxes = found["boxes"][found["scores"].argsort(descending=True, stable=True)]
+        for kind, score, box in zip(judged.kinds, judged.scores, boxes, strict=True):
+            if kind != "correct" and score >= least:
+                fit = pairwise_iou(box[None], others).max().item() if len(others) else 0.0
+                wrong.append(Wrong(i, str(kind), float(score), box, fit))
+    return sorted(wrong, key=lambda one: -one.score)
+
+
+def wrong_picture(one: Wrong, sample: Sample, left_out: Tensor, side: int = 104) -> str:
+    """A wrong detection from near (solid), with the annotated cells that it touches (dashed) and the
+    cell without a box that it fits best (dotted, if there is one): `side` px of the picture, as SVG.
+    """
+    height, width = sample.size
+    x, y = ((one.box[:2] + one.box[2:]) / 2).round().int().tolist()
+    left, top = (min(max(at - side // 2, 0), most - side) for at, most in ((x, width), (y, height)))
+    corner = torch.tensor([left, top, left, top])
+    touched = sample.boxes[pairwise_iou(one.box[None], sample.boxes)[0] > 0]
+    shapes = [shape("truth", touched - corner), shape("prediction", one.box - corner)]
+    if len(left_out):
+        best = pairwise_iou(one.box[None], left_out)[0].argmax()
+        shapes.append(shape("ignored", left_out[best] - corner))
+    words = f"Score {one.score:.2f}, IoU {one.fit:.2f}"
+    view = sample.image[:, top : top + side, left : left + side]
+    return svg.picture(view, shapes, alt=f"{words}, {one.kind}.", caption=words, width=180)
+
+
+CROWD = torch.tensor([20.0, 30, 320, 150])  # a clump of cells, boxed as one
+INSIDE = torch.tensor([[30.0, 40, 130, 140], [130, 40, 230, 140], [225, 40, 325, 140]])
+APART = torch.tensor([120.0, 165, 200, 245])
+FOUND = APART + torch.tensor([5.0, 4, 5, 4])  # the detection on it
 
 
 def crowd_ap(marked: bool) -> float:
@@ -82,7 +134,7 @@ def crowd_ap(marked: bool) -> float:
     target = {"boxes": torch.stack([CROWD, APART]), "labels": torch.zeros(2, dtype=torch.int64)}
     target["crowd"] = torch.tensor([marked, False])
     found = {
-        "boxes": torch.cat([INSIDE, APART[None]]),
+        "boxes": torch.cat([INSIDE, FOUND[None]]),
         "scores": torch.tensor([0.9, 0.85, 0.8, 0.7]),
         "labels": torch.zeros(4, dtype=torch.int64),
     }
@@ -101,11 +153,11 @@ def crowd_picture(which: int) -> str:
         f"alarm. By the detection's own area, {own:,.0f}: {area / own:.2f}, so it lies on the "
         "crowd and does not count."
     )
-    ground = torch.full((3, 290, 345), 245, dtype=torch.uint8)
+    ground = torch.full((3, 256, 345), 245, dtype=torch.uint8)
     shapes = [
         shape("truth", torch.stack([CROWD, APART])),
         shape("shared", shared),
-        shape("prediction", torch.cat([INSIDE, APART[None]])),
+        shape("prediction", torch.cat([INSIDE, FOUND[None]])),
     ]
-    labels = [(24, 54, "crowd (dashed)"), (205, 245, "a cell, found")]
+    labels = [(24, 24, "crowd (dashed)"), (212, 210, "a cell, found")]
     return svg.picture(ground, shapes, alt=words, labels=labels, caption=words, width=520)

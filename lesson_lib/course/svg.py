@@ -46,6 +46,7 @@ LOOKS = {
     "matched": Look(COLOURS["positive"], 1.4, casing="#ffffff"),  # positive, many of them
     "ignored": Look(COLOURS["ignored"], 2, "dotted"),
     "negative": Look(COLOURS["negative"], 1),
+    "kept": Look(COLOURS["positive"], 9, casing="#ffffff"),  # a frame around a thinner box
     "shared": Look(COLOURS["shared"], 0, fill=0.45),
     "union": Look(COLOURS["prediction"], 0, fill=0.3),
     "hull": Look(COLOURS["ignored"], 2.5, "dotted", casing="#000000"),

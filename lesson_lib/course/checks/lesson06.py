@@ -116,11 +116,28 @@ def _fresh_judged(draw: random.Random) -> Case:
     return _judged("fifteen boxes drawn anew", *found, objects)
 
 
+def _counted(
+    why: str,
+    true: list[list[bool]],
+    annotated: list[int],
+    expected: tuple[float, float, float] | None = None,
+) -> Case:
+    missed = [cells - sum(row) for row, cells in zip(true, annotated)]
+    extra = [len(row) - sum(row) for row in true]
+    errors = [more - less for more, less in zip(extra, missed)]
+    several = len(true)
+    computed = (
+        sum(errors) / several,
+        sum(map(abs, errors)) / several,
+        (sum(missed) + sum(extra)) / several,
+    )
+    verdicts = [torch.tensor(row, dtype=torch.bool) for row in true]
+    return Case(why, (verdicts, torch.tensor(annotated)), expected or computed)
+
+
 def _fresh_counts(draw: random.Random) -> Case:
-    counts = [[draw.randrange(20) for _ in range(6)] for _ in range(2)]
-    errors = [a - b for a, b in zip(*counts)]
-    expected = (sum(errors) / 6, sum(map(abs, errors)) / 6)
-    return Case("six pictures drawn anew", tuple(map(torch.tensor, counts)), expected)
+    true = [[draw.random() < 0.8 for _ in range(draw.randrange(12))] for _ in range(6)]
+    return _counted("six pictures drawn anew", true, [sum(row) + draw.randrange(4) for row in true])
 
 
 def _fresh_area(draw: random.Random) -> Case:
@@ -176,11 +193,44 @@ def bug_tables() -> dict[str, list[bool]]:
     }
 
 
-#: AP50 gained, in points, if all errors of a kind were repaired: three detectors.
+#: Of four detectors and each kind of error: how many at a score of .5 or more, and the AP50 gained,
+#: in points, if all of that kind were repaired.
 REPAIRS = {
-    "A": {"class": 0.3, "localisation": 1.1, "duplicate": 6.2, "background": 0.8, "missed": 1.5},
-    "B": {"class": 7.4, "localisation": 0.9, "duplicate": 0.1, "background": 1.2, "missed": 0.6},
-    "C": {"class": 0.2, "localisation": 1.3, "duplicate": 0.2, "background": 0.4, "missed": 9.8},
+    "A": {
+        "class": (4, 0.3),
+        "localisation": (58, 1.1),
+        "duplicate": (31, 6.2),
+        "background": (96, 0.8),
+        "missed": (12, 1.5),
+    },
+    "B": {
+        "class": (17, 7.4),
+        "localisation": (64, 0.9),
+        "duplicate": (3, 0.1),
+        "background": (41, 1.2),
+        "missed": (8, 0.6),
+    },
+    "C": {
+        "class": (3, 0.2),
+        "localisation": (70, 1.3),
+        "duplicate": (5, 0.2),
+        "background": (9, 0.4),
+        "missed": (52, 9.8),
+    },
+    "D": {
+        "class": (2, 0.1),
+        "localisation": (71, 5.6),
+        "duplicate": (4, 0.2),
+        "background": (23, 2.1),
+        "missed": (11, 0.9),
+    },
+}
+#: What somebody saw who looked at the errors of the kind that costs most.
+LOOKED_AT = {
+    "A": "pairs of boxes on one cell, IoU 0.5 to 0.6",
+    "B": "white cells, of which the set has 40, called red",
+    "C": "objects of 9 to 14 px; the smallest anchor has 32",
+    "D": "66 of the 71 fit a cell that has no box, IoU 0.7 or more",
 }
 CURES = {
     "class": "more pictures of the rare class",
@@ -189,15 +239,41 @@ CURES = {
     "background": "harder negatives",
     "missed": "anchors that fit",
 }
-DECISIONS = {name: CURES[max(row, key=lambda kind: row[kind])] for name, row in REPAIRS.items()}
+ANNOTATE = "complete the annotations"
+DECISIONS = {"A": CURES["duplicate"], "B": CURES["class"], "C": CURES["missed"], "D": ANNOTATE}
+
+
+def repairs_table() -> str:
+    """REPAIRS and LOOKED_AT as a Markdown table."""
+    kinds = list(REPAIRS["A"])
+    rows = [
+        f"| {name} | "
+        + " | ".join(f"{count}: {gain:g}" for count, gain in row.values())
+        + f" | {LOOKED_AT[name]} |"
+        for name, row in REPAIRS.items()
+    ]
+    head = "| errors: AP50 gained if repaired, points | " + " | ".join(kinds)
+    rule = "|---" * (len(kinds) + 2) + "|"
+    return "\n".join([head + " | who looked at the costliest kind saw |", rule, *rows])
+
+
+def _refuted(name: str, kind: str) -> str:
+    """Why the cure of `kind` is not what this detector needs first."""
+    count, gain = REPAIRS[name][kind]
+    if (count, gain) == max(REPAIRS[name].values(), key=lambda pair: pair[1]):
+        return "these boxes are where cells are: read what was seen by who looked at them."
+    return (
+        f"that is for {kind} errors, of which {name} has {count}, and without any of them it "
+        f"gains {gain:g} points; something else costs it more."
+    )
+
+
 DECISION_REASONS = {
     name: {
-        CURES[kind]: f"that is for {kind} errors, and without any of them {name} gains {gain:g} "
-        "points; something else costs it more."
-        for kind, gain in row.items()
-        if CURES[kind] != DECISIONS[name]
+        **{cure: _refuted(name, kind) for kind, cure in CURES.items() if cure != right},
+        **({} if right == ANNOTATE else {ANNOTATE: f"nobody saw a cell without a box in {name}."}),
     }
-    for name, row in REPAIRS.items()
+    for name, right in DECISIONS.items()
 }
 
 
@@ -344,34 +420,47 @@ EXERCISES = {
             )
             for name, answer in DECISIONS.items()
         ],
-        "mend what costs most, not what is seen most.",
+        "mend what costs most, not what is seen most, and look before you mend.",
         hints=(
-            "Which number of a row is the largest?",
+            "The number of errors and their price are two columns in one: which of them does AP "
+            "feel?",
             "What is the usual cure of that kind? The table above names one for each.",
-            "A doubled box is no matter of training at all.",
+            "A doubled box is no matter of training at all; and a box that fits a cell is wrong "
+            "only because of the list it is compared with.",
         ),
     ),
     "06.counting": Exercise(
         [
-            Case("one picture, two too many", (torch.tensor([5]), torch.tensor([3])), (2.0, 2.0)),
-            Case(
-                "two too many here, two too few there",
-                (torch.tensor([12, 8]), torch.tensor([10, 10])),
-                (0.0, 2.0),
+            _counted("one picture, two too many", [[True, False, True, False]], [2], (2.0, 2.0, 2)),
+            _counted(
+                "a right count, but one cell is missed and one box lies on nothing",
+                [[True, True, False]],
+                [3],
+                (0.0, 0.0, 2.0),
             ),
-            Case(
-                "five pictures",
-                (torch.tensor([4, 9, 0, 7, 3]), torch.tensor([5, 9, 1, 4, 7])),
-                (-0.6, 1.8),
+            _counted(
+                "two too many here, two too few there",
+                [[True, False, False], [True]],
+                [1, 3],
+                (0.0, 2.0, 2.0),
+            ),
+            _counted("a picture without detections", [[], [True]], [4, 1], (-2.0, 2.0, 2.0)),
+            _counted(
+                "three pictures",
+                [[True, True, False], [False, False], [True, True, True, True, True]],
+                [4, 0, 6],
             ),
         ],
-        "the bias can be zero while every single count is wrong.",
+        "a count can be right while its boxes are wrong.",
         fresh=_fresh_counts,
-        refused=("counting_table",),
+        refused=("counting_table", "error_counts", "judge"),
         hints=(
-            "One of the two numbers lets too many and too few cancel, the other does not.",
-            "Both are means over pictures: of what?",
-            "Whole numbers have no mean in torch: convert first.",
+            "For each picture three numbers say all: how many are true, how many are false, how "
+            "many cells are annotated.",
+            "Missed are the annotated cells that no true detection stands for. The count's error "
+            "is false minus missed; what must be corrected is their sum.",
+            "All three results are means over pictures; one lets signs cancel, the others do not. "
+            "A picture may have no detection at all.",
         ),
     ),
     "06.average_precision": Exercise(
