@@ -31,10 +31,13 @@ def confusion_text(matrix: np.ndarray, classes: Sequence[str]) -> str:
 
 
 def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str:
-    """An SVG: each cell with its count, the darker the larger its share of the row."""
+    """An SVG: each cell with its count, the darker the larger its share of the row; in the last
+    row, of all objects, for false detections have no number that they could be a share of."""
     rows, columns = [*classes, "background"], [*classes, "missed"]
     width, height = LEFT + SIDE * len(columns) + 10, TOP + SIDE * len(rows) + 30
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    whole = matrix.sum(1, keepdims=True)
+    whole[-1] = max(whole[:-1].sum(), whole[-1, 0])
+    shares = matrix / np.maximum(whole, 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'font-family="sans-serif" font-size="13" role="img"><title>{escape(title)}</title>',

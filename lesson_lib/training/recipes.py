@@ -384,7 +384,7 @@ def _able_to_start(config: Config, recipe: Recipe, asked: set[str]) -> tuple[Con
             weights = FIRST_WEIGHTS.get(name, True) if recipe.optimizer == "sgd" else True
             return replace(config, pretrained=weights, norm=norm, freeze=freeze), recipe
     if config.pretrained:
-        return config, replace(recipe, pretrained=False)
+        return config, replace(recipe, pretrained=True)
     return from_scratch(config, recipe, asked)
 
 
