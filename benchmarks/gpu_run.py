@@ -140,7 +140,7 @@ def speed(kind: str, side: int, batch: int, rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {"kind": kind, "side": side, "batch": batch, "classes": CLASSES}
     for name, make in ways.items():
         try:
-            found[name] = round(batch * rounds / seconds(make(), rounds), 1)
+            found[name] = float(f"{batch * rounds / seconds(make(), rounds):.3g}")
         except Exception as error:  # a way that does not work here is a finding, not a failure
             found[name] = (
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
