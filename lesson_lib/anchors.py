@@ -13,7 +13,7 @@ and `make(size)`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -295,6 +295,19 @@ class PyramidAnchors:
     def total(self, image_size: Size) -> int:
         """Anchors of all levels: 67,995 at 600 x 600."""
         return sum(self.counts(image_size))
+
+    def levels_of(self, anchors: Tensor) -> Tensor:
+        """Which positions each level has: anchors (A, 4) of `make` -> (L, A / per_position) bool.
+
+        Told by their widths, and no value is looked at: sizes must rise from level to level.
+        """
+        first = anchors[:: self.per_position[0]]
+        width = first[:, 2] - first[:, 0]
+        factor = self.scales[0] * math.sqrt(self.aspect_ratios[0])
+        bounds = [factor * (below + above) / 2 for below, above in pairwise(self.sizes)]
+        return torch.stack(
+            [(width > low) & (width <= high) for low, high in pairwise((0, *bounds, math.inf))]
+        )
 
     def make(self, image_size: Size, device: torch.device | str | None = None) -> Tensor:
         """`pyramid_anchors` of this specification -> (A, 4) xyxy, pixels."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lesson_lib.boxes import at_least_float32
+from lesson_lib.boxes import at_least_float32, pairwise_giou
 from lesson_lib.matching import IGNORE, POSITIVE
 
 # ---- box offsets ----
@@ -60,6 +60,18 @@ def huber_loss(pred: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
             f"delta is {delta}; it is the |residual| where the line begins: give more than 0."
         )
     return delta * smooth_l1_loss(pred, target, beta=delta)
+
+
+def giou_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """1 - GIoU of each box with its target (arXiv:1902.09630, algorithm 1): from 0 to 2.
+
+    pred, target (..., 4) xyxy in one unit -> (...).  One number for a whole box, of no unit: twice
+    as large a box, missed by twice as much, costs the same. Apart, it still falls as the box comes
+    nearer, or grows towards its target.
+    ValueError for unequal shapes.
+    """
+    _residual(pred, target)  # refuses shapes that do not agree
+    return 1 - pairwise_giou(pred[..., None, :], target[..., None, :])[..., 0, 0]
 
 
 # ---- classes: one sigmoid for each ----
@@ -225,6 +237,7 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     n: Tensor | None = None,
     dense: bool | None = None,
     class_weights: Tensor | None = None,
+    box_loss: str = "smooth_l1",
 ) -> dict[str, Tensor]:
     """RetinaNet: focal loss over all anchors but the ignored, smooth L1 over the positive
     (FL section 4).
@@ -242,7 +255,10 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     a GPU needs, takes all at once. None: True but on a CPU, and under torch.compile.
     class_weights (K,): factors of alpha, the objects' side, for each class; what an anchor says of
     the classes that it does not show counts as before.
+    box_loss="giou": box_deltas and box_targets are boxes, xyxy, and `giou_loss` compares them.
     """
+    if box_loss not in ("smooth_l1", "giou"):
+        raise ValueError(f"box_loss is {box_loss!r}; choose 'smooth_l1' or 'giou'.")
     if dense is None:
         dense = not cls_logits.is_cpu or torch.compiler.is_compiling()
     positive, used = label == POSITIVE, label != IGNORE
@@ -260,7 +276,12 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
         gamma,
         dense,
     )
-    sums = {"cls": cls, "box": _box_sum(box_deltas, box_targets, positive, beta)}  # (B,) each
+    if box_loss == "giou":
+        missed = giou_loss(at_least_float32(box_deltas), at_least_float32(box_targets))
+        box = torch.where(positive, missed, 0).sum(1)
+    else:
+        box = _box_sum(box_deltas, box_targets, positive, beta)
+    sums = {"cls": cls, "box": box}  # (B,) each
     if per_image:
         return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
     n = positive.sum() if n is None else n

@@ -175,6 +175,9 @@ def test_names_and_probabilities():
         find_augment("sdd")
     with pytest.raises(ValueError, match="zoom is 1.5; give a probability"):
         Augment(zoom=1.5)
+    for scales in ((0, 1), (2.0, 1.0), (0.5, float("inf"))):
+        with pytest.raises(ValueError, match="scales is .*the least and the most"):
+            Augment(scales=scales)
 
 
 # ---- one definition, two executors ----
@@ -339,6 +342,43 @@ def test_crops_of_a_batch_are_distributed_as_torchvisions():
     assert abs(theirs.mean() - ours.mean()) < 0.063
     assert abs((theirs == 1).mean() - (ours == 1).mean()) < 0.08
     assert 0.3 < ours.mean() < 0.8 and (ours < 1).any()
+
+
+@pytest.mark.parametrize("scales", [(0.8, 1.25), (0.1, 2.0)])
+def test_jitter_draws_scales_as_torchvisions_does(scales):
+    """torchvision's ScaleJitter scales a picture that is then cut, or filled up, to the old size:
+    a window of 1 / s its side, here. The tolerance is 3.5 standard errors of both.
+    """
+    count, side = 2000, 1000
+    rng, whole = np.random.default_rng(0), np.array([0, 0, side, side])
+    windows = np.stack([augment.jitter_window(whole, scales, rng) for _ in range(count)])
+    sides = windows[:, 2:] - windows[:, :2]
+    assert (sides[:, 0] == sides[:, 1]).all()
+    ours = side / sides[:, 0]
+    jitter, image = v2.ScaleJitter((side, side), scales), torch.zeros(1, side, side)
+    with seeded(0):
+        theirs = np.array([jitter.make_params([image])["size"][0] / side for _ in range(count)])
+    for drawn in (ours, theirs):
+        assert scales[0] - 0.01 < drawn.min() and drawn.max() < scales[1] + 0.01
+    spread = (scales[1] - scales[0]) / 12**0.5
+    assert abs(ours.mean() - theirs.mean()) < 3.5 * spread * (2 / count) ** 0.5
+    assert abs(ours.std() - theirs.std()) < 3.5 * spread * (2 / count) ** 0.5
+
+
+def test_jitter_keeps_to_the_picture_or_keeps_all_of_it():
+    whole = np.array([10, 20, 110, 220])
+    for seed in range(200):
+        x1, y1, x2, y2 = augment.jitter_window(whole, (0.1, 2.0), np.random.default_rng(seed))
+        assert abs((x2 - x1) * 2 - (y2 - y1)) <= 2  # of the picture's shape
+        if x2 - x1 <= 100:
+            assert x1 >= 10 and x2 <= 110 and y1 >= 20 and y2 <= 220
+        else:
+            assert x1 <= 10 and x2 >= 110 and y1 <= 20 and y2 >= 220
+    still = Augment(mirror=0.5)
+    for picture in range(5):  # without jitter nothing else is drawn than before
+        boxes = np.array([[10.0, 10, 80, 80]])
+        other = draw_change(replace(still, scales=(0.5, 2.0)), boxes, 96, 0, 0, picture)
+        assert draw_change(still, boxes, 96, 0, 0, picture).views == other.views
 
 
 def test_a_crop_keeps_its_promise():

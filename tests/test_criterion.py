@@ -6,14 +6,19 @@ import torch.nn.functional as F
 from torch import tensor
 from torchvision.models.detection import _utils as tv
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import generalized_box_iou_loss
 
-from lesson_lib.boxes import pairwise_iou
+from lesson_lib.anchors import PyramidAnchors
+from lesson_lib.atss import match_atss
+from lesson_lib.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from lesson_lib.coding import decode, encode
 from lesson_lib.detectors.criterion import (
     Outputs,
     anchor_targets,
     retinanet_criterion,
     ssd_criterion,
 )
+from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.matching import match_retinanet, match_ssd, pad_boxes
 
 # Three anchors: the object's own place, one beside it (IoU 1/3), one far away.
@@ -302,6 +307,93 @@ def test_what_does_not_fit_is_refused(criterion, background):
     targets[0]["labels"] = tensor([0])
     with pytest.raises(ValueError, match="2 boxes and 1 labels"):
         criterion(out, anchors, targets)
+
+
+SWITCHES = [{"matcher": "atss"}, {"box_loss": "giou"}, {"matcher": "atss", "box_loss": "giou"}]
+PYRAMID = PyramidAnchors(
+    strides=(8, 16), sizes=(16, 32), scales=(1,), aspect_ratios=(1,)
+)  # 16 + 4 positions at 32 px
+
+
+def pyramid_case(batch=3, seed=0):
+    """As random_case, on two levels of one anchor a position."""
+    g = torch.Generator().manual_seed(seed)
+    _, _, targets = random_case(3, batch, seed)
+    for target in targets:
+        target["boxes"] = target["boxes"] / 2  # into 32 px
+    out = Outputs(torch.randn(batch, 20, 2, generator=g), torch.randn(batch, 20, 4, generator=g))
+    return out, PYRAMID.make(32), targets
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_is_the_sum_over_positives_that_it_says(switch):
+    """Anchor by anchor in plain loops, from the match that the rule gives."""
+    out, anchors, targets = pyramid_case()
+    levels, positives, total = PYRAMID.levels_of(anchors), 0, 0.0
+    for deltas, target in zip(out.box_deltas, targets):
+        if switch.get("matcher") == "atss":
+            match = match_atss(target["boxes"], anchors, levels, 4)
+        else:
+            match = match_retinanet(target["boxes"], anchors)
+        for a in (match.label == 1).nonzero().flatten().tolist():
+            positives += 1
+            truth = target["boxes"][match.gt_index[a]][None]
+            if switch.get("box_loss") == "giou":
+                box = cxcywh_to_xyxy(decode(deltas[a], xyxy_to_cxcywh(anchors[a]), (1, 1)))
+                total += generalized_box_iou_loss(box[None], truth, reduction="sum").item()
+            else:
+                offsets = encode(xyxy_to_cxcywh(truth), xyxy_to_cxcywh(anchors[a]), (1, 1))
+                total += F.smooth_l1_loss(deltas[a], offsets[0], reduction="sum", beta=0.11).item()
+    losses = retinanet_criterion(out, anchors, targets, levels=levels, candidates=4, **switch)
+    assert positives > 3 and losses["box"].item() == pytest.approx(total / positives, rel=1e-4)
+    doubled = retinanet_criterion(
+        out, anchors, targets, levels=levels, candidates=4, loc_weight=2, **switch
+    )
+    assert doubled["box"] == 2 * losses["box"] and doubled["cls"] == losses["cls"]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_a_switch_leaves_gradients_finite_whatever_the_offsets(switch):
+    out, anchors, targets = pyramid_case()
+    deltas = (out.box_deltas * 200).requires_grad_()  # e^200 is no float
+    losses = retinanet_criterion(
+        Outputs(out.cls_logits, deltas),
+        anchors,
+        [*targets[:2], EMPTY],
+        levels=PYRAMID.levels_of(anchors),
+        **switch,
+    )
+    losses["box"].backward()
+    assert losses["box"].isfinite() and deltas.grad.isfinite().all()
+    assert (deltas.grad[2] == 0).all() and deltas.grad.abs().sum() > 0
+
+
+def test_what_is_no_switch_is_told():
+    out, anchors, targets = pyramid_case()
+    for options, words in (
+        ({"matcher": "fcos"}, "choose 'iou' .* or 'atss'"),
+        ({"box_loss": "ciou"}, "choose 'smooth_l1' or 'giou'"),
+        ({"matcher": "atss"}, "the positions of each level"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            retinanet_criterion(out, anchors, targets, **options)
+
+
+def test_a_model_knows_the_levels_that_atss_asks_for():
+    config = RetinaNetConfig(num_classes=2, backbone="tiny-8", channels=8)
+    model, (_, _, targets) = RetinaNet(config), pyramid_case()
+    images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    outputs, anchors = model(images), model.anchors((64, 96))
+    losses = model.criterion(outputs, anchors, targets, matcher="atss", candidates=4)
+    levels = torch.zeros(5, len(anchors) // 9, dtype=torch.bool)
+    start = 0
+    for level, count in enumerate(config.anchors.counts((64, 96))):
+        levels[level, start // 9 : (start + count) // 9] = True
+        start += count
+    expected = retinanet_criterion(
+        outputs, anchors, targets, matcher="atss", levels=levels, candidates=4
+    )
+    assert losses == expected and losses != model.criterion(outputs, anchors, targets)
 
 
 def test_gamma_0_without_alpha_is_torchs_cross_entropy():

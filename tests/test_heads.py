@@ -1,6 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.retinanet import RetinaNetHead
 
 from lesson_lib.anchors import anchor_address
 from lesson_lib.detectors.heads import RetinaNetHeads, SSDHeads, flatten_predictions, join_levels
@@ -77,6 +80,27 @@ def test_classes_do_not_reach_the_box_tower():
     deltas.sum().backward()
     assert heads.box_tower[0][0].weight.grad.any()
     assert all(p.grad is None for p in [*heads.cls_tower.parameters(), *heads.cls.parameters()])
+
+
+def test_heads_with_group_norm_are_those_of_torchvisions_second_version():
+    torch.manual_seed(0)
+    theirs = RetinaNetHead(64, 9, 5, norm_layer=partial(nn.GroupNorm, 32))
+    ours = RetinaNetHeads(64, 9, 5, norm="group")
+    for module in theirs.modules():
+        if isinstance(module, nn.GroupNorm):
+            nn.init.uniform_(module.weight)
+            nn.init.uniform_(module.bias)
+    parts = theirs.classification_head, theirs.regression_head
+    state = [value for part in parts for value in part.conv.state_dict().values()]
+    state += [*parts[0].cls_logits.parameters(), *parts[1].bbox_reg.parameters()]
+    for mine, value in zip(ours.state_dict().values(), state, strict=True):
+        mine.copy_(value)
+    maps = [torch.randn(2, 64, 6, 5), torch.randn(2, 64, 3, 3)]
+    with torch.no_grad():
+        logits, deltas = ours(maps)
+        found = theirs(maps)
+    torch.testing.assert_close(logits, found["cls_logits"])
+    torch.testing.assert_close(deltas, found["bbox_regression"])
 
 
 def test_group_norm_in_heads_and_batch_norm_refused():

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import finite_differences
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.autograd import gradcheck
 from torchvision.models.detection._utils import BoxCoder, Matcher
@@ -14,12 +15,14 @@ from torchvision.models.detection.retinanet import (
     RetinaNetRegressionHead,
 )
 from torchvision.models.detection.ssd import SSD
+from torchvision.ops import generalized_box_iou_loss
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 
 from lesson_lib import losses
 from lesson_lib.losses import (
     balanced_cross_entropy,
     binary_cross_entropy,
+    giou_loss,
     huber_loss,
     l1_loss,
     l2_loss,
@@ -260,6 +263,7 @@ def test_nothing_in_nothing_out(shape):
         (lambda x, y: softmax_cross_entropy(x, y.long()), "one class"),
         (lambda x, y: softmax_focal_loss(x[:, :1], y[:, 0].long()), "two classes"),
         (lambda x, y: l1_loss(x, y[:1]), "agree"),
+        (lambda x, y: giou_loss(x, y[:1]), "agree"),
         (lambda x, y: smooth_l1_loss(x, y, beta=-1.0), "beta"),
         (lambda x, y: huber_loss(x, y, delta=0.0), "delta"),
         (lambda x, y: prior_bias(1.0), "pi"),
@@ -422,6 +426,46 @@ def test_retinanet_loss_per_image_is_torchvisions(seed):
     )
     torch.testing.assert_close(out["cls"], cls)
     torch.testing.assert_close(out["box"], box)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_giou_is_torchvisions_and_so_is_retinanets_box_loss_with_it(seed):
+    (logits, deltas, classes, targets, label), more = retinanet_case(seed)
+    boxes, labels, priors, matched = more
+    coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+    pred = torch.stack([coder.decode_single(d, priors) for d in deltas])
+    truth = torch.stack([b[m.clamp(min=0)] for b, m in zip(boxes, matched)])
+    torch.testing.assert_close(giou_loss(pred, truth), generalized_box_iou_loss(pred, truth))
+    out = retinanet_loss(logits, pred, classes, truth, label, per_image=True, box_loss="giou")
+    box = RetinaNetRegressionHead.compute_loss(
+        SimpleNamespace(_loss_type="giou", box_coder=coder),
+        [{"boxes": b, "labels": k} for b, k in zip(boxes, labels)],
+        {"cls_logits": logits, "bbox_regression": deltas},
+        [priors] * len(boxes),
+        list(matched),
+    )
+    torch.testing.assert_close(out["box"], box)
+
+
+def test_giou_loss_by_hand():
+    target = torch.tensor([0.0, 0.0, 10.0, 10.0])
+    pred = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10], [4, 4, 4, 4]])
+    # The same; a third in common, in a hull without a gap; apart, a third of the hull is a gap; a
+    # point in it.
+    expected = [0, 1 - 1 / 3, 1 + 1 / 3, 1]
+    assert giou_loss(pred, target.expand(4, 4)).tolist() == pytest.approx(expected)
+    # Twice the size, twice the miss: the same loss. Smooth L1 of offsets knows that, too; L1 of
+    # pixels would not.
+    assert torch.allclose(giou_loss(2 * pred, 2 * target.expand(4, 4)), torch.tensor(expected))
+
+
+def test_giou_has_a_slope_where_boxes_do_not_touch():
+    pred = torch.tensor([[20.0, 0.0, 30.0, 10.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[0.0, 0.0, 10.0, 10.0]], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(giou_loss(pred, target).sum(), pred)
+    wanted = finite_differences(lambda x: giou_loss(x, target).sum(), pred.detach())
+    torch.testing.assert_close(gradient, wanted)
+    assert gradient[0, 0] > 0 > gradient[0, 2]  # it widens: the near edge comes, the far one goes
 
 
 def test_retinanet_loss_divides_the_batch_by_all_positives():

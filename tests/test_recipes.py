@@ -252,6 +252,30 @@ def test_a_setting_of_another_kind_is_told_before_anything_starts(model, setting
     assert len(str(told.value)) < 200
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["criterion.matcher=atss", "criterion.candidates=5"],
+        ["criterion.box_loss=giou", "criterion.loc_weight=2"],
+        ["head_norm=none"],
+        ["p6_from=P5"],
+        ["augment=large-jitter"],
+        ["ema=.9"],
+    ],
+)
+def test_what_came_after_the_papers_is_a_switch_of_the_command_line(
+    settings, data, tmp_path, capsys
+):
+    words = [word for setting in settings for word in ("--set", setting)]
+    about = train(data, tmp_path / "run", "any-ci", "retinanet-tiny", *words)
+    flat = about["config"] | about["recipe"]["criterion"] | about["recipe"]
+    for setting in settings:
+        name, value = setting.split("=")
+        assert flat[name.removeprefix("criterion.")] == value_of(value)
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--split", "val"]) == 0
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("model", ["ssd-tiny", "retinanet-tiny"])
 def test_class_weights_are_set_on_the_command_line_and_kept(model, data, tmp_path, capsys):
     words = ["--set", "criterion.class_weights=(1, 4, 1)"]

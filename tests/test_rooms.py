@@ -18,6 +18,7 @@ ROOMS = {  # the first part of a module's name after lesson_lib -> its room
     "anchors": 1,
     "coding": 1,
     "matching": 1,
+    "atss": 1,
     "mining": 1,
     "losses": 1,
     "nms": 1,

@@ -53,7 +53,7 @@ GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # how bright the eye s
 
 @dataclass(frozen=True)
 class Augment:
-    """How likely each step is, 0..1.
+    """How likely each step is, 0..1, and how far sizes are jittered.
 
     colour     brightness, contrast, saturation, hue
     zoom       a canvas of up to 16 times the area around the picture: small objects
@@ -61,6 +61,8 @@ class Augment:
     mirror     left and right; vertical_flip: top and bottom; transpose: rows and columns. All three
                at .5 give the eight views of a square with equal chance: right for a smear under a
                microscope, where no direction is special, wrong for street scenes.
+    scales     least and most of what each picture is enlarged by, after the rest: over 1 a part of
+               it is seen, below 1 it lies on a larger canvas; (1, 1): never. See `jitter_window`.
     """
 
     colour: float = 0.0
@@ -69,10 +71,17 @@ class Augment:
     mirror: float = 0.0
     vertical_flip: float = 0.0
     transpose: float = 0.0
+    scales: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
+        least, most = self.scales
+        if not 0 < least <= most < float("inf"):
+            raise ValueError(
+                f"scales is {self.scales}; give the least and the most, both over 0, (1, 1) for "
+                "pictures as they are."
+            )
         for field in fields(self):
-            if not 0 <= getattr(self, field.name) <= 1:
+            if field.name != "scales" and not 0 <= getattr(self, field.name) <= 1:
                 raise ValueError(
                     f"{field.name} is {getattr(self, field.name)}; give a probability, 0 to 1."
                 )
@@ -86,6 +95,10 @@ AUGMENTS = {
     "ssd": Augment(colour=1, zoom=0.5, crop=1, mirror=0.5),  # SSD's paper
     "smears": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5, vertical_flip=0.5, transpose=0.5),
     "photos": Augment(colour=0.5, zoom=0.2, crop=0.5, mirror=0.5),  # an upper side, few pictures
+    # Standard and large-scale jitter: Ghiasi et al., arXiv:2012.07177, section 3.
+    "jitter": Augment(mirror=0.5, scales=(0.8, 1.25)),
+    "large-jitter": Augment(mirror=0.5, scales=(0.1, 2.0)),
+    "flips-jitter": Augment(mirror=0.5, vertical_flip=0.5, transpose=0.5, scales=(0.8, 1.25)),
 }
 
 
@@ -124,6 +137,8 @@ def draw_change(augment: Augment, boxes: np.ndarray, size: Size, *numbers: int) 
         window = zoom_window((height, width), rng)
     if crop:
         window = crop_window(window, _visible(boxes, (height, width)), rng)
+    if augment.scales != (1, 1):
+        window = jitter_window(window, augment.scales, rng)
     return Change(
         tuple(window.tolist()),
         (bool(mirrored), bool(flipped), bool(transposed)),
@@ -146,6 +161,22 @@ def zoom_window(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     canvas = (sides * rng.uniform(1, MOST_ZOOM)).astype(int)
     corner = rng.integers(0, canvas - sides + 1)
     return np.concatenate((-corner, canvas - corner))
+
+
+def jitter_window(
+    window: np.ndarray, scales: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Scale jitter (arXiv:2012.07177, section 3): what the network sees is enlarged by a number
+    drawn evenly from `scales`, and a part of the old size, anywhere, is kept.
+
+    window: x1, y1, x2, y2 -> another, of the same shape. Enlarged by s, a share 1 / s of each side
+    is seen; reduced, all of it on a canvas 1 / s as wide and high.
+    """
+    sides = window[2:] - window[:2]
+    new = (sides / rng.uniform(*scales)).round().astype(int).clip(min=1)
+    room = sides - new  # negative where the canvas is larger
+    corner = window[:2] + np.round(rng.random(2) * room).astype(int)
+    return np.concatenate((corner, corner + new))
 
 
 def crop_window(window: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

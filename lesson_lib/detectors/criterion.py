@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lesson_lib.boxes import at_least_float32, xyxy_to_cxcywh
-from lesson_lib.coding import NO_VARIANCES, VARIANCES, encode
+from lesson_lib.atss import match_atss
+from lesson_lib.boxes import at_least_float32, cxcywh_to_xyxy, xyxy_to_cxcywh
+from lesson_lib.coding import NO_VARIANCES, VARIANCES, decode, encode
 from lesson_lib.data.objects import Objects
 from lesson_lib.losses import BETA, retinanet_loss, ssd_loss
 from lesson_lib.matching import (
@@ -142,6 +143,11 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     variances: tuple[float, float] = NO_VARIANCES,
     normaliser: Callable[[Tensor], Tensor] | None = None,
     dense: bool | None = None,
+    matcher: str = "iou",
+    candidates: int = 9,
+    levels: Tensor | None = None,
+    box_loss: str = "smooth_l1",
+    loc_weight: float = 1.0,
 ) -> dict[str, Tensor]:
     """RetinaNet's loss (FL, arXiv:1708.02002, section 4) -> {"cls", "box"}.
 
@@ -152,6 +158,10 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     class_weights: as in `ssd_criterion`, but factors of alpha: the objects' side alone.
     A picture without objects teaches its background.
     ValueError, normaliser and dense as in `ssd_criterion`; per_image is for one process.
+    What came after the paper, each off unless asked for:
+    matcher="atss": `atss.match_atss` chooses the positives, of `candidates` positions a level;
+    levels (L, P): the positions of each level, see there. box_loss="giou": `giou_loss` of the boxes
+    that the offsets make, instead of smooth L1 of the offsets. loc_weight: a factor of "box".
     """
     if per_image and normaliser:
         raise ValueError(
@@ -162,13 +172,21 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
     weights = _on_device(class_weights, outputs.cls_logits, outputs.cls_logits.shape[-1])
     objects = Objects.of(targets)
     gt, valid = objects.boxes, objects.valid  # (B, G, 4), (B, G)
-    match = match_retinanet(gt, anchors, positive, negative, force_best, valid, dense)
+    if matcher == "atss":
+        match = _match_atss(gt, anchors, levels, candidates, valid)
+    elif matcher == "iou":
+        match = match_retinanet(gt, anchors, positive, negative, force_best, valid, dense)
+    else:
+        raise ValueError(f"matcher is {matcher!r}; choose 'iou' (the paper's) or 'atss'.")
     count = normaliser((match.label == POSITIVE).sum()) if normaliser else None
     _check_values(outputs, objects, outputs.cls_logits.shape[-1])
     labels, box_targets = anchor_targets(match, gt, objects, anchors, variances)
-    return retinanet_loss(
+    box_deltas = outputs.box_deltas
+    if box_loss == "giou":
+        box_deltas, box_targets = _as_boxes(match, box_deltas, gt, anchors, variances)
+    losses = retinanet_loss(
         outputs.cls_logits,
-        outputs.box_deltas,
+        box_deltas,
         labels,
         box_targets,
         match.label,
@@ -179,7 +197,33 @@ def retinanet_criterion(  # noqa: PLR0913  the options of one loss, all by name
         count,
         dense,
         weights,
+        box_loss,
     )
+    return {"cls": losses["cls"], "box": loc_weight * losses["box"]}
+
+
+def _match_atss(
+    gt: Tensor, anchors: Tensor, levels: Tensor | None, candidates: int, valid: Tensor
+) -> Match:
+    if levels is None:
+        raise ValueError(
+            "matcher='atss' needs `levels`, the positions of each level: call the model's "
+            "criterion, which knows them."
+        )
+    return match_atss(gt, anchors, levels, candidates, valid)
+
+
+def _as_boxes(
+    match: Match, deltas: Tensor, gt: Tensor, anchors: Tensor, variances: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """The boxes (B, A, 4) xyxy that positive anchors predict, and those of their objects.
+
+    All others predict themselves, are their own target, and have no gradient.
+    """
+    positive = (match.label == POSITIVE).unsqueeze(-1)
+    deltas = torch.where(positive, at_least_float32(deltas), 0)
+    boxes = cxcywh_to_xyxy(decode(deltas, xyxy_to_cxcywh(anchors), variances))
+    return boxes, take_matched(gt, match.gt_index, default=anchors)
 
 
 def anchor_targets(

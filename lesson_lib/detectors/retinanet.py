@@ -46,6 +46,8 @@ class RetinaNetConfig:
                                                 and 32
     channels            of the pyramid and the heads; with a norm that learns they have group norm,
                         too
+    head_norm           of the heads: "auto" as said above, None as in the paper, or "group" as in
+                        torchvision's second version
     p6_from             "C5" (paper) or "P5" (torchvision)
     anchors             their strides, sizes and shapes
     image_size          pixels of the pictures that it is made for; any other size works, too
@@ -69,6 +71,7 @@ class RetinaNetConfig:
     pretrained: bool | str = False
     freeze: tuple[str, ...] = ()
     channels: int = 256
+    head_norm: Norm = "auto"
     p6_from: str = "C5"
     anchors: PyramidAnchors = RETINANET
     image_size: Size = 608  # the paper's 600 as a multiple of 32
@@ -128,7 +131,11 @@ class RetinaNet(OneStage):
         norm = "group" if config.norm in ("batch", "group") else None
         self.fpn = FPN(self.backbone.channels, config.channels, config.p6_from, norm)
         self.heads = RetinaNetHeads(
-            config.channels, config.anchors.per_position[0], config.num_classes, config.prior, norm
+            config.channels,
+            config.anchors.per_position[0],
+            config.num_classes,
+            config.prior,
+            norm if config.head_norm == "auto" else config.head_norm,
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -155,6 +162,8 @@ class RetinaNet(OneStage):
         options go before the last two.
         """
         config = self.config
+        if options.get("matcher") == "atss":
+            options = {"levels": config.anchors.levels_of(anchors)} | options
         return retinanet_criterion(
             Outputs(*outputs),
             anchors,

@@ -440,7 +440,7 @@ def _options(config: Config) -> set[str]:
         for p in inspect.signature(rule).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
-    options -= {"criterion.normaliser", "criterion.variances"}
+    options -= {"criterion.normaliser", "criterion.variances", "criterion.levels"}
     return options - {"inference.variances", "inference.counts", "inference.sizes"}
 
 
