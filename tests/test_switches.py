@@ -1,0 +1,80 @@
+import json
+import math
+import statistics
+
+import pytest
+
+from lesson_lib.course import switches
+from lesson_lib.course.switches import BASELINE, SEEDS, SWITCHES, T95, gain, main, missing
+from lesson_lib.training.recipes import MODELS, overridden
+
+
+def record(name: str, seed: int, ap: float) -> dict:
+    return {"switch": name, "seed": seed, "AP": ap}
+
+
+def test_a_gain_is_paired_by_seed_with_students_interval():
+    records = [record(BASELINE, s, ap) for s, ap in enumerate((0.10, 0.20, 0.30))]
+    records += [record("atss", s, ap) for s, ap in enumerate((0.13, 0.21, 0.32))][::-1]
+    points = [3, 1, 2]
+    found = gain(records, "atss")
+    half = 4.3027 * statistics.stdev(points) / math.sqrt(3)  # t of .975 and 2 degrees of freedom
+    assert found[:3] == pytest.approx((2, 2 - half, 2 + half), rel=1e-3) and found.seeds == 3
+    assert found.low < 0  # the seeds differ by far more than this: unpaired it would say nothing
+
+
+def test_a_gain_of_one_seed_has_no_interval_and_of_none_is_told():
+    records = [record(BASELINE, 0, 0.1), record("atss", 0, 0.2), record("giou", 1, 0.2)]
+    assert gain(records, "atss") == (pytest.approx(10), -math.inf, math.inf, 1)
+    with pytest.raises(ValueError, match="both with 'giou' and without"):
+        gain(records, "giou")
+
+
+@pytest.mark.parametrize("n", range(1, len(T95) + 1))
+def test_between_minus_and_plus_students_number_lie_95_percent(n):
+    """Of Student's density, summed by the rule of midpoints."""
+    t, steps = T95[n - 1], 20_000
+    scale = math.gamma((n + 1) / 2) / (math.sqrt(n * math.pi) * math.gamma(n / 2))
+    middles = ((i + 0.5) * t / steps for i in range(steps))
+    area = 2 * sum(scale * (1 + x * x / n) ** (-(n + 1) / 2) for x in middles) * t / steps
+    assert area == pytest.approx(0.95, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_what_the_command_line_would_make_of_its_settings(name):
+    switch = SWITCHES[name]
+    before = MODELS["retinanet-tiny"], switches.SHORT
+    config, recipe = overridden(*before, switch.settings.split())
+    changed = {k: v for k, v in vars(config).items() if v != getattr(before[0], k)}
+    assert changed == switch.config
+    changed = {k: v for k, v in vars(recipe).items() if v != getattr(before[1], k)}
+    assert changed == switch.recipe
+
+
+def test_runs_are_kept_one_by_one_and_the_rest_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        switches, "run", lambda n, s: record(n, s, 0.5) | {"AP50": 0.7, "seconds": 1}
+    )
+    file = tmp_path / "switches.json"
+    assert missing(file=file) == [(n, s) for s in SEEDS for n in SWITCHES]
+    assert main(["--only", BASELINE, "atss", "--most", "3", "--out", str(file)]) == 0
+    assert [(r["switch"], r["seed"]) for r in json.loads(file.read_text())] == [
+        (BASELINE, 0),
+        ("atss", 0),
+        (BASELINE, 1),
+    ]
+    assert missing((BASELINE, "atss"), file) == [("atss", 1), (BASELINE, 2), ("atss", 2)]
+    assert capsys.readouterr().out.splitlines()[0].startswith("1 of 6: baseline, seed 0")
+
+
+def test_without_the_data_one_sentence_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LESSON_DATASETS", str(tmp_path))
+    monkeypatch.setattr(switches, "open_dataset", _not_here)
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", str(tmp_path / "switches.json")])
+    assert ended.value.code == 1 and capsys.readouterr().err == "bccd is not here.\n"
+    assert not (tmp_path / "switches.json").exists()
+
+
+def _not_here(name: str, split: str):
+    raise ValueError(f"{name} is not here.")
