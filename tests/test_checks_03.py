@@ -8,10 +8,15 @@ import re
 import pytest
 import torch
 
-from lesson_lib.anchors import SSD300_SCALES, default_boxes
+from lesson_lib.anchors import SSD300_SCALES, default_boxes, pyramid_anchors
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, bug_tables
-from lesson_lib.course.matching_pictures import match_index, matched_shapes, six_grids
+from lesson_lib.course.matching_pictures import (
+    best_overlaps,
+    match_index,
+    matched_shapes,
+    six_grids,
+)
 from lesson_lib.course.story import running_smear
 from lesson_lib.matching import match_ssd
 
@@ -193,7 +198,7 @@ def test_the_pictures_say_what_is_matched():
     positive = int((match.label == 1).sum())
     assert f"{positive} positive, 0 ignored, {8732 - positive:,} background" in words
     assert [s.get("owner") for s in shapes[1:]] == list(range(17))
-    grids = six_grids(smear.image, spec, match, anchors)
+    grids = six_grids(smear.image, spec, match, anchors, smear.boxes)
     counts = dict(re.findall(r"(\d+ x \d+): (\d+) of", grids))
     assert len(counts) == 6 and sum(map(int, counts.values())) == positive
 
@@ -203,3 +208,14 @@ def test_an_object_without_anchors_is_filled():
     lost = torch.tensor([[1000.0, 1000, 1010, 1010]])
     words, shapes = matched_shapes(match_ssd(lost, anchors), anchors, lost)
     assert "1 without any" in words and shapes[1]["kind"] == "shared"
+
+
+def test_the_play_of_an_object_in_its_anchor_gives_its_share_of_places():
+    anchors, side = pyramid_anchors(256), 32 / math.sqrt(2) + 0.005
+    long_side = math.sqrt(2) * 32  # of the 2:1 anchor
+    for ratio in (2, 3):  # the play along or across it that is less, against 8 px
+        play = min(long_side - side * ratio**0.5, long_side / 2 - side / ratio**0.5)
+        share = (best_overlaps(anchors, side, ratio) >= 0.5).float().mean().item()
+        assert share == pytest.approx(play / 8, abs=0.02)
+    assert (best_overlaps(anchors, side, 1) >= 0.5).all()
+    assert (best_overlaps(anchors, side - 0.1, 1) < 0.5).all()

@@ -1,9 +1,12 @@
 """Pictures of lesson 3: what a matching rule decides, on the smear and map by map."""
 
+import torch
 from torch import Tensor
 
 from lesson_lib.anchors import DefaultBoxes, level_slices
+from lesson_lib.boxes import box_area, pairwise_intersection, pairwise_iou
 from lesson_lib.course import svg
+from lesson_lib.course.plots import COLOURS
 from lesson_lib.course.svg import shape
 from lesson_lib.matching import IGNORE, NEGATIVE, POSITIVE, Match, match_ssd
 
@@ -32,20 +35,30 @@ def matched_shapes(match: Match, anchors: Tensor, boxes: Tensor) -> tuple[str, S
 
 
 def six_grids(
-    image: Tensor, spec: DefaultBoxes, match: Match, anchors: Tensor, across: int = 3
+    image: Tensor,
+    spec: DefaultBoxes,
+    match: Match,
+    anchors: Tensor,
+    boxes: Tensor,
+    across: int = 3,
 ) -> str:
-    """The picture once for each map: its positions as dots, its positive anchors as boxes ->
-    SVG.
+    """The picture once for each map: its positions as dots, those of its positive anchors large and
+    green, the objects dashed -> SVG.
+
+    boxes (G, 4) and anchors (A, 4), xyxy px of the picture; match of the two.
     """
     panels = []
     for (rows, columns), level, k in zip(spec.grids_for(), level_slices(spec), spec.per_position):
         here, label = anchors[level], match.label[level]
         positive = here[label == POSITIVE]
         words = f"{rows} x {columns}: {len(positive)} of {len(here):,}"
-        dots = shape("negative", here[::k], dots=True)
-        panels.append(
-            svg.picture(image, [dots, shape("matched", positive)], words, caption=words, width=230)
-        )
+        centres = torch.unique((positive[:, :2] + positive[:, 2:]) / 2, dim=0).tolist()
+        drawn = [
+            shape("negative", here[::k], dots=True),
+            shape("truth", boxes) | {"width": 1},
+            *(svg.dot(x, y, COLOURS["positive"], radius=2.6) for x, y in centres),
+        ]
+        panels.append(svg.picture(image, drawn, words, caption=words, width=230))
     lines = [svg.beside(*panels[i : i + across]) for i in range(0, len(panels), across)]
     return svg.below(*lines)
 
@@ -55,3 +68,22 @@ def match_index(objects: Tensor, anchors: Tensor, threshold: float) -> Tensor:
     none.
     """
     return match_ssd(objects, anchors, threshold).gt_index
+
+
+def best_overlaps(anchors: Tensor, side: float, ratio: float, step: float = 0.1) -> Tensor:
+    """IoU with its best anchor of an object of area side² and shape ratio:1, lying and standing, at
+    all places between four neighbouring centres of stride 8, `step` px apart -> (places,).
+
+    anchors: (A, 4) xyxy px over a picture of 256 px; the places lie at its middle.
+    """
+    offsets = torch.arange(step / 2, 8, step)
+    places = 128 + torch.cartesian_prod(offsets, offsets)
+    middle = torch.tensor([[128.0, 128.0, 136.0, 136.0]])
+    within_reach = pairwise_intersection(middle, anchors)[0] > 0
+    small_enough = box_area(anchors) < max(2 * side, 64) ** 2  # a larger one cannot be the best
+    near = anchors[within_reach & small_enough]
+    objects = []
+    for shape_of_object in (ratio, 1 / ratio):
+        half = side * torch.tensor([shape_of_object**0.5, shape_of_object**-0.5]) / 2
+        objects.append(torch.cat([places - half, places + half], dim=1))
+    return pairwise_iou(torch.cat(objects), near).amax(dim=1)

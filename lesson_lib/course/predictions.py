@@ -76,7 +76,7 @@ def predict(name: str, question: str, unit: str = "", choices: Sequence[str] = (
     display(Prediction(name, question, unit, choices))
 
 
-def reveal(  # noqa: PLR0913  the answer, its reading, how it is judged, where it comes from
+def reveal(
     name: str,
     value: Any,
     remark: str = "",
