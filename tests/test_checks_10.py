@@ -2,22 +2,34 @@
 its mistake.
 """
 
+import math
+
 import torch
 from answers import exercise_tests
 
-from lesson_lib.course.checks.lesson10 import EXERCISES
+from lesson_lib.course.checks.lesson10 import EXERCISES, FAULTS
 
 
-def rate(step, lr, warmup, drops):
-    return (
-        lr * (step + 1) / (warmup + 1)
-        if step < warmup
-        else lr * 0.1 ** sum(step >= drop for drop in drops)
-    )
+def accumulate(weight, parts):
+    weight = weight.clone().requires_grad_()
+    count = sum(len(y) for _, y in parts)
+    for x, y in parts:
+        (((x @ weight - y) ** 2).sum() / count).backward()
+    return weight.grad
 
 
-def zoom(boxes, size, factor, x, y):
-    return (boxes + torch.tensor([x, y, x, y])) / factor
+def sum_of_means(weight, parts, divisor=1):
+    weight = weight.clone().requires_grad_()
+    for x, y in parts:
+        (((x @ weight - y) ** 2).mean() / divisor).backward()
+    return weight.grad
+
+
+def last_part_alone(weight, parts):
+    for x, y in parts:
+        weight = weight.detach().clone().requires_grad_()
+        ((x @ weight - y) ** 2).mean().backward()
+    return weight.grad
 
 
 def crop(boxes, labels, patch):
@@ -39,25 +51,23 @@ def crop_without_cut(boxes, labels, patch):
     return boxes[inside] - patch[:2].repeat(2), labels[inside]
 
 
-RIGHT = {"10.learning_rate": rate, "10.zoom_out": zoom, "10.crop": crop}
+RIGHT = {
+    "10.workers": lambda ms, batch, step: math.ceil(ms * batch / step),
+    "10.accumulate": accumulate,
+    "10.logs": FAULTS.get,
+    "10.crop": crop,
+}
 MISTAKES = [
-    (
-        "10.learning_rate",
-        lambda s, lr, w, d: lr * 0.1 ** sum(s > x for x in d),
-        "itself is dropped",
-    ),
-    ("10.learning_rate", lambda s, lr, w, d: lr * s / w if s < w else rate(s, lr, 0, d), "not 0"),
-    ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, 0, d), "first step of a warm-up"),
-    ("10.learning_rate", lambda s, lr, w, d: rate(s, lr, w, d[:1]), "both drops"),
-    (
-        "10.learning_rate",
-        lambda s, lr, w, d: rate(s, lr, w, [drop + w for drop in d]),
-        "does not move the drops",
-    ),
-    ("10.zoom_out", lambda b, size, f, x, y: b / f + torch.tensor([x, y, x, y]), "bottom right"),
-    ("10.zoom_out", lambda b, size, f, x, y: b / f, "bottom right"),
-    ("10.zoom_out", lambda b, size, f, x, y: (b + torch.tensor([y, x, y, x])) / f, "40 and 8"),
-    ("10.zoom_out", lambda b, size, f, x, y: b + torch.tensor([x, y, x, y]), "top left"),
+    ("10.workers", lambda ms, batch, step: ms * batch / step, "one is enough"),
+    ("10.workers", lambda ms, batch, step: round(ms * batch / step) or 1, "a little more"),
+    ("10.workers", lambda ms, batch, step: int(ms * batch / step) + 1, "exactly two"),
+    ("10.workers", lambda ms, batch, step: math.ceil(ms * batch / 100), "fast GPU"),
+    ("10.accumulate", sum_of_means, "same size"),
+    ("10.accumulate", last_part_alone, "same size"),
+    ("10.accumulate", lambda w, parts: sum_of_means(w, parts, len(parts)), "three rows"),
+    ("10.logs", lambda letter: FAULTS["A"], "log B"),
+    ("10.logs", lambda letter: FAULTS[letter if letter in "AB" else "A"], "log C"),
+    ("10.logs", lambda letter: "the loader starves the GPU", "log A"),
     ("10.crop", crop_what_touches, "reaches in"),
     ("10.crop", crop_without_cut, "cut at the border"),
     ("10.crop", lambda b, n, p: (crop(b, n, p)[0] + p[:2].repeat(2), crop(b, n, p)[1]), "moves"),

@@ -1,23 +1,60 @@
-"""Cases for lesson 10: a schedule with warm-up and drops, boxes on a larger canvas, SSD's crop.
+"""Cases for lesson 10: how many workers feed a GPU, gradients of a batch in parts, four logs, SSD's
+crop.
 
-Expected values are worked out here in plain Python numbers."""
+Expected values are worked out here in plain Python numbers.
+"""
 
+import math
 import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Exercise, Untold
 from lesson_lib.course.review import Question
 
 
-def _rate(why: str, step: int, steps: int, lr: float, warmup: int, drops: list[int]) -> Case:
-    expected = (
-        lr * (step + 1) / (warmup + 1)
-        if step < warmup
-        else lr * 0.1 ** len([d for d in drops if d <= step])
-    )
-    name = f"{why}: step {step} of {steps}, warm-up {warmup}, drops at {drops}"
-    return Case(name, (step, lr, warmup, drops), expected)
+#: The logs of section 10.6, by letter, and what was planted in each.
+FAULTS = {
+    "A": "the rate is too high",
+    "B": "the parts are not divided",
+    "C": "the optimizer's state was lost",
+    "D": "the loader starves the GPU",
+}
+
+
+def _workers(why: str, picture_ms: float, batch: int, step_ms: float) -> Case:
+    return Case(why, (picture_ms, batch, step_ms), math.ceil(picture_ms * batch / step_ms))
+
+
+def _random_workers(rng: random.Random) -> Case:
+    numbers = rng.randint(2, 30) + 0.5, rng.randint(4, 64), rng.randint(20, 400) + 0.25
+    return _workers(f"{numbers[0]} ms, batch {numbers[1]}, {numbers[2]} ms a step", *numbers)
+
+
+def _parts(why: str, weight: list[float], parts: list[list[tuple[list[float], float]]]) -> Case:
+    """Each part: rows of (features, what they should give)."""
+    rows = [row for part in parts for row in part]
+    gradient = [
+        sum(2 * (sum(w * x for w, x in zip(weight, xs)) - y) * xs[i] for xs, y in rows) / len(rows)
+        for i in range(len(weight))
+    ]
+    tensors = [
+        (
+            torch.tensor([xs for xs, _ in part]).reshape(-1, len(weight)),
+            torch.tensor([y for _, y in part]),
+        )
+        for part in parts
+    ]
+    return Case(why, (torch.tensor(weight), tensors), torch.tensor(gradient))
+
+
+def _random_parts(rng: random.Random) -> Case:
+    def part(count: int) -> list[tuple[list[float], float]]:
+        return [([rng.uniform(-1, 1) for _ in range(3)], rng.uniform(-2, 2)) for _ in range(count)]
+
+    sizes = rng.sample(range(7), 3) + [2]
+    weight = [rng.uniform(-1, 1) for _ in range(3)]
+    return _parts(f"parts of {sizes} rows", weight, [part(size) for size in sizes])
 
 
 def _crop(why: str, boxes: list[list[float]], labels: list[int], patch: list[float]) -> Case:
@@ -59,51 +96,67 @@ def _random_crop(seed: int) -> Case:
 
 
 EXERCISES = {
-    "10.learning_rate": Exercise(
+    "10.workers": Exercise(
         [
-            _rate("no warm-up, before the first drop", 0, 120, 1e-3, 0, [80, 100]),
-            _rate("the step of the first drop itself is dropped", 80, 120, 1e-3, 0, [80, 100]),
-            _rate("after both drops", 119, 120, 1e-3, 0, [80, 100]),
-            _rate("the first step of a warm-up is not 0", 0, 120, 0.01, 9, [80]),
-            _rate("the last step of a warm-up", 8, 120, 0.01, 9, [80]),
-            _rate("right after the warm-up", 9, 120, 0.01, 9, [80]),
-            _rate("a warm-up does not move the drops", 80, 120, 0.01, 9, [80]),
-            _rate("no drops at all", 70, 120, 0.02, 4, []),
+            _workers("one is enough", 1.0, 32, 100.0),
+            _workers("exactly two", 10.0, 20, 100.0),
+            _workers("a little more than two", 10.0, 21, 100.0),
+            _workers("decoding VOC for a fast GPU", 11.0, 32, 26.0),
         ],
-        "both papers' schedules are this function.",
+        "before you rent a GPU you know how many cores it needs beside it.",
         tolerance=1e-9,
+        fresh=_random_workers,
+        hints=(
+            "In the slider above, set the workers so that the GPU's row has no gap.",
+            "How many milliseconds of work are in one batch, and in how many must it be there?",
+            "Workers are whole: what happens to 2.1?",
+        ),
     ),
-    "10.zoom_out": Exercise(
+    "10.accumulate": Exercise(
         [
-            Case(
-                "on a canvas twice as large, in its top left corner",
-                (torch.tensor([[10.0, 20.0, 30.0, 60.0]]), 100, 2.0, 0.0, 0.0),
-                torch.tensor([[5.0, 10.0, 15.0, 30.0]]),
+            _parts(
+                "one part is the whole batch",
+                [1.0, 0.0],
+                [[([1.0, 2.0], 0.0), ([0.0, 1.0], 1.0)]],
             ),
-            Case(
-                "in its bottom right corner",
-                (torch.tensor([[10.0, 20.0, 30.0, 60.0]]), 100, 2.0, 100.0, 100.0),
-                torch.tensor([[55.0, 60.0, 65.0, 80.0]]),
+            _parts(
+                "two parts of the same size",
+                [1.0, -1.0],
+                [[([1.0, 0.0], 0.0), ([2.0, 1.0], 0.0)], [([0.0, 1.0], 2.0), ([1.0, 1.0], 1.0)]],
             ),
-            Case(
-                "four times as large, moved by 40 and 8 px of the canvas",
-                (
-                    torch.tensor([[0.0, 0.0, 100.0, 100.0], [50.0, 0.0, 70.0, 12.0]]),
-                    100,
-                    4.0,
-                    40.0,
-                    8.0,
-                ),
-                torch.tensor([[10.0, 2.0, 35.0, 27.0], [22.5, 2.0, 27.5, 5.0]]),
+            _parts(
+                "three rows in one part, one in the other",
+                [0.5, 2.0],
+                [
+                    [([1.0, 0.0], 0.0), ([0.0, 1.0], 0.0), ([1.0, 1.0], 3.0)],
+                    [([4.0, 1.0], 0.0)],
+                ],
             ),
-            Case(
-                "a factor of 1 changes nothing",
-                (torch.tensor([[1.0, 2.0, 3.0, 4.0]]), 64, 1.0, 0.0, 0.0),
-                torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+            _parts(
+                "a part without any row",
+                [1.0, 1.0],
+                [[([1.0, 2.0], 0.0)], [], [([2.0, 0.0], 1.0)]],
             ),
-            Case("no box", (torch.zeros(0, 4), 300, 3.0, 10.0, 20.0), torch.zeros(0, 4)),
         ],
-        "a cell on the largest canvas has a sixteenth of its area.",
+        "the gradient of the large batch, in the memory of a small one.",
+        fresh=_random_parts,
+        hints=(
+            "With equal parts, by what factor is the sum of their gradients too long?",
+            "A mean has already been divided: by which number, and by which should it have been?",
+            "Add up sums, not means; the number to divide by is that of all parts together.",
+        ),
+    ),
+    "10.logs": Exercise(
+        [
+            Case(f"log {letter}: is your diagnosis right?", (letter,), Untold(fault))
+            for letter, fault in FAULTS.items()
+        ],
+        "four faults told from a few columns of numbers.",
+        hints=(
+            "Read the column that differs from the healthy log most, and when it begins to.",
+            "Two of them have their fault from the first step on: one in time, one in a length.",
+            "One log is healthy until the middle and jumps; one is never healthy after step 1.",
+        ),
     ),
     "10.crop": Exercise(
         [
@@ -142,6 +195,12 @@ EXERCISES = {
             _random_crop(seed=5),
         ],
         "SSD's rule: centre inside, then cut.",
+        refused=("iou_crop", "cut_to"),
+        hints=(
+            "Draw one box that reaches into the patch from outside: does it stay?",
+            "A mask (N,) of the centres that lie inside, in x and in y; then the boxes alone.",
+            "Both corners are kept inside the patch first; the patch's corner is their new origin.",
+        ),
     ),
 }
 
@@ -165,13 +224,13 @@ REVIEW = [
         "Momentum is lost otherwise, and pictures are seen twice.",
     ),
     Question(
-        "Why does training begin with a small learning rate?",
+        "Four parts of a batch, each with the mean of its own losses, one update. What is wrong?",
         (
-            "the first gradients are large and their averages are not settled",
-            "to save time",
-            "because batch norm needs it",
+            "the gradient is four times too long",
+            "nothing",
+            "the gradient is four times too short",
         ),
-        "A short rise costs little; starting at the full rate can end in NaN.",
+        "Means add up to a sum of means; with unequal parts no factor mends it.",
     ),
     Question(
         "When does the SSD recipe for VOC 07+12 drop its rate, of 120,000 steps?",

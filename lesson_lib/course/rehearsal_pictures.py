@@ -1,0 +1,190 @@
+"""Pictures of lessons 10 and 11: a step's memory against five GPUs, who waits for whom, a rate over
+its loss.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lesson_lib.cli.rehearse import STACK, clock
+from lesson_lib.course import svg
+from lesson_lib.course.svg import Chart
+from lesson_lib.training.recipes import Recipe
+from lesson_lib.training.rehearsal import GIB, GPUS, StepCosts, plan
+from lesson_lib.training.schedule import learning_rate
+
+BUSY, IDLE = "#009E73", "#D55E00"
+SCALE = (1, 200)  # GiB at both ends of the tracks, which are logarithmic
+LEFT, RIGHT, WIDTH = 112, 400, 700  # px: the tracks' ends, and the picture's width
+
+
+def verdict_on(costs: StepCosts, recipe: Recipe, pictures: int, gpu: str) -> str:
+    """What `rehearse` says of a GPU in a few words: fits or not, and the hours."""
+    if costs.precision not in GPUS[gpu].tflops:
+        return f"calculates no {costs.precision} itself"
+    planned = plan(costs, recipe, GPUS[gpu], pictures // recipe.batch)
+    if not planned.accumulate:
+        return "not even one picture fits"
+    fast, slow = (clock(hours) for hours in planned.hours)
+    fits = "fits" if planned.fits else f"only in {planned.accumulate} parts"
+    return f"{fits}; {fast} to {slow}"
+
+
+def memory_picture(costs: StepCosts, recipe: Recipe, pictures: int, title: str) -> str:
+    """The memory of a step of `recipe.batch` pictures, part by part, and a line down through the
+    tracks of five GPUs: a track that ends before the line is too short. pictures: of the training.
+    """
+    memory = costs.memory(recipe.batch, recipe.optimizer)
+    total = memory.total / GIB
+    rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total)]
+    at = _place(total)
+    top, step = 128, 30
+    for number, (key, gpu) in enumerate(GPUS.items()):
+        y = top + step * number
+        long_enough = gpu.memory >= total
+        end, colour = _place(gpu.memory), BUSY if long_enough else IDLE
+        words = verdict_on(costs, recipe, pictures, key)
+        dash = "" if long_enough else 'stroke-dasharray="4 3"'
+        rows += [
+            svg.text(LEFT - 8, y + 5, gpu.name.split(" (")[0], anchor="end"),
+            f'<path d="M{LEFT} {y}H{svg.number(end)}" stroke="{colour}" stroke-width="12" {dash}/>',
+            svg.text(RIGHT + 14, y + 5, f"{gpu.memory:.0f} GiB: {words}"),
+        ]
+    bottom = top + step * len(GPUS) - 8
+    rows.append(
+        f'<path d="M{svg.number(at)} 100V{bottom}" stroke="currentColor" stroke-width="2"/>'
+    )
+    rows.append(svg.text(at, 94, f"{total:.1f} GiB", anchor="middle"))
+    rows += [
+        svg.text(_place(gib), bottom + 16, f"{gib}", size=12, anchor="middle")
+        for gib in (1, 3, 10, 30, 100)
+    ]
+    rows.append(svg.text(RIGHT + 14, bottom + 16, "GiB, logarithmic", size=12))
+    alt = f"{title}: {total:.1f} GiB; " + "; ".join(
+        f"{gpu.name}: {verdict_on(costs, recipe, pictures, key)}" for key, gpu in GPUS.items()
+    )
+    return svg.document("".join(rows), WIDTH, bottom + 26, alt)
+
+
+def _place(gib: float) -> float:
+    """px of an amount of memory on the tracks."""
+    low, high = map(math.log, SCALE)
+    share = (math.log(max(gib, SCALE[0])) - low) / (high - low)
+    return LEFT + min(share, 1) * (RIGHT - LEFT)
+
+
+def _stack(parts: dict[str, int], total: float) -> list[str]:
+    """One bar of the parts' shares, and a key with their GiB below it."""
+    rows, x, key = [], 8.0, 8.0
+    for colour, (name, size) in zip(STACK, parts.items(), strict=True):
+        width = size / GIB / total * (WIDTH - 16)
+        rows.append(
+            f'<rect x="{svg.number(x)}" y="32" width="{svg.number(width)}" height="14" '
+            f'fill="{colour}"/>'
+        )
+        words = f"{name} {size / GIB:.2f}"
+        rows.append(f'<rect x="{svg.number(key)}" y="56" width="10" height="10" fill="{colour}"/>')
+        rows.append(svg.text(key + 14, 66, words, size=12))
+        x, key = x + width, key + 26 + 6.6 * len(words)
+    return rows
+
+
+class Turn(NamedTuple):
+    """One step of a training that is fed by workers, in ms: when its batch is there, when the GPU
+    begins with it and when it ends.
+    """
+
+    ready: float
+    begin: float
+    end: float
+
+
+def turns(picture_ms: float, workers: int, batch: int, step_ms: float, count: int) -> list[Turn]:
+    """`count` steps of a GPU that takes `step_ms` for a batch, where each of the workers makes
+    whole batches, `picture_ms` a picture, one after another.
+    """
+    found, free = list[Turn](), 0.0
+    for number in range(count):
+        ready = batch * picture_ms * (number // workers + 1)
+        begin = max(ready, free)
+        free = begin + step_ms
+        found.append(Turn(ready, begin, free))
+    return found
+
+
+def timeline(picture_ms: float, workers: int, batch: int, step_ms: float, span: float) -> str:
+    """Workers that prepare batches, a row each, and the GPU that trains on them, over `span` ms."""
+    done = turns(picture_ms, workers, batch, step_ms, 400)
+    inside = [turn for turn in done if turn.begin < span]
+    scale, load, rows = (WIDTH - 110) / span, batch * picture_ms, list[str]()
+    share = min(1.0, workers * step_ms / load)  # in the long run
+    for worker in range(workers):
+        y = 40 + 16 * worker
+        rows.append(svg.text(84, y + 11, f"worker {worker + 1}", size=12, anchor="end"))
+        for number in range(math.ceil(span / load)):
+            rows.append(_block(number * load, (number + 1) * load, span, scale, y, STACK[1]))
+    y = 52 + 16 * workers
+    rows.append(svg.text(84, y + 16, "GPU", anchor="end"))
+    rows.append(
+        f'<rect x="92" y="{y}" width="{WIDTH - 110}" height="22" fill="none" stroke="{IDLE}" '
+        'stroke-dasharray="3 3"/>'
+    )
+    rows += [_block(turn.begin, turn.end, span, scale, y, BUSY, 22) for turn in inside]
+    words = (
+        f"{workers} workers, {picture_ms:.0f} ms a picture, batch {batch}, {step_ms:.0f} ms a step:"
+        f" the GPU works {share:.0%} of the time"
+    )
+    rows.append(svg.text(8, 22, words, size=15))
+    rows.append(svg.text(92, y + 42, f"time: {span:,.0f} ms; dashed: the GPU waits", size=12))
+    return svg.document("".join(rows), WIDTH, y + 52, words)
+
+
+def _block(
+    begin: float, end: float, span: float, scale: float, y: float, colour: str, height: float = 12
+) -> str:
+    end = min(end, span)
+    return (
+        f'<rect x="{svg.number(92 + begin * scale)}" y="{svg.number(y)}" '
+        f'width="{svg.number(max((end - begin) * scale - 1.2, 0.6))}" '
+        f'height="{svg.number(height)}" fill="{colour}"/>'
+    )
+
+
+def noisy_valley(rates: Sequence[float], seed: int = 0, dimensions: int = 30) -> list[float]:
+    """The loss x·x/2 before each step of gradient descent whose gradient is x and noise of
+    variance 1: the least model of training by small batches. In plain Python: the same everywhere.
+    """
+    draw = random.Random(seed)
+    x, losses = [5.0] * dimensions, list[float]()
+    for rate in rates:
+        losses.append(sum(value * value for value in x) / 2)
+        x = [value - rate * (value + draw.gauss(0, 1)) for value in x]
+    return losses
+
+
+def schedule_over_loss(recipe: Recipe, steps: int) -> str:
+    """The rate of a recipe, and below it the loss of `noisy_valley` with that rate."""
+    rates = [learning_rate(step, steps, recipe) for step in range(steps)]
+    losses = noisy_valley(rates)
+    above = Chart(
+        f"{recipe.schedule}, highest rate {recipe.lr:g}",
+        x=(0, steps),
+        y=(1e-4, 2),
+        y_log=True,
+        y_label="learning rate",
+        height=190,
+    )
+    above.curve(range(steps), rates, label="rate")
+    end = sum(losses[-50:]) / 50
+    below = Chart(
+        f"loss: {end:.2g} at the end (mean of the last 50 steps)",
+        x=(0, steps),
+        y=(0.05, 1e3),
+        y_log=True,
+        x_label="step",
+        y_label="loss",
+        height=260,
+    )
+    below.curve(range(steps), losses, label="loss", colour=STACK[0], width=1)
+    return svg.below(above.svg(), below.svg())

@@ -1,0 +1,74 @@
+"""Pictures of lessons 10 and 11 say what the rehearsal and a count by hand say."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from lesson_lib.course import rehearsal_pictures as pictures
+from lesson_lib.training.recipes import MODELS, Recipe
+from lesson_lib.training.rehearsal import GIB, GPUS, StepCosts, step_costs
+
+#: A step of 1 GiB a picture, beside CUDA's own one.
+COSTS = StepCosts(0, 0, 0, 0, GIB, 0, 10**12, 100, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("batch", "gpu", "words"),
+    [(13, "t4", "fits;"), (14, "t4", "only in 2 parts"), (128, "h200", "fits;")],
+)
+def test_a_step_fits_where_its_memory_does(batch, gpu, words):
+    said = pictures.verdict_on(COSTS, Recipe(batch=batch, optimizer="sgd"), 1000 * batch, gpu)
+    assert said.startswith(words)
+
+
+def test_a_gpu_without_the_precision_or_room_for_one_says_so():
+    recipe = Recipe(batch=2)
+    assert pictures.verdict_on(replace(COSTS, precision="bf16"), recipe, 9, "t4").endswith("itself")
+    large = replace(COSTS, per_picture=20 * GIB)
+    assert pictures.verdict_on(large, recipe, 9, "t4") == "not even one picture fits"
+
+
+def test_the_hours_are_operations_over_a_share_of_peak():
+    """3,600 pictures of 1 TFLOP on a T4: 8.1 TFLOP/s in fp32, of which 40 to 90 % are reached."""
+    said = pictures.verdict_on(COSTS, Recipe(batch=10, optimizer="sgd"), 36_000, "t4")
+    assert said == "fits; 1.4 h to 3.1 h"
+    assert 36_000 / (0.9 * 8.1) / 3600 == pytest.approx(1.37, abs=0.01)
+
+
+def test_a_track_that_is_too_short_is_dashed_and_ends_before_the_line():
+    drawing = pictures.memory_picture(COSTS, Recipe(batch=30, optimizer="sgd"), 3000, "x")
+    line = float(re.search(r'd="M([\d.]+) 100V', drawing)[1])
+    ends = [float(x) for x in re.findall(rf"M{pictures.LEFT} \d+H([\d.]+)", drawing)]
+    dashed = re.findall(r'stroke-width="12" (stroke-dash|/)', drawing)
+    fits = [gpu.memory > 31 for gpu in GPUS.values()]
+    assert [end > line for end in ends] == fits == [mark == "/" for mark in dashed]
+
+
+def test_a_real_detector_can_be_drawn():
+    costs = step_costs(MODELS["ssd-tiny"], 3, 64)
+    drawing = pictures.memory_picture(costs, Recipe(batch=8), 800, "ssd-tiny")
+    assert "activations" in drawing and "H200" in drawing
+
+
+@pytest.mark.parametrize(("workers", "gap"), [(1, 200), (2, 100), (4, 60)])
+def test_the_gpu_steps_at_the_pace_of_its_workers_or_its_own(workers, gap):
+    """10 pictures of 20 ms are 200 ms for one worker; the GPU itself takes 60."""
+    done = pictures.turns(20, workers, 10, 60, 40)
+    assert done[0].ready == 200
+    assert (done[-1].end - done[workers - 1].end) / (40 - workers) == pytest.approx(gap, rel=0.05)
+
+
+def test_the_timeline_says_what_share_of_the_time_the_gpu_works():
+    assert "works 30% of the time" in pictures.timeline(20, 1, 10, 60, 2000)
+    assert "works 100% of the time" in pictures.timeline(20, 4, 10, 60, 2000)
+
+
+def test_a_drop_of_the_rate_is_a_drop_of_the_loss():
+    """At rest the loss is n rate / (2 (2 - rate)) on average."""
+    losses = pictures.noisy_valley([0.5] * 300 + [0.005] * 1500)
+    before, after = sum(losses[100:300]) / 200, sum(losses[1300:]) / 500
+    assert before == pytest.approx(30 * 0.5 / 3, rel=0.15)
+    assert after == pytest.approx(30 * 0.005 / 3.99, rel=0.3)
+    drawing = pictures.schedule_over_loss(Recipe(schedule="step", milestones=(0.6,), lr=0.5), 300)
+    assert "at the end" in drawing
