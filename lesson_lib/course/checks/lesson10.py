@@ -9,16 +9,38 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise, Untold
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
-
-#: The logs of section 10.6, by letter, and what was planted in each.
+#: The logs of section 10.8, by letter, and what was planted in each (`course.faulty_logs`).
 FAULTS = {
     "A": "the rate is too high",
     "B": "the parts are not divided",
     "C": "the optimizer's state was lost",
     "D": "the loader starves the GPU",
+}
+#: For each log, what speaks against each of the other three.
+REASONS = {
+    "A": {
+        "the parts are not divided": "under AdamW that lengthens the gradient and changes no loss.",
+        "the optimizer's state was lost": "there is no state to lose before the first step.",
+        "the loader starves the GPU": "its waiting is that of the healthy log.",
+    },
+    "B": {
+        "the rate is too high": "its loss falls as the healthy one does.",
+        "the optimizer's state was lost": "nothing happens in the middle of its curves.",
+        "the loader starves the GPU": "its waiting is that of the healthy log.",
+    },
+    "C": {
+        "the rate is too high": "it is healthy for ten steps at that rate.",
+        "the parts are not divided": "its gradient is the healthy one's until the middle.",
+        "the loader starves the GPU": "its waiting is that of the healthy log.",
+    },
+    "D": {
+        "the rate is too high": "its loss is that of the healthy log, step by step.",
+        "the parts are not divided": "its gradient is that of the healthy log, step by step.",
+        "the optimizer's state was lost": "nothing happens in the middle of its curves.",
+    },
 }
 
 
@@ -148,12 +170,14 @@ EXERCISES = {
     ),
     "10.logs": Exercise(
         [
-            Case(f"log {letter}: is your diagnosis right?", (letter,), Untold(fault))
+            Case(
+                f"log {letter}: is your diagnosis right?", (letter,), Choice(fault, REASONS[letter])
+            )
             for letter, fault in FAULTS.items()
         ],
-        "four faults told from a few columns of numbers.",
+        "four faults told from three curves each.",
         hints=(
-            "Read the column that differs from the healthy log most, and when it begins to.",
+            "Which of its curves leaves the dotted, healthy one, and at which step?",
             "Two of them have their fault from the first step on: one in time, one in a length.",
             "One log is healthy until the middle and jumps; one is never healthy after step 1.",
         ),
