@@ -104,8 +104,8 @@ def wrong_ones(
 
 
 def wrong_picture(one: Wrong, sample: Sample, left_out: Tensor, side: int = 104) -> str:
-    """A wrong detection from near (solid), with the annotated cells that it touches (dashed) and the
-    cell without a box that it fits best (dotted, if there is one): `side` px of the picture, as SVG.
+    """A wrong detection from near (solid), with the annotated cells that it touches (dashed) and
+    the cell without a box that it fits best (dotted, if any): `side` px of the picture, as SVG.
     """
     height, width = sample.size
     x, y = ((one.box[:2] + one.box[2:]) / 2).round().int().tolist()
