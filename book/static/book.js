@@ -1,8 +1,9 @@
 // What moves on a page of the book. A slider chooses among pictures that the lesson's own Python drew ahead
-// (frames/NN.js), boxes are dragged (drags.js), and a prediction compares a guess with the number that the lesson worked out.
+// (frames/NN.js), boxes are dragged (drags.js), and a prediction compares a guess with what the lesson worked out (predictions.js).
 
 import { controlOf, element } from "./controls.js";
 import { bringPlayground, setMoving } from "./drags.js";
+import { bringPredictions } from "./predictions.js";
 
 const HERE = new URL(".", import.meta.url);
 const frames = {};
@@ -56,76 +57,6 @@ function bringBoxes(node, state) {
   if (node.dataset.moves && !still) setMoving(node, model, Number(node.dataset.moves));
 }
 
-// ------------------------------------------------------------------------------------------------ predictions
-
-/** A number as people write it: "1,000", "0.5 %", "1e4"; NaN where it is none. */
-export const numberOf = (text) => Number.parseFloat(text.replace(/[,\u202f]/g, "").trim());
-
-/** Whether a guess is a hit, and the sentence that says how far off it was; as lesson_lib.course.predictions says it. */
-export function judged(guess, answer, within) {
-  const value = numberOf(answer);
-  const off = Math.abs(guess - value);
-  if (off <= within * (Math.abs(value) || 1)) return [true, `You said ${guess}, it is ${answer}: a hit.`];
-  const ratio = Math.max(guess / value, value / guess);
-  if (guess > 0 && value > 0 && ratio > 2)
-    return [false, `You said ${guess}, it is ${answer}: ${ratio.toPrecision(3)} times too ${guess > value ? "large" : "small"}.`];
-  return [false, `You said ${guess}, it is ${answer}: ${Number(off.toPrecision(3))} off.`];
-}
-
-const hits = { asked: 0, guessed: 0, hit: 0 };
-
-function bringPredictions() {
-  const folds = new Map([...document.querySelectorAll(".reveal")].map((node) => [node.dataset.predict, node]));
-  for (const box of document.querySelectorAll(".predict")) {
-    const fold = folds.get(box.dataset.predict);
-    if (!fold) continue;
-    hits.asked += 1;
-    const answer = fold.querySelector("b").textContent;
-    const said = element("output", { "aria-live": "polite" });
-    const answered = ([hit, sentence]) => {
-      if (!box.dataset.guessed) { hits.guessed += 1; hits.hit += Number(hit); }
-      box.dataset.guessed = String(hit);
-      said.textContent = sentence;
-      fold.open = true;
-      showScore();
-    };
-    box.append(box.dataset.choices ? choices(box, answer, answered) : field(fold, answer, answered), said);
-  }
-  showScore();
-}
-
-function choices(box, answer, answered) {
-  const buttons = JSON.parse(box.dataset.choices).map((choice) => {
-    const button = element("button", { type: "button" }, choice);
-    button.addEventListener("click", () => answered(
-      choice === answer ? [true, `You said ${choice}: right.`] : [false, `You said ${choice}; it is ${answer}.`]));
-    return button;
-  });
-  return element("div", { class: "lesson-choices" }, ...buttons);
-}
-
-function field(fold, answer, answered) {
-  const input = element("input", { type: "text", inputmode: "decimal", "aria-label": "Your guess", placeholder: "a number" });
-  const form = element("form", {}, input, element("button", {}, "Guess"));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const guess = numberOf(input.value);
-    if (Number.isFinite(guess)) answered(judged(guess, answer, Number(fold.dataset.within ?? 0.1)));
-  });
-  return form;
-}
-
-/** Under the last prediction of a page, how good the guesses were. */
-function showScore() {
-  if (!hits.asked) return;
-  let place = document.querySelector(".lesson-score");
-  if (!place) {
-    place = element("p", { class: "lesson-score", "aria-live": "polite" });
-    [...document.querySelectorAll(".reveal")].at(-1).after(place);
-  }
-  place.textContent = `Your predictions on this page: ${hits.hit} hits of ${hits.guessed} guesses, ${hits.asked} asked.`;
-}
-
 // ------------------------------------------------------------------------------------------------ the whole page
 
 /** On paper every fold is open. */
@@ -155,8 +86,8 @@ function bringDetector(place) {
   watch.observe(place);
 }
 
+bringPredictions();                                  // first: nobody should see an answer before it is veiled
 bringFigures();
-bringPredictions();
 printFolds();
 nameFolds();
 document.querySelectorAll("[data-detector]").forEach(bringDetector);

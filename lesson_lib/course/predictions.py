@@ -25,6 +25,13 @@ from lesson_lib.course.widgets import plain_bundle
 
 STYLE = f"border-left:3px solid {BLUE};padding:.3em .8em;margin:.4em 0;max-width:46em"
 WORKING = "overflow-x:auto;margin:.6em 0 .2em;white-space:pre"
+#: What stands between two choices of a question that nobody can be asked: the book's pages make a
+#: button of each.
+BESIDE = " &nbsp;·&nbsp; "
+#: What `score` says before the first guess; a page of the book counts in its place.
+NONE_YET = (
+    "Your predictions: none yet. Go back to a box that says Predict, and guess before you run."
+)
 #: What was guessed in this kernel: name -> number or choice.
 GUESSES: dict[str, Any] = {}
 #: What was asked in this kernel: name -> (unit, choices).
@@ -58,7 +65,7 @@ class Prediction(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = plain_bundle(super()._repr_mimebundle_(**kwargs))
-        choices = f"<br>{' &nbsp;·&nbsp; '.join(map(escape, self.choices))}" if self.choices else ""
+        choices = f"<br>{BESIDE.join(map(escape, self.choices))}" if self.choices else ""
         still = f'<div class="predict" data-predict="{self.name}" style="{STYLE}">'
         still += f"<b>Predict.</b> {self.question}{choices}</div>"
         return bundle | {"text/plain": f"Predict: {self.question}", "text/html": still}
@@ -163,9 +170,6 @@ def score(lesson: str) -> None:
     """One line at the end of a lesson: how many of its predictions were hits, here and before."""
     row = progress.summary().get(lesson, {"guessed": 0, "hits": 0})
     if not row["guessed"]:
-        print(
-            "Your predictions: none yet. Go back to a box that says Predict, and guess before you "
-            "run."
-        )
+        print(NONE_YET)
         return
     print(f"Your predictions in this lesson: {row['hits']} of {row['guessed']} were hits.")

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -111,6 +112,20 @@ def page(browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def copy_of(site, tmp_path) -> Callable[[str], Path]:
+    """copy_of(stem) copies one page of the book with its scripts, to be broken: the folder."""
+
+    def copied(stem: str) -> Path:
+        left_out = shutil.ignore_patterns("ort", "*.onnx", "*.ipynb", "*.png", "mathjax.js")
+        shutil.copytree(book.SITE / "_static", tmp_path / "_static", ignore=left_out)
+        (tmp_path / "notebooks").mkdir()
+        shutil.copy(book.SITE / "notebooks" / f"{stem}.html", tmp_path / "notebooks")
+        return tmp_path
+
+    return copied
 
 
 @pytest.fixture

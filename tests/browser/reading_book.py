@@ -4,6 +4,8 @@ and shows what Python worked out.
 
 import re
 from html import unescape
+from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from playwright.sync_api import Page
@@ -57,26 +59,60 @@ def check_figures(page: Page, stem: str) -> None:
                 assert seen == page.evaluate(PARSED, drawn), (cell, places)
 
 
+class Asked(NamedTuple):
+    """A question of a published lesson: where it is answered, and what with."""
+
+    name: str
+    cell: str
+    answer: str
+    choices: list[str]
+
+
+def questions(stem: str) -> list[Asked]:
+    """Every question that a published lesson asks and answers, in order."""
+    stills, answers = {}, {}
+    for cell, data in outputs(stem):
+        html = data.get("text/html", "")
+        if asked := re.search(r'class="predict" data-predict="([^"]+)".*?>(.*)</div>$', html):
+            stills[asked[1]] = asked[2].partition("<br>")[2]
+        elif told := re.search(r'class="reveal" data-predict="([^"]+)".*?<b>([^<]*)</b>', html):
+            answers[told[1]] = cell, unescape(told[2])
+    assert stills.keys() == answers.keys()
+    return [
+        Asked(name, *answers[name], re.split(r"\s+·\s+", unescape(still)) if still else [])
+        for name, still in stills.items()
+    ]
+
+
 def check_predictions(page: Page, stem: str) -> None:
-    """Every question whose answer the page tells is asked, and takes that answer for a hit."""
-    html = "\n".join(data.get("text/html", "") for _, data in outputs(stem))
-    asked = re.findall(r'class="predict" data-predict="([^"]+)"', html)
-    answers = dict(re.findall(r'class="reveal" data-predict="([^"]+)".*?<b>([^<]*)</b>', html))
+    """Every question is asked, with its choices as buttons or a field for its number; what answers
+    it is out of sight until it is answered; the lesson's own answer is a hit."""
+    asked = questions(stem)
     boxes = page.locator(".predict").all()
-    assert [box.get_attribute("data-predict") for box in boxes] == asked
-    answered = 0
-    for name, box in zip(asked, boxes, strict=True):
-        field, number = box.locator("input"), re.match(r"[-\d.,e]+", answers.get(name, ""))
-        if name not in answers or (field.count() and not number):
-            continue
-        if field.count():
-            field.fill(number.group())
-            box.locator("button").click()
+    assert [box.get_attribute("data-predict") for box in boxes] == [one.name for one in asked]
+    for question, box in zip(asked, boxes, strict=True):
+        fold = page.locator(f".reveal[data-predict='{question.name}']")
+        assert not fold.is_visible(), question
+        assert box.locator("form").count() == (not question.choices), question
+        if question.choices:
+            buttons = box.get_by_role("button")
+            assert buttons.all_inner_texts() == question.choices
+            buttons.nth(question.choices.index(question.answer)).click()
         else:
-            box.locator("button").get_by_text(unescape(answers[name]), exact=True).click()
-        assert box.locator("output").text_content().endswith((": a hit.", ": right.")), name
-        answered += 1
-    assert answered >= len(answers) / 2
+            box.locator("input").fill(re.match(r"[-\d.,e]+", question.answer).group())
+            box.get_by_role("button").click()
+        assert box.locator("output").inner_text().endswith((": a hit.", ": right.")), question
+        others = {one.name for one in asked[: asked.index(question) + 1]}
+        waits = {one.name for one in asked if one.cell == question.cell} - others
+        solution = page.locator("details.hide", has=fold).count()  # stays folded
+        assert fold.is_visible() == (not waits and not solution), question
     if asked:
-        said = page.locator(".lesson-score").text_content()
-        assert f" {answered} hits of {answered} guesses" in said
+        said = page.locator(".lesson-score").inner_text()
+        assert f" {len(asked)} hits of {len(asked)} guesses, {len(asked)} asked" in said
+
+
+def replaced(file: Path, old: str, new: str) -> None:
+    """Plants a fault in a script of a copied page."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")

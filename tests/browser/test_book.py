@@ -3,7 +3,6 @@ Python drew; predictions are answered and scored; nothing is asked of another ho
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Page, TimeoutError
-from reading_book import check_figures, check_predictions
+from reading_book import check_figures, check_predictions, questions, replaced
 from serving import served
 from torch import Tensor
 
@@ -22,6 +21,7 @@ import lesson_lib
 from lesson_lib.anchors import SSD300_SCALES, default_boxes
 from lesson_lib.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from lesson_lib.coding import decode, encode
+from lesson_lib.course import predictions
 from lesson_lib.data.smears import Smears
 from lesson_lib.evaluation import average_precision
 from lesson_lib.matching import POSITIVE, match_retinanet, match_ssd
@@ -48,27 +48,106 @@ def test_a_wrong_guess_is_told_and_scored(page: Page, site, faults):
     asked = page.locator(".predict").first
     assert asked.locator("output").text_content().endswith(("times too large.", " off."))
     name = asked.get_attribute("data-predict")
-    assert page.locator(f".reveal[data-predict='{name}']").get_attribute("open") is not None
+    assert page.locator(f".reveal[data-predict='{name}'][open]").is_visible()
     count = page.locator(".predict").count()
     said = page.locator(".lesson-score").text_content()
     assert said == f"Your predictions on this page: 0 hits of 1 guesses, {count} asked."
     assert faults == []
 
 
-@pytest.fixture
-def copied(site, tmp_path) -> Path:
-    """A copy of one page of the book with its scripts, to be broken."""
-    left_out = shutil.ignore_patterns("ort", "*.onnx", "*.ipynb", "*.png", "mathjax.js")
-    shutil.copytree(book.SITE / "_static", tmp_path / "_static", ignore=left_out)
-    (tmp_path / "notebooks").mkdir()
-    shutil.copy(book.SITE / "notebooks" / f"{PAGES[3]}.html", tmp_path / "notebooks")
-    return tmp_path
+def test_a_wrong_choice_is_told_and_the_first_one_counts(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{PAGES[3]}.html")
+    question = next(one for one in questions(PAGES[3]) if one.choices)
+    asked = page.locator(f".predict[data-predict='{question.name}']")
+    wrong = next(choice for choice in question.choices if choice != question.answer)
+    for choice in (wrong, question.answer):
+        asked.get_by_role("button", name=choice, exact=True).click()
+        assert asked.locator("[aria-pressed='true']").all_inner_texts() == [choice]
+        said = f"You said {wrong}; it is {question.answer}."
+        right = f"You said {question.answer}: right."
+        assert asked.locator("output").inner_text() == (said if choice == wrong else right)
+        assert "0 hits of 1 guesses" in page.locator(".lesson-score").inner_text()
+    assert faults == []
 
 
-def replaced(file: Path, old: str, new: str) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new), encoding="utf-8")
+def test_who_wants_no_guess_sees_what_answers_it(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{PAGES[9]}.html")
+    several = [one.cell for one in questions(PAGES[9])]
+    cell = next(cell for cell in several if several.count(cell) > 1)
+    names = [one.name for one in questions(PAGES[9]) if one.cell == cell]
+    shows = page.locator(".cell", has=page.locator(f".reveal[data-predict='{names[0]}']"))
+    assert not shows.locator(".cell_output").is_visible()
+    shows.get_by_role("button", name="Show it without a guess").click()
+    assert shows.locator(".cell_output").is_visible()
+    assert shows.locator(".reveal[open]").count() == len(names) > 1
+    for name in names:
+        asked = page.locator(f".predict[data-predict='{name}']")
+        assert asked.locator("output").inner_text() == "Shown without a guess."
+        assert not asked.get_by_role("button").count()
+    assert " 0 hits of 0 guesses" in page.locator(".lesson-score").inner_text()
+    assert faults == []
+
+
+JUDGED = """async ([address, cases]) => {
+    const { judged, numberOf } = await import(address);
+    return cases.map(([text, answer, within, digits]) => {
+        const guess = numberOf(text);
+        return Number.isFinite(guess) ? judged(guess, answer, within, digits) : null;
+    });
+}"""
+GUESSES = [
+    "0",
+    "13",
+    "14",
+    "14.9",
+    "1,400",
+    "-3",
+    "0.013",
+    "1e3",
+    "98 %",
+    "0.5",
+    "7",
+    "28",
+    "",
+    "a",
+    "3a",
+]
+
+
+def test_a_guess_is_judged_as_in_jupyterlab(page: Page, site, faults):
+    """Every answer of every lesson, with many guesses, under loose and strict rules."""
+    answers = {one.answer for stem in PAGES for one in questions(stem) if not one.choices}
+    cases = [
+        (guess, answer, within, digits)
+        for answer in sorted(answers)
+        for guess in (*GUESSES, answer.split()[0])
+        for within, digits in ((0.1, 3), (0, 3), (0.3, 5))
+    ]
+    page.goto(site)
+    found = page.evaluate(JUDGED, [f"{site}/_static/predictions.js", cases])
+    assert len(answers) > 20
+    for (text, answer, within, digits), ours in zip(cases, found, strict=True):
+        guess = predictions.number(text)
+        value, _, unit = answer.partition(" ")
+        expected = guess is not None and predictions.judged(
+            guess, predictions.number(value), unit, within, digits
+        )
+        assert (tuple(ours) if ours else False) == expected, (text, answer, within)
+    assert faults == []
+
+
+def test_a_page_judges_each_number_by_the_lessons_rule(page: Page, site, faults):
+    """Eleven tenths of the answer: a hit here, and a miss there."""
+    stem, seen = PAGES[0], {}
+    page.goto(f"{site}/notebooks/{stem}.html")
+    for question in questions(stem):
+        box = page.locator(f".predict[data-predict='{question.name}']")
+        value = predictions.number(question.answer)
+        box.locator("input").fill(f"{1.05 * value}")
+        box.get_by_role("button").click()
+        seen[question.name] = box.get_attribute("data-guessed")
+    assert seen == {"00.strict": "false", "00.background": "false"}
+    assert faults == []
 
 
 def dead_slider(static: Path) -> None:
@@ -93,7 +172,27 @@ def missing_frames(static: Path) -> None:
 
 
 def deaf_prediction(static: Path) -> None:
-    replaced(static / "book.js", "off <= within", "off > within")
+    replaced(static / "predictions.js", "guess === answer ?", "guess !== answer ?")
+
+
+def swapped_hits(static: Path) -> None:
+    replaced(static / "predictions.js", "Math.abs(guess - value) <= within", "value < within")
+
+
+def choices_asked_as_a_number(static: Path) -> None:
+    replaced(static / "predictions.js", '".lesson-choices"', '".none"')
+
+
+def answers_in_sight(static: Path) -> None:
+    replaced(static / "predictions.js", 'shows.classList.add("lesson-veiled")', "void shows")
+
+
+def answers_never_shown(static: Path) -> None:
+    replaced(static / "predictions.js", 'classList.remove("lesson-veiled")', "normalize()")
+
+
+def unscored_choices(static: Path) -> None:
+    replaced(static / "predictions.js", "    counted(hit);", "    if (!choices) counted(hit);")
 
 
 FAULTS = {
@@ -102,13 +201,19 @@ FAULTS = {
     "wrong frame": wrong_frame,
     "missing script": missing_script,
     "missing frames": missing_frames,
-    "prediction judged wrongly": deaf_prediction,
+    "choice judged wrongly": deaf_prediction,
+    "number judged wrongly": swapped_hits,
+    "choices asked as a number": choices_asked_as_a_number,
+    "choices not scored": unscored_choices,
+    "answers in sight": answers_in_sight,
+    "answers never shown": answers_never_shown,
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_caught(page: Page, copied, name):
+def test_a_planted_fault_is_caught(page: Page, copy_of, name):
     """The check that every page passes fails on a broken page; unbroken, the copy passes."""
+    copied = copy_of(PAGES[3])
     if FAULTS[name]:
         FAULTS[name](copied / "_static")
     page.set_default_timeout(5_000 if FAULTS[name] else 60_000)

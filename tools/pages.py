@@ -1,0 +1,123 @@
+"""A lesson as the book shows it: figures slide, predictions ask and judge, links lead to pages.
+
+`tools/book.py` lays the pages; book/static holds what brings them to life.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from lesson_lib.course import predictions
+
+#: How `reveal` judges a guess; the page's script is told where a lesson says it.
+RULES = ("within", "digits")
+
+
+def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
+    """The lesson for its page; `drawn` are its figures' frames by the id of their cells."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
+            continue
+        rules = judging(cell.source)
+        cell.outputs = [
+            asking(figures(output, cell.id, number, drawn), rules) for output in cell.outputs
+        ]
+    return notebook
+
+
+def figures(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any]) -> NotebookNode:
+    """A drawing whose frames are known, as a figure that the page's script brings to life."""
+    data = output.get("data", {})
+    if "image/svg+xml" in data and cell in drawn:
+        return html_output(figure(number, cell, "".join(data["image/svg+xml"])))
+    return output
+
+
+def figure(number: str, cell: str, still: str, more: str = "") -> str:
+    """Where a page's scripts bring a figure to life; without them its still stands there."""
+    place = f'data-lesson="{number}" data-cell="{escape(cell)}"{more}'
+    return f'<div class="lesson-figure" {place}>{still}</div>'
+
+
+def html_output(html: str) -> NotebookNode:
+    """An output that shows this HTML."""
+    return new_output("display_data", data={"text/html": html}, metadata={})
+
+
+def asking(output: NotebookNode, rules: dict[str | None, dict[str, float]]) -> NotebookNode:
+    """A question, an answer or a score as the page's script finds it; another output as it is."""
+    html = "".join(output.get("data", {}).get("text/html", ""))
+    if output.get("text") == f"{predictions.NONE_YET}\n":
+        return html_output('<p class="lesson-score"></p>')
+    if 'class="predict"' in html:
+        return html_output(with_choices(html))
+    if 'class="reveal"' in html:
+        return html_output(with_rules(html, rules))
+    return output
+
+
+#: The choices at the end of a question.
+_CHOICES = re.compile(f"<br>([^<]*{re.escape(predictions.BESIDE)}[^<]*)</div>$")
+
+
+def with_choices(question: str) -> str:
+    """A question whose choices, if it has any, are elements that become buttons."""
+
+    def apart(found: re.Match) -> str:
+        choices = "".join(f"<span>{one}</span> " for one in found[1].split(predictions.BESIDE))
+        return f'<div class="lesson-choices">{choices}</div></div>'
+
+    return _CHOICES.sub(apart, question)
+
+
+def judging(source: str) -> dict[str | None, dict[str, float]]:
+    """What the calls of `reveal` in a cell say on judging: name -> {"within": 0.25}; None for names
+    that the cell works out. ValueError where a rule is no number that stands in the cell."""
+    return {name: rules for name, rules in _reveals(source) if rules}
+
+
+def _reveals(source: str) -> Iterator[tuple[str | None, dict[str, float]]]:
+    if "reveal(" not in source:
+        return
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "reveal":
+            named = {one.arg: one.value for one in call.keywords}
+            given = inspect.signature(predictions.reveal).bind(*call.args, **named).arguments
+            name = given["name"]
+            rules = {rule: _number(given[rule], rule, name) for rule in RULES if rule in given}
+            yield name.value if isinstance(name, ast.Constant) else None, rules
+
+
+def _number(value: ast.expr, rule: str, name: ast.expr) -> float:
+    if isinstance(value, ast.Constant):
+        return value.value
+    raise ValueError(
+        f"The answer {ast.unparse(name)} is judged by {rule}={ast.unparse(value)}: a page of the "
+        "book needs the number itself there."
+    )
+
+
+def with_rules(answer: str, rules: dict[str | None, dict[str, float]]) -> str:
+    """An answer that carries how a guess is judged."""
+
+    def told(found: re.Match) -> str:
+        mine = rules.get(found[1], rules.get(None, {}))
+        return found[0] + "".join(f' data-{rule}="{value}"' for rule, value in mine.items())
+
+    return re.sub(r'class="reveal" data-predict="([^"]*)"', told, answer)
+
+
+#: Links of a notebook to files beside it become links between pages.
+_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(\d\d_\w+)\.ipynb(#[^)]*)?\)")
+
+
+def linked(source: str) -> str:
+    """Markdown whose links between lessons lead from page to page."""
+    return _LINK.sub(r"](\1.ipynb\2)", source)
