@@ -6,7 +6,7 @@ import math
 
 from answers import exercise_tests
 
-from lesson_lib.course.checks.lesson11 import EXERCISES
+from lesson_lib.course.checks.lesson11 import DECISIONS, EXERCISES
 
 
 def first(anchors, ignored, matched, classes, pi, alpha, gamma):
@@ -17,18 +17,14 @@ def first(anchors, ignored, matched, classes, pi, alpha, gamma):
     ) / max(1, matched)
 
 
-def gather(parts):
-    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
-
-
-def own_losses(sums, positives):
-    return sum(s / max(1, n) for s, n in zip(sums, positives)) / len(sums)
+def rank(own_sum, positives):
+    return len(positives) * own_sum / max(1, sum(positives))
 
 
 RIGHT = {
     "11.first_loss": first,
-    "11.gather": gather,
-    "11.shared_loss": lambda s, n: sum(s) / max(1, sum(n)),
+    "11.decide": DECISIONS.get,
+    "11.rank_loss": rank,
     "11.scaled": lambda lr, steps, b, new: (lr * new / b, round(steps * b / new)),
 }
 MISTAKES = [
@@ -71,14 +67,14 @@ MISTAKES = [
     ("11.scaled", lambda lr, s, b, new: (lr * (new / b) ** 0.5, round(s * b / new)), "eight times"),
     ("11.scaled", lambda lr, s, b, new: (lr * new / b, s * b / new), "rounded"),
     ("11.scaled", lambda lr, s, b, new: (lr * new / b, s * b // new), "up too"),
-    ("11.shared_loss", own_losses, "nearly empty"),
-    ("11.shared_loss", lambda s, n: sum(s), "two processes alike"),
-    ("11.shared_loss", lambda s, n: sum(s) / sum(n) if sum(n) else 0.0, "no object at all"),
-    ("11.shared_loss", lambda s, n: sum(s) / sum(max(1, k) for k in n), "without any object"),
-    ("11.gather", lambda parts: [p for part in parts for p in part], "even number"),
-    ("11.gather", lambda parts: [p for row in zip(*parts) for p in row], "odd number"),
-    ("11.gather", lambda parts: parts[0], "even number"),
-    ("11.gather", lambda parts: sorted(p for part in parts for p in part), "one process"),
+    ("11.decide", lambda letter: "half precision", "A: is that"),
+    ("11.decide", lambda letter: "more workers", "B: is that"),
+    ("11.decide", lambda letter: DECISIONS["B" if letter == "C" else letter], "C: is that"),
+    ("11.rank_loss", lambda s, n: s / max(1, sum(n)), "two processes alike"),
+    ("11.rank_loss", lambda s, n: s / max(1, n[-1]), "nearly empty"),
+    ("11.rank_loss", lambda s, n: len(n) * s / sum(max(1, k) for k in n), "without any object"),
+    ("11.rank_loss", lambda s, n: s / max(1, sum(n) / len(n)), "no object in the whole"),
+    ("11.rank_loss", lambda s, n: 2 * s / max(1, sum(n)), "one process"),
 ]
 
 

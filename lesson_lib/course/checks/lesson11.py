@@ -1,12 +1,13 @@
-"""Cases for lesson 11: the first loss, another batch, a loss shared by processes, predictions
-gathered in order.
+"""Cases for lesson 11: the first loss, another batch, three machines to decide for, the loss of a
+rank.
 
 Expected values are worked out here in plain Python numbers.
 """
 
 import math
+import random
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 
@@ -27,20 +28,32 @@ def _first(  # noqa: PLR0913  the numbers of one case
     return Case(why, (anchors, ignored, matched, classes, pi, alpha, gamma), loss / max(1, matched))
 
 
-def _whole(why: str, sums: list[float], positives: list[int]) -> Case:
-    return Case(why, (sums, positives), sum(sums) / max(1, sum(positives)))
+def _rank(why: str, own_sum: float, positives: list[int]) -> Case:
+    return Case(why, (own_sum, positives), len(positives) * own_sum / max(1, sum(positives)))
 
 
-def _gather(why: str, items: int, world: int) -> Case:
-    names = ["hen", "cat", "owl", "ant", "fox", "bee", "dog"][
-        :items
-    ]  # in no order that a sort could find
-    return Case(
-        why,
-        ([[name for i, name in enumerate(names) if i % world == rank] for rank in range(world)],),
-        names,
-    )
+def _random_rank(rng: random.Random) -> Case:
+    positives = [rng.randrange(40) for _ in range(rng.randint(2, 8))]
+    return _rank(f"matched anchors {positives}", rng.uniform(0.5, 60), positives)
 
+
+#: The pictures of section 11.5, by letter, and what to switch on first.
+DECISIONS = {"A": "more workers", "B": "half precision", "C": "accumulate"}
+#: For each of them, what speaks against the other two.
+REASONS = {
+    "A": {
+        "half precision": "a faster step would only wait longer.",
+        "accumulate": "nothing says that the batch does not fit.",
+    },
+    "B": {
+        "more workers": "the GPU never waits for them.",
+        "accumulate": "its batch fits, and parts save no time.",
+    },
+    "C": {
+        "more workers": "nothing trains yet, so nothing waits.",
+        "half precision": "it has it already.",
+    },
+}
 
 EXERCISES = {
     "11.first_loss": Exercise(
@@ -72,7 +85,13 @@ EXERCISES = {
             _first("another prior", 5_000, 300, 25, 3, 0.1, 0.25, 1.0),
             _first("no matched anchor: divided by 1", 100_000, 0, 0, 80, 0.01, 0.25, 2.0),
         ],
-        "the number to compare the first record with, before you pay for the second.",
+        "the number to compare the first loss with, before you pay for the second.",
+        refused=("sigmoid_focal_loss",),
+        hints=(
+            "Count two numbers: how many sigmoids should be 1, and how many 0?",
+            "A matched anchor has one sigmoid of the first kind and classes - 1 of the second.",
+            "The two terms of the equation say what one of each costs; divide at the end.",
+        ),
     ),
     "11.scaled": Exercise(
         [
@@ -83,27 +102,40 @@ EXERCISES = {
             Case("rounded to the nearest, up too", (0.02, 1000, 16, 24), (0.03, 667)),
         ],
         "the same pictures are seen, in fewer and longer steps.",
+        hints=(
+            "Which of the two grows with the batch?",
+            "The number of pictures seen, steps x batch, stays the same.",
+            "One factor, new batch over old, serves both: once up, once down.",
+        ),
     ),
-    "11.shared_loss": Exercise(
+    "11.decide": Exercise(
         [
-            _whole("two processes alike", [6.0, 6.0], [3, 3]),
-            _whole("one full picture, one nearly empty", [30.0, 4.0], [60, 1]),
-            _whole("a process without any object", [12.0, 0.5], [10, 0]),
-            _whole("no object at all", [0.2, 0.3], [0, 0]),
-            _whole("four processes", [1.0, 2.0, 3.0, 4.0], [5, 1, 9, 2]),
+            Case(f"{letter}: is that the first switch?", (letter,), Choice(word, REASONS[letter]))
+            for letter, word in DECISIONS.items()
         ],
-        "the same number that one process with the whole batch would have.",
+        "first find what everything waits for, then mend that.",
+        hints=(
+            "In which picture does the GPU have gaps, in which none?",
+            "Where the GPU is always busy only the work itself can become less.",
+            "A dashed track is too short. What divides a step's memory?",
+        ),
     ),
-    "11.gather": Exercise(
+    "11.rank_loss": Exercise(
         [
-            _gather("one process", 3, 1),
-            _gather("two processes, an even number", 4, 2),
-            _gather("two processes, an odd number", 5, 2),
-            _gather("three processes, seven pictures", 7, 3),
-            _gather("more processes than pictures", 2, 4),
-            _gather("no picture", 0, 2),
+            _rank("one process", 12.0, [4]),
+            _rank("two processes alike", 6.0, [3, 3]),
+            _rank("the nearly empty one of two", 4.0, [60, 1]),
+            _rank("a process without any object", 0.5, [10, 0]),
+            _rank("no object in the whole batch", 0.2, [0, 0]),
+            _rank("four processes", 3.0, [5, 1, 9, 2]),
         ],
-        "each picture once, in order: an AP that does not depend on the number of GPUs.",
+        "averaged over the ranks: the gradient of one process with the whole batch.",
+        fresh=_random_rank,
+        hints=(
+            "By what would one process with the whole batch divide its sum?",
+            "DDP averages: by how much do the gradients of R ranks shrink on the way?",
+            "Undo the average first, then divide by the matched anchors of all, but never by 0.",
+        ),
     ),
 }
 
@@ -144,6 +176,6 @@ REVIEW = [
             "they would be slower",
             "they have no gradient",
         ),
-        "At 800 px a fifth of the positives flip.",
+        "At 800 px coordinates are off by up to 2 px, and labels of anchors flip.",
     ),
 ]
