@@ -11,14 +11,18 @@ from lesson_lib.course.checks import DONE, WRONG, verdict
 from lesson_lib.course.checks.lesson05 import (
     BUG_REASONS,
     BUGS,
+    CONTRADICTED,
     DECISION_REASONS,
     DECISIONS,
     EXERCISES,
+    SHOWN,
     TABLE_1D,
+    UNTOLD,
     bug_tables,
     calls,
     one_sort,
 )
+from lesson_lib.course.mining_pictures import implied_ratio as library_ratio
 from lesson_lib.losses import softmax_cross_entropy
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank
 
@@ -51,6 +55,7 @@ def mined(loss, positive, negative, ratio, least=0):
     return mask
 
 
+ROW, _, _, BECAUSE = DECISIONS
 RIGHT = {
     "05.background_loss": background_loss,
     "05.ranks": one_sort(ranks_once),
@@ -64,14 +69,12 @@ MISTAKES = [
     ("05.bugs", (BUGS | {"P": "whole batch"}).get, "program P"),
     ("05.bugs", (BUGS | {"Q": "ignored anchors are candidates"}).get, "program Q"),
     ("05.bugs", (BUGS | {"R": "easiest kept"}).get, "program R"),
-    ("05.decide", lambda case: "OHEM, NMS at .7", "can be tuned"),
-    ("05.decide", lambda case: "OHEM, NMS at .5", "512"),
-    ("05.decide", lambda case: "OHEM 1:3, NMS at .5", "can be tuned"),
-    (
-        "05.decide",
-        (DECISIONS | {"nobody knows the batch": "OHEM, NMS at .5"}).get,
-        "nobody knows",
-    ),
+    ("05.decide", lambda case: "OHEM, NMS at .5", "before you know"),
+    ("05.decide", lambda case: "OHEM 1:3, NMS at .5", "before you know"),
+    ("05.decide", lambda case: DECISIONS[ROW] if case == ROW else SHOWN, "a larger batch"),
+    ("05.decide", lambda case: DECISIONS[ROW] if case == ROW else UNTOLD, "forcing 1:3"),
+    ("05.decide", (DECISIONS | {BECAUSE: SHOWN}).get, "because it keeps everybody"),
+    ("05.decide", (DECISIONS | {BECAUSE: CONTRADICTED}).get, "because it keeps everybody"),
     ("05.background_loss", lambda x: -x.softmax(-1)[..., 0].log(), "+-100"),
     ("05.background_loss", lambda x: -x.log_softmax(-1)[..., 1], "sure of"),
     ("05.background_loss", lambda x: x.softmax(-1)[..., 1:].amax(-1), "two equal"),
@@ -152,6 +155,7 @@ def test_sorting_twice_is_a_right_answer_too():
             lambda x: softmax_cross_entropy(x, torch.zeros(x.shape[:-1], dtype=torch.long)),
             "softmax_cross_entropy",
         ),
+        ("05.implied_ratio", lambda *args: library_ratio(*args), "implied_ratio"),
     ],
 )
 def test_the_librarys_own_function_is_refused_by_name(name, answer, borrowed):
@@ -172,9 +176,12 @@ def test_each_diagnosis_fits_what_the_program_keeps_and_differs_from_what_is_rig
 
 
 def test_the_decisions_are_worked_out_from_the_table():
-    assert TABLE_1D[DECISIONS["the batch can be tuned"]][0] == 32.8
-    assert TABLE_1D[DECISIONS["nobody knows the batch"]][2] == 30.6
-    assert TABLE_1D[DECISIONS["the batch is 512 and stays"]][2] == 30.6
+    loose, strict, forced = TABLE_1D.values()
+    assert min(TABLE_1D[DECISIONS[ROW]]) == max(map(min, TABLE_1D.values()))
+    assert all(free > bound for free, bound in zip(strict, forced))  # forcing costs at each batch
+    assert (
+        loose[1] > loose[0] and strict[1] < strict[0]
+    )  # the larger batch: better here, worse there
 
 
 def test_sorts_and_waits_are_counted():

@@ -45,6 +45,26 @@ def test_the_fewest_that_carry_a_share_of_the_pull(share, expected):
     assert pictures.carriers(torch.tensor([0.1, 0.6, 0.3]), share).tolist() == expected
 
 
+def test_the_implied_ratio_counts_the_strongest_negatives_for_each_positive():
+    pull = torch.tensor([9.0, 9.0, 4.0, 50.0, 3.0, 2.0, 1.0])
+    label = torch.tensor([1, 1, 0, -1, 0, 0, 0])
+    ratios = [pictures.implied_ratio(pull, label == 1, label == 0, s) for s in (0.4, 0.7, 1.0)]
+    assert ratios == [0.5, 1, 2]
+
+
+def test_lanes_have_a_dot_for_each_run_and_say_the_means():
+    runs = {
+        "one": {40: torch.tensor([0.0, 0.0]), 80: torch.tensor([0.1, 0.3])},
+        "two": {40: torch.tensor([0.25, 0.25]), 80: torch.tensor([0.5, 0.5])},
+    }
+    drawing = pictures.lanes(runs, "platelets found")
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawing)]
+    assert len(places) == 2 * 2 * 2
+    assert places[0] == places[1] < places[2] == places[3] < places[4] < places[5]
+    assert {"step 40", "step 80", "one", "two", "50%"} <= set(words(drawing))
+    assert "one 0% at 40, 20% at 80; two 25% at 40, 50% at 80." in drawing
+
+
 def test_the_chart_draws_a_curve_for_each_loss():
     pulls = {"one": torch.rand(200), "two": torch.rand(200) ** 4}
     drawing = pictures.pull_chart(pulls, "who carries it")

@@ -28,6 +28,7 @@ LIBRARY = {
     "match_index": "lesson_lib.course.matching_pictures",
     "sigmoid_focal_loss": "lesson_lib.losses",
     "hard_negative_mask": "lesson_lib.mining",
+    "implied_ratio": "lesson_lib.course.mining_pictures",
     "nms": "lesson_lib.nms",
     "receptive_field": "lesson_lib.course.fields",
     "l2norm": "lesson_lib.course.pieces",

@@ -1,5 +1,5 @@
-"""Pictures of lesson 5: whom mining keeps, the arrows of order and rank, and who carries the
-gradient.
+"""Pictures of lesson 5: whom mining keeps, the arrows of order and rank, who carries the gradient,
+and what several runs found.
 """
 
 import math
@@ -15,13 +15,15 @@ from lesson_lib.course.svg import number, shape, text
 from lesson_lib.data.samples import Sample
 
 PANEL = 375  # px: two beside each other fill a page
+#: A mark that is filled, and to be seen on a dark nucleus too.
+DOT = {"stroke": BLACK, "fill": BLACK, "opacity": 1, "width": 1, "casing": "#ffffff"}
 
 
 def kept_picture(
     sample: Sample, anchors: Tensor, positive: Tensor, kept: Tensor, title: str, marked: int = 0
 ) -> str:
-    """The smear with its objects, the centres of its positive anchors (green) and of the chosen
-    negatives (black); the first `marked` rows of `kept` as boxes.
+    """The smear with its objects, the centres of its positive anchors (green frames) and of the
+    chosen negatives (black dots); the first `marked` rows of `kept` as boxes.
 
     anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first.
     """
@@ -33,11 +35,17 @@ def kept_picture(
     )
     shapes = [
         shape("truth", sample.boxes),
-        shape("positive", anchors[positive], dots=True),
-        shape("negative", anchors[kept], dots=True, colour=BLACK),
+        _marks("negative", anchors[kept], 0.75) | DOT,
+        _marks("matched", anchors[positive], 2.5),
         shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
     ]
     return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
+
+
+def _marks(kind: str, boxes: Tensor, half: float) -> dict:
+    """A small square on the centre of each box: (N, 4) xyxy, `half` a side in px of the picture."""
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).repeat(1, 2)
+    return shape(kind, centres + half * torch.tensor([-1.0, -1, 1, 1]))
 
 
 def order_and_rank(losses: Sequence[float], quota: int) -> str:
@@ -94,6 +102,52 @@ def carriers(pull: Tensor, share: float) -> Tensor:
     order = pull.argsort(descending=True, stable=True)
     carried = pull[order].double().cumsum(0)
     return order[: int((carried < share * carried[-1] - 1e-9).sum()) + 1]
+
+
+def implied_ratio(pull: Tensor, positive: Tensor, negative: Tensor, share: float) -> float:
+    """The fewest negatives that carry at least `share` of the negatives' whole pull, for each
+    positive: pull (A,), positive and negative (A,) bool.
+    """
+    return len(carriers(pull[negative], share)) / int(positive.sum())
+
+
+def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
+    """What several runs found, at several steps: {name: {step: shares (S,) of S runs}}.
+
+    A panel for each step, a lane for each name, a dot for each run, a tick at their mean.
+    """
+    steps = list(next(iter(found.values())))
+    wide, left, lane, top = 2 * PANEL + 12, 168, 30, 66
+    panel = (wide - left - 10) / len(steps)
+    body = text(8, 19, title, 15, extra=' font-weight="600"')
+    for row, name in enumerate(found):
+        body += text(8, top + lane * (row + 0.5) + 5, name, 13)
+    bottom = top + lane * len(found)
+    for column, step in enumerate(steps):
+        x, across = left + column * panel, panel - 44
+        body += text(x, top - 12, f"step {step}", 13)
+        for share in (0, 0.25, 0.5):
+            at = number(x + 2 * share * across)
+            body += f'<path d="M{at} {top}V{bottom}" stroke="currentColor" stroke-opacity=".2"/>'
+            body += text(x + 2 * share * across, bottom + 17, f"{share:.0%}", 12, "middle")
+        for row, runs in enumerate(found.values()):
+            body += _lane(runs[step], x, across, top + lane * (row + 0.5))
+    told = "; ".join(
+        f"{name} " + ", ".join(f"{runs[step].mean():.0%} at {step}" for step in steps)
+        for name, runs in found.items()
+    )
+    return svg.document(body, wide, bottom + 26, f"{title}: {told}.")
+
+
+def _lane(shares: Tensor, x: float, across: float, y: float) -> str:
+    """A dot for each share of 0 to a half, and an upright line at their mean."""
+    places = [x + 2 * min(share, 0.5) * across for share in shares.tolist()]
+    mean = number(sum(places) / len(places))
+    body = f'<path d="M{mean} {number(y - 10)}v20" stroke="currentColor" stroke-width="2.5"/>'
+    look = f'r="5" fill="{COLOURS["Platelets"]}" stroke="currentColor" fill-opacity=".75"'
+    return body + "".join(
+        f'<circle cx="{number(place)}" cy="{number(y)}" {look}/>' for place in places
+    )
 
 
 def pull_chart(pulls: dict[str, Tensor], title: str) -> str:

@@ -167,26 +167,31 @@ TABLE_1D = {
     "OHEM, NMS at .5": (32.8, 31.0, 27.6),
     "OHEM 1:3, NMS at .5": (31.1, 28.3, 24.0),
 }
+SHOWN, CONTRADICTED, UNTOLD = "the table shows it", "the table contradicts it", "it cannot tell"
 DECISIONS = {
-    "the batch can be tuned": max(TABLE_1D, key=lambda name: max(TABLE_1D[name])),
-    "the batch is 512 and stays": max(TABLE_1D, key=lambda name: TABLE_1D[name][2]),
-    "nobody knows the batch": max(TABLE_1D, key=lambda name: min(TABLE_1D[name])),
+    "the row, before you know the batch": max(TABLE_1D, key=lambda name: min(TABLE_1D[name])),
+    "with NMS at .5, forcing 1:3 costs AP": SHOWN,
+    "a larger batch is worse": CONTRADICTED,
+    "focal loss wins because it keeps everybody": UNTOLD,
 }
+_FIRST, _FORCED, _LARGER, _WINS = DECISIONS
 DECISION_REASONS = {
-    "the batch can be tuned": {
-        name: f"its best batch gives {max(row):g}, and another row has a better one."
-        for name, row in TABLE_1D.items()
-        if name != DECISIONS["the batch can be tuned"]
-    },
-    "the batch is 512 and stays": {
-        name: f"with 512 it gives {row[2]:g}, and another row gives more."
-        for name, row in TABLE_1D.items()
-        if name != DECISIONS["the batch is 512 and stays"]
-    },
-    "nobody knows the batch": {
+    _FIRST: {
         name: f"in its worst batch it gives {min(row):g}, and another row's worst is better."
         for name, row in TABLE_1D.items()
-        if name != DECISIONS["nobody knows the batch"]
+        if name != DECISIONS[_FIRST]
+    },
+    _FORCED: {
+        CONTRADICTED: "compare the two lower rows, batch by batch: in which does 1:3 give more?",
+        UNTOLD: "two rows differ in the forced ratio alone, and every batch was measured.",
+    },
+    _LARGER: {
+        SHOWN: "read each row from left to right: one of them rises first.",
+        UNTOLD: "three batches were measured in each row; do all three rows agree?",
+    },
+    _WINS: {
+        SHOWN: "that focal loss gives more is measured; what else differs between the two?",
+        CONTRADICTED: "focal loss does give more; the sentence says why, and no row tests that.",
     },
 }
 
@@ -259,18 +264,20 @@ EXERCISES = {
     "05.decide": Exercise(
         [
             Case(
-                f"{case}: does your row give the most AP?",
+                f"{case}: is that right?",
                 (case,),
                 Choice(answer, DECISION_REASONS[case]),
             )
             for case, answer in DECISIONS.items()
         ],
-        "a best value is worth little if you cannot know where it lies.",
+        "a best value is worth little if you cannot know where it lies, and a cause needs its own "
+        "row.",
         hints=(
-            "Which number of a row counts, if you may try all three batches?",
-            "If the batch is given, one column counts.",
             "If you must choose the row before you know the batch, ask for each row what you get "
             "at worst.",
+            "For each sentence: which two numbers would have to be compared? One pair that goes "
+            'the other way contradicts an "is".',
+            'A sentence with "because" wants two rows that differ in nothing but that cause.',
         ),
     ),
     "05.implied_ratio": Exercise(
@@ -291,13 +298,14 @@ EXERCISES = {
             ),
         ],
         "now you can ask any loss what ratio it stands for.",
-        refused=("carriers",),
+        refused=("carriers", "implied_ratio"),
         hints=(
             "Only the negatives' pulls count. In which order, if as few as possible shall do?",
             "Add them up one by one: at which place does the running sum reach the line?",
             "Count those that have not reached it; one more does. Sums of many floats are safer "
             "in double precision.",
         ),
+        serves="implied_ratio",
     ),
     "05.mine": Exercise(
         [
