@@ -4,6 +4,7 @@ where it stopped.
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ import torch
 from lesson_lib import files
 from lesson_lib.config import CELL_CLASSES
 from lesson_lib.course import experiments
-from lesson_lib.course.experiments import SETTINGS, TABLES, build, main, missing
+from lesson_lib.course.experiments import (
+    QUESTIONS,
+    SETTINGS,
+    TABLES,
+    build,
+    labelled,
+    main,
+    missing,
+)
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion
 
@@ -37,8 +46,9 @@ def small(monkeypatch):
     monkeypatch.setitem(experiments.SIZES, "ci", (64, 8, 8, 2, 2))
 
 
-def test_tables_use_every_setting_and_no_other():
-    assert {row[1] for table in TABLES.values() for row in table.rows} == set(SETTINGS)
+def test_tables_and_questions_use_every_setting_and_no_other():
+    asked = {setting for rows in QUESTIONS.values() for _, setting in rows}
+    assert experiments.IN_TABLES | asked == set(SETTINGS)
     assert all(
         3 <= len(table.rows) <= 4 and re.match(r"(FL|SSD) table \d", table.source)
         for table in TABLES.values()
@@ -79,6 +89,68 @@ def test_ratios_of_ssd():
         and set(per_position[1]) == {4}
         and set(per_position[2]) == {4, 6}
     )
+
+
+def test_each_question_changes_one_thing():
+    def changed(one, other):
+        return {
+            field.name
+            for field in fields(one)
+            if getattr(one, field.name) != getattr(other, field.name)
+        }
+
+    plain = SETTINGS["fl-2-.25"]
+    assert changed(plain, SETTINGS["no-way-down"]) == {"way_down"}
+    assert changed(plain, SETTINGS["labels-few"]) == {"labels"}
+    assert changed(SETTINGS["labels-few"], SETTINGS["labels-missing"]) == {"labels"}
+    rare = [SETTINGS[name] for name in experiments.RARE]
+    assert all(changed(rare[0], one) <= {"criterion", "lr"} for one in rare) and len(rare) == 8
+    assert {tuple(one.criterion.items()) for one in rare} == {
+        (("gamma", 0), ("alpha", 0.75)),
+        (("gamma", 2.0), ("alpha", 0.25)),
+    }
+
+
+def test_without_the_way_down_each_level_answers_from_its_own_map():
+    """The same weights; a coarse map that is changed reaches no finer level."""
+    whole, alone = (build(SETTINGS[name], 96).eval() for name in ("fl-2-.25", "no-way-down"))
+    alone.load_state_dict(whole.state_dict())
+    maps = [torch.randn(1, c, n, n) for c, n in zip(whole.backbone.channels, (12, 6, 3))]
+    other = [*maps[:2], maps[2] + 1]
+
+    def levels(model, backbone_gives):
+        model.backbone.forward = lambda images: backbone_gives
+        return model.features(torch.zeros(1, 3, 96, 96))
+
+    before, after = levels(alone, maps), levels(alone, other)
+    assert [torch.equal(a, b) for a, b in zip(before, after)] == [True, True, False, False, False]
+    assert not torch.equal(levels(whole, maps)[0], levels(whole, other)[0])
+    for mine, theirs in zip(levels(alone, maps)[2:], levels(whole, maps)[2:]):
+        assert torch.equal(mine, theirs)  # the coarsest map has none above it
+
+
+def test_half_of_the_labels_in_two_ways():
+    smears = list(Smears("train", 8, 96))
+    few, gaps = labelled(smears, "few"), labelled(smears, "missing")
+    assert [s.id for s in few] == [s.id for s in smears[::2]]
+    assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(few, smears[::2]))
+    assert [s.id for s in gaps] == [s.id for s in smears]
+    every = torch.cat([s.boxes for s in smears])
+    assert torch.equal(torch.cat([s.boxes for s in gaps]), every[::2])
+
+
+def test_only_the_asked_classes_are_labelled():
+    smears = list(Smears("train", 8, 96))
+    white = labelled(smears, only=(1,))
+    assert len(white) == 8 and {int(x) for s in white for x in s.labels} == {1}
+    assert sum(len(s.boxes) for s in white) == sum(int((s.labels == 1).sum()) for s in smears)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(white, smears))
+
+
+def test_a_larger_picture_and_a_smaller_batch(monkeypatch):
+    monkeypatch.setitem(experiments.SIZES, "ci", (48, 4, 4, 2, 2))
+    record = experiments.run("rare-fl-0.004", 0, "ci")
+    assert record["steps"] == 2 and record["per_class"][0] is None  # red cells are not asked for
 
 
 def batch():
@@ -145,6 +217,9 @@ def test_the_command_goes_on_where_it_stopped(small, tmp_path, capsys):
     assert missing("ci", "ssd-ratios", 2, file) == [
         (n, 1) for n in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")
     ]
+    assert missing("laptop", "labels", 1, file) == [
+        (n, 0) for n in ("fl-2-.25", "labels-few", "labels-missing")
+    ]
     assert missing("laptop", "ssd-full", 1, file) == [
         ("ssd-full", 0)
     ]  # another budget is another run
@@ -177,14 +252,25 @@ def test_percent_by_seed():
     ]
     assert experiments.aps(runs, "laptop") == {"a": [10.0, 20.0]}
     assert experiments.aps(runs, "ci", "AP50") == {"a": [180.0]}
+    assert experiments.by_seed(runs, "laptop") == {"a": {0: 10.0, 1: 20.0}}
+
+
+def test_a_rate_is_chosen_on_seed_0_alone():
+    seeds = {name: {0: float(i), 1: -float(i)} for i, name in enumerate(experiments.RARE)}
+    ce, fl = (experiments.rate_chosen(seeds, loss) for loss in ("ce", "fl"))
+    assert ce == list(experiments.RARE)[3] and fl == list(experiments.RARE)[7]
+    assert SETTINGS[ce].criterion["gamma"] == 0 and SETTINGS[fl].criterion["gamma"] == 2
 
 
 def test_what_is_recorded_is_complete_and_names_no_folder():
     runs = experiments.read()
     keys = [(run["setting"], run["seed"], run["budget"]) for run in runs]
-    assert len(set(keys)) == len(keys) and {
-        (n, s, "laptop") for n in SETTINGS for s in range(3)
-    } <= set(keys)
+    seeds = experiments.by_seed(runs, "laptop")
+    paired = {setting for name in ("pyramid", "labels") for _, setting in QUESTIONS[name]}
+    wanted = {(n, s) for n in experiments.IN_TABLES | paired for s in range(3)}
+    wanted |= {(n, 0) for n in experiments.RARE}
+    wanted |= {(experiments.rate_chosen(seeds, x), s) for x in ("ce", "fl") for s in range(3)}
+    assert len(set(keys)) == len(keys) and {(n, s, "laptop") for n, s in wanted} <= set(keys)
     assert all(
         0 <= run["AP"] <= run["AP50"] <= 1 and len(run["per_class"]) == len(CELL_CLASSES)
         for run in runs

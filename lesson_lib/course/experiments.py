@@ -8,22 +8,26 @@ Stop it at any time: each finished run is in results/experiments.json at once, a
 goes on with those that are missing. `--only NAME` takes one table or setting, `--most N` stops
 after N runs, `--out FILE` writes elsewhere. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325
 (VOC 2007); here a network of under a million parameters learns small synthetic smears: settings may
-be compared with each other, never with the paper's AP.
+be compared with each other, never with the paper's AP. QUESTIONS are the course's own: what they
+compare has no partner in a paper, and is judged by differences seed by seed (`paired.py`).
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.config import BUDGETS, CELL_CLASSES, REPOSITORY, hardware
+from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.ohem import OHEMRetinaNet
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
@@ -50,6 +54,11 @@ class Setting:
     criterion  options of its loss;  augment: see `data.augment.AUGMENTS`
     scales, ratios   anchors of a position, 1 or 3 of each; of SSD `ratios` alone: 1, 3 or 5, as in
                      SSD's table 2
+    labels     see `labelled`
+    only       the classes that are labelled at all; empty: every class
+    way_down   whether the pyramid adds its coarse maps to the finer ones (`NoWayDown`)
+    lr         AdamW's learning rate;  batch: pictures a step
+    enlarged   pictures are this many times as wide as the budget's
     """
 
     model: str = "retinanet"
@@ -57,8 +66,24 @@ class Setting:
     scales: int = 3
     ratios: int = 3
     augment: str = "mirror"
+    labels: str = "all"
+    only: tuple[int, ...] = ()
+    way_down: bool = True
+    lr: float = 4e-3
+    batch: int = 8
+    enlarged: float = 1
 
 
+LOSSES = {"ce": {"gamma": 0, "alpha": 0.75}, "fl": {"gamma": 2.0, "alpha": 0.25}}
+RATES = (2.5e-4, 1e-3, 4e-3, 1.6e-2)
+#: One object to a picture: white cells alone, in pictures that hold almost three times the anchors.
+RARE = {
+    f"rare-{loss}-{rate:g}": Setting(
+        criterion=criterion, only=(1,), lr=rate, batch=4, enlarged=5 / 3
+    )
+    for loss, criterion in LOSSES.items()
+    for rate in RATES
+}
 SETTINGS = {
     **{f"ce-.{a:02}": Setting(criterion={"gamma": 0, "alpha": a / 100}) for a in (10, 50, 75, 99)},
     **{
@@ -84,6 +109,10 @@ SETTINGS = {
         }.items()
     },
     **{f"ssd-ratios-{r}": Setting("ssd", ratios=r, augment="ssd") for r in (1, 3)},
+    "no-way-down": Setting(criterion=LOSSES["fl"], way_down=False),
+    "labels-few": Setting(criterion=LOSSES["fl"], labels="few"),
+    "labels-missing": Setting(criterion=LOSSES["fl"], labels="missing"),
+    **RARE,
 }
 
 
@@ -163,6 +192,57 @@ TABLES = {
 }
 
 
+#: The settings that stand beside a paper's.
+IN_TABLES = frozenset(row[1] for table in TABLES.values() for row in table.rows)
+#: The course's own: (label, setting); the first row is what the others are held against.
+QUESTIONS = {
+    "pyramid": (("with the way down", "fl-2-.25"), ("without", "no-way-down")),
+    "labels": (
+        ("every box", "fl-2-.25"),
+        ("half of the pictures", "labels-few"),
+        ("half of the boxes", "labels-missing"),
+    ),
+    "rare": tuple((name.removeprefix("rare-"), name) for name in RARE),
+}
+
+
+class NoWayDown(RetinaNet):
+    """A RetinaNet with all its weights, whose levels are computed each from its own map alone:
+    FPN without the addition (arXiv:1612.03144, section 3).
+    """
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        maps = self.backbone(images)
+        levels = [
+            output(lateral(own))
+            for own, lateral, output in zip(maps, self.fpn.lateral, self.fpn.output)
+        ]
+        p6 = self.fpn.p6(maps[-1] if self.fpn.p6_from == "C5" else levels[-1])
+        return [*levels, p6, self.fpn.p7(F.relu(p6))]
+
+
+def labelled(
+    samples: Sequence[Sample], labels: str = "all", only: tuple[int, ...] = ()
+) -> list[Sample]:
+    """What an annotator with less time has left of the labels.
+
+    labels   "all"; "few": every second picture, with all its boxes; "missing": every picture with
+             every second of its boxes, counted through all pictures. The last two cost the same.
+    only     the classes that are kept; empty: every class
+    """
+    samples = list(samples)[:: 2 if labels == "few" else 1]
+    kept, count = [], 0
+    for sample in samples:
+        rows = torch.ones(len(sample.labels), dtype=torch.bool)
+        if labels == "missing":
+            rows = (torch.arange(len(rows)) + count) % 2 == 0
+            count += len(rows)
+        if only:
+            rows &= torch.isin(sample.labels, torch.tensor(only))
+        kept.append(replace(sample, **{name: x[rows] for name, x in sample.target().items()}))
+    return kept
+
+
 def build(setting: Setting, side: int) -> SSD | RetinaNet:
     """The detector of a setting for pictures of side x side pixels;
     torch's seed draws its weights.
@@ -182,7 +262,9 @@ def build(setting: Setting, side: int) -> SSD | RetinaNet:
     config = RetinaNetConfig(
         num_classes=len(CELL_CLASSES), backbone="tiny-8", channels=32, anchors=spec
     )
-    return (OHEMRetinaNet if setting.model == "ohem" else RetinaNet)(config)
+    if setting.model == "ohem":
+        return OHEMRetinaNet(config)
+    return (RetinaNet if setting.way_down else NoWayDown)(config)
 
 
 def run(name: str, seed: int, budget: str) -> dict[str, Any]:
@@ -190,15 +272,15 @@ def run(name: str, seed: int, budget: str) -> dict[str, Any]:
     AP on val.
     """
     setting, (side, many, few, steps, judged) = SETTINGS[name], SIZES[budget]
-    pictures, val = (
-        Smears("train", few if setting.model == "ssd" else many, side),
-        Smears("val", judged, side),
-    )
+    side = round(setting.enlarged * side)
+    smears = Smears("train", few if setting.model == "ssd" else many, side)
+    pictures = labelled(smears, setting.labels, setting.only)
+    val = labelled(Smears("val", judged, side), only=setting.only)
     recipe = Recipe(
-        epochs=steps * 8 // len(pictures),
-        batch=8,
+        epochs=steps * setting.batch // len(pictures),
+        batch=setting.batch,
         size=side,
-        lr=4e-3,
+        lr=setting.lr,
         augment=setting.augment,
         seed=seed,
         criterion=setting.criterion,
@@ -238,13 +320,32 @@ def append(record: dict[str, Any], file: Path = RESULTS) -> None:
     write_whole(file, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
 
 
-def aps(runs: Sequence[dict[str, Any]], budget: str, figure: str = "AP") -> dict[str, list[float]]:
-    """{setting: its AP for each recorded seed}, in percent as the papers print it."""
-    found: dict[str, list[float]] = {}
+def by_seed(
+    runs: Sequence[dict[str, Any]], budget: str, figure: str = "AP"
+) -> dict[str, dict[int, float]]:
+    """{setting: {seed: its AP}}, in percent as the papers print it, seeds in their order."""
+    found: dict[str, dict[int, float]] = {}
     for record in sorted(runs, key=lambda record: record["seed"]):
         if record["budget"] == budget:
-            found.setdefault(record["setting"], []).append(100 * record[figure])
+            found.setdefault(record["setting"], {})[record["seed"]] = 100 * record[figure]
     return found
+
+
+def aps(runs: Sequence[dict[str, Any]], budget: str, figure: str = "AP") -> dict[str, list[float]]:
+    """{setting: its AP for each recorded seed}, in percent as the papers print it."""
+    found = by_seed(runs, budget, figure)
+    return {setting: list(seeds.values()) for setting, seeds in found.items()}
+
+
+def rate_chosen(seeds: Mapping[str, Mapping[int, float]], loss: str) -> str:
+    """Of RARE's settings of a loss, "ce" or "fl", the one that is best on seed 0: its other seeds
+    are those to judge it by, for they had no part in the choice.
+
+    seeds   {setting: {seed: AP}}, as from `by_seed`
+    """
+    return max(
+        (name for name in RARE if name.startswith(f"rare-{loss}-")), key=lambda name: seeds[name][0]
+    )
 
 
 def missing(
@@ -253,17 +354,15 @@ def missing(
     """(setting, seed) that are not recorded yet, seed by seed;
     `only` names a table or a setting.
     """
-    if only and only not in TABLES and only not in SETTINGS:
+    groups = {name: [row[1] for row in table.rows] for name, table in TABLES.items()}
+    groups |= {name: [row[1] for row in rows] for name, rows in QUESTIONS.items()}
+    groups |= {name: [name] for name in SETTINGS} | {"": list(SETTINGS)}
+    if only not in groups:
         raise ValueError(
-            f"There is no {only!r}; tables: {', '.join(TABLES)}; settings: {', '.join(SETTINGS)}."
+            f"There is no {only!r}; tables: {', '.join(TABLES)}; questions: "
+            f"{', '.join(QUESTIONS)}; settings: {', '.join(SETTINGS)}."
         )
-    names = (
-        [row[1] for row in TABLES[only].rows]
-        if only in TABLES
-        else [only]
-        if only
-        else list(SETTINGS)
-    )
+    names = groups[only]
     done = {
         (record["setting"], record["seed"]) for record in read(file) if record["budget"] == budget
     }
@@ -277,9 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("action", choices=("run",))
     parser.add_argument("--budget", choices=BUDGETS, default="laptop")
-    parser.add_argument(
-        "--only", default="", metavar="NAME", help=f"one of {', '.join(TABLES)}, or a setting"
-    )
+    groups = ", ".join((*TABLES, *QUESTIONS))
+    parser.add_argument("--only", default="", metavar="NAME", help=f"one of {groups}, or a setting")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, metavar="N", help="stop after N runs")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")

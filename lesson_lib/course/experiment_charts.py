@@ -1,0 +1,108 @@
+"""Lesson 12's figures: recorded runs -> matplotlib figures."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lesson_lib.course.experiments import TABLES
+from lesson_lib.course.museum import Exhibit
+from lesson_lib.course.paired import Difference
+from lesson_lib.course.plots import COLOURS
+
+
+def beside_the_paper(
+    names: Sequence[str], here: Mapping[str, list[float]], paper_axis: str
+) -> Figure:
+    """The tables of these names, one below the other: left what the paper prints, right every seed
+    of ours, with the mean and one standard deviation to either side.
+
+    here   {setting: AP in percent, one a seed};  paper_axis: words below the left column
+    """
+    figure, panels = plt.subplots(
+        len(names), 2, figsize=(7.5, 1.75 * len(names)), layout="constrained"
+    )
+    for name, (left, right) in zip(names, panels, strict=True):
+        _table(left, right, name, here)
+    for axes, words in zip(panels[-1], (paper_axis, "AP on smears"), strict=True):
+        axes.set_xlabel(words)
+    return figure
+
+
+def _table(left: Axes, right: Axes, name: str, here: Mapping[str, list[float]]) -> None:
+    table = TABLES[name]
+    for place, (_, setting, paper) in enumerate(table.rows):
+        if paper is None:
+            left.annotate(
+                "not in the paper",
+                (0.03, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=7.5,
+                color="0.4",
+                backgroundcolor="white",
+            )
+        else:
+            left.plot(paper, place, "D", color=COLOURS["one"], markersize=5, clip_on=False)
+        values = torch.tensor(here.get(setting, []))
+        _seeds(right, values.tolist(), place)
+        if len(values) > 1:
+            _bar(right, values.mean().item(), values.std().item(), place)
+    left.set_title(f"{table.source}: paper", fontsize=9)
+    right.set_title("here, three seeds", fontsize=9)
+    labels = [label for label, _, _ in table.rows]
+    for axes, words in ((left, labels), (right, [""] * len(labels))):
+        _rows(axes, words)
+
+
+def differences(rows: Sequence[tuple[str, Difference]], words: str) -> Figure:
+    """One line a difference: a dot for each seed, its mean and the 95 % interval, and 0 to hold
+    against.
+
+    words   below the axis: what is subtracted from what
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
+    axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
+    for place, (_, difference) in enumerate(rows):
+        _seeds(axes, difference.by_seed, place)
+        _bar(axes, difference.mean, difference.half, place)
+    _rows(axes, [label for label, _ in rows])
+    axes.set_xlabel(words)
+    return figure
+
+
+def exhibit_curves(pieces: Mapping[str, Exhibit]) -> Figure:
+    """The loss of each exhibit, black, over that of the healthy detector of its kind, grey."""
+    letters = [name for name in pieces if len(name) == 1]
+    figure, panels = plt.subplots(2, 4, figsize=(8, 3.6), sharey=True, layout="constrained")
+    for axes, letter in zip(panels.flat, letters, strict=True):
+        exhibit = pieces[letter]
+        healthy = pieces[f"healthy {exhibit.kind}"]
+        for one, colour, width in ((healthy, "0.65", 2.5), (exhibit, "black", 1)):
+            steps, losses = zip(*((r["step"], r["loss"]) for r in one.records), strict=True)
+            axes.plot(steps, losses, color=colour, linewidth=width)
+        axes.set(yscale="log", title=f"{letter}  ({exhibit.kind})")
+    for axes in panels[-1]:
+        axes.set_xlabel("step")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("loss")
+    return figure
+
+
+def _seeds(axes: Axes, values: Sequence[float], place: float) -> None:
+    axes.plot(values, [place] * len(values), "o", color="0.6", markersize=4, clip_on=False)
+
+
+def _bar(axes: Axes, mean: float, half: float, place: float) -> None:
+    style = {"color": "black", "markersize": 11, "capsize": 3, "linewidth": 1.2}
+    axes.errorbar(mean, place, xerr=half, fmt="|", **style)
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    """One row a label, from the top down."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)

@@ -1,0 +1,65 @@
+"""Lesson 12's figures: what is drawn is what was recorded, at its place."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from lesson_lib.course import experiment_charts as charts
+from lesson_lib.course.experiments import TABLES
+from lesson_lib.course.museum import Exhibit
+from lesson_lib.course.paired import Difference
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def dots(axes, marker="o"):
+    """(x, y) of every dot of a marker."""
+    lines = [line for line in axes.lines if line.get_marker() == marker]
+    return [point for line in lines for point in zip(line.get_xdata(), line.get_ydata())]
+
+
+def test_each_seed_and_each_printed_number_stands_in_its_row():
+    rows = TABLES["ssd-augment"].rows
+    here = {setting: [10.0 + i, 12.0 + i] for i, (_, setting, _) in enumerate(rows)}
+    figure = charts.beside_the_paper(["ssd-augment"] * 2, here, "mAP")
+    left, right = figure.axes[:2]
+    printed = [(paper, i) for i, (_, _, paper) in enumerate(rows) if paper is not None]
+    assert sorted(dots(left, "D")) == sorted(printed)
+    assert [text.get_text() for text in left.texts] == ["not in the paper"] * (4 - len(printed))
+    assert dots(right) == [(10.0 + i + plus, i) for i in range(4) for plus in (0, 2)]
+    assert [label.get_text() for label in left.get_yticklabels()] == [row[0] for row in rows]
+    bar = right.collections[0].get_segments()[0]  # mean 11, standard deviation sqrt(2)
+    assert bar[:, 0].tolist() == pytest.approx([11 - 2**0.5, 11 + 2**0.5])
+
+
+def test_a_setting_without_runs_leaves_its_row_empty():
+    figure = charts.beside_the_paper(["ce-alpha"] * 2, {}, "AP")
+    assert not dots(figure.axes[1]) and len(dots(figure.axes[0], "D")) == 4
+
+
+def test_a_difference_is_drawn_with_its_interval_and_zero():
+    figure = charts.differences([("b - a", Difference([1.0, 3.0], 2.0, 1.5))], "points")
+    (axes,) = figure.axes
+    assert dots(axes) == [(1.0, 0), (3.0, 0)]
+    assert axes.collections[0].get_segments()[0][:, 0].tolist() == [0.5, 3.5]
+    assert list(axes.lines[0].get_xdata()) == [0, 0] and axes.get_xlabel() == "points"
+
+
+def test_an_exhibit_lies_over_the_healthy_one_of_its_kind():
+    def exhibit(name, kind, loss):
+        records = [{"step": s, "loss": loss + s} for s in (1, 2)]
+        return Exhibit(name, kind, records, [{"boxes": torch.zeros(0, 4)}], 0)
+
+    pieces = [exhibit("healthy SSD", "SSD", 1.0), exhibit("healthy RetinaNet", "RetinaNet", 5.0)]
+    pieces += [
+        exhibit(letter, "SSD" if letter < "H" else "RetinaNet", 9.0) for letter in "ABCDEFGH"
+    ]
+    figure = charts.exhibit_curves({e.name: e for e in pieces})
+    for axes, letter in zip(figure.axes, "ABCDEFGH"):
+        grey, black = axes.lines
+        assert list(grey.get_ydata()) == ([2.0, 3.0] if letter < "H" else [6.0, 7.0])
+        assert list(black.get_ydata()) == [10.0, 11.0] and axes.get_title()[0] == letter

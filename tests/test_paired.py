@@ -1,0 +1,53 @@
+"""Differences seed by seed: the pairs, the interval, and how often it holds the truth."""
+
+import math
+
+import pytest
+import torch
+
+from lesson_lib.course.paired import paired, student
+
+
+@pytest.mark.parametrize(
+    "n, quantile",
+    [(2, 12.706), (3, 4.303), (4, 3.182), (5, 2.776), (10, 2.262), (1000, 1.962)],
+)
+def test_student_as_in_printed_tables(n, quantile):
+    assert student(0.95, n) == pytest.approx(quantile, abs=0.002)
+
+
+def test_of_three_values_in_closed_form():
+    """Two degrees of freedom: t = sqrt(2) p / sqrt(1 - p^2) for the two-sided probability p."""
+    for sure in (0.5, 0.9, 0.99):
+        assert student(sure, 3) == pytest.approx(
+            math.sqrt(2) * sure / math.sqrt(1 - sure**2), rel=1e-3
+        )
+
+
+def test_seeds_are_paired_by_their_number_and_strangers_left_out():
+    found = paired({0: 10.0, 1: 20.0, 7: 0.0}, {1: 23.0, 0: 11.0, 2: 99.0})
+    assert found.by_seed == [1.0, 3.0] and found.mean == 2.0
+    assert found.half == pytest.approx(12.706, abs=0.002)  # standard error 1 of two values
+    assert found.says == "not decided"
+
+
+@pytest.mark.parametrize(
+    "second, says", [({0: 5.0, 1: 5.1, 2: 4.9}, "more"), ({0: -5.0, 1: -5.1, 2: -4.9}, "less")]
+)
+def test_an_interval_without_zero_decides(second, says):
+    assert paired(dict.fromkeys(range(3), 0.0), second).says == says
+
+
+@pytest.mark.parametrize("second", [{}, {0: 1.0}, {5: 1.0, 6: 2.0}])
+def test_one_difference_says_nothing_of_its_scatter(second):
+    with pytest.raises(ValueError, match="two seeds in common"):
+        paired({0: 1.0, 1: 2.0}, second)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth():
+    """By simulation: no arithmetic is shared with the quantile."""
+    values = torch.randn(100_000, 4, generator=torch.Generator().manual_seed(0)) + 3
+    half = student(0.95, 4) * values.std(1) / 2
+    assert ((values.mean(1) - 3).abs() < half).float().mean().item() == pytest.approx(
+        0.95, abs=0.004
+    )
