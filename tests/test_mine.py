@@ -2,8 +2,11 @@
 broke.
 """
 
+import math
+
 import pytest
 import torch
+from torch import zeros_like
 
 from lesson_lib import boxes
 from lesson_lib.course import checks, mine, progress
@@ -120,3 +123,39 @@ def test_a_solution_is_no_progress(place, capsys):
 
     check("01.pairwise_iou", iou_solution)
     assert progress.read() == progress.EMPTY and not (place / "functions").exists()
+
+
+SHIFT = 0.0
+
+
+def helper(a, b):
+    return my_iou(a, b) + SHIFT
+
+
+def leans_on_its_notebook(a, b):
+    return helper(a, b).clamp(max=1) + math.log(1) + zeros_like(a[:, :1])
+
+
+def test_what_a_function_uses_of_its_notebook_is_kept_with_it(place, capsys):
+    """Helpers, constants, modules and imported functions; asked in a place without any of them."""
+    check("01.pairwise_iou", leans_on_its_notebook)
+    assert capsys.readouterr().out.count("\n") == 1  # the check mark, and no reproach
+    source = progress.kept_function("pairwise_iou")
+    assert source and "def helper" in source and "def my_iou" in source and "SHIFT = 0.0" in source
+    a = torch.tensor([[0.0, 0, 4, 4]])
+    assert torch.equal(mine.mine("pairwise_iou")(a, a), torch.ones(1, 1))
+    assert mine.whose("pairwise_iou") == "your pairwise_iou"
+
+
+def test_what_cannot_work_by_itself_is_told_at_once_and_not_kept(place, capsys):
+    offset = torch.zeros(1)
+
+    def closure(a, b):
+        return my_iou(a, b) + offset
+
+    for answer in (closure, lambda a, b: my_iou(a, b)):
+        check("01.pairwise_iou", answer)
+        said = capsys.readouterr().out
+        assert said.startswith("✓") and "does not work by itself" in said
+        assert progress.kept_function("pairwise_iou") is None
+    assert mine.mine("pairwise_iou") is boxes.pairwise_iou

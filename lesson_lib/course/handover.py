@@ -101,11 +101,9 @@ def confused(letter: str, detector: TrainedDetector, samples: Sequence[Sample]) 
     return confusion_matrix(predict(detector, samples), targets, len(detector.classes), score)
 
 
-def is_right(letter: str, fault: str) -> bool:
-    """Whether the matrix of this letter has this fault; ValueError for one not in FAULTS."""
-    if fault not in FAULTS:
-        raise ValueError(f"{fault!r} is not one of the five: {', '.join(FAULTS)}.")
-    return _KEY[letter] == fault
+def fault_of(letter: str) -> str:
+    """What is wrong around the detector of this letter's matrix; one of FAULTS."""
+    return _KEY[letter]
 
 
 _KEY = dict(zip("ABCDE", (tuple(FAULTS)[i] for i in (2, 0, 4, 1, 3))))

@@ -6,8 +6,8 @@ playgrounds.
     whose("pairwise_iou")                                     "your pairwise_iou" or "lesson_lib's
                                                               pairwise_iou"
 
-`check` keeps a function that passed, by `progress.keep_function`. It is tried on its
-exercise again when it is fetched: one that was broken since is told and left alone.
+`check` keeps a function that passed, if it works by itself as well, outside of its notebook. It is
+tried on its exercise again when it is fetched: one that was broken since is told and left alone.
 LESSON_PROGRESS=none keeps and fetches nothing.
 """
 
@@ -59,6 +59,11 @@ def library(name: str) -> Callable:
     return getattr(importlib.import_module(LIBRARY[name]), name)
 
 
+def fault(name: str, source: str) -> str:
+    """Why `source`, by `progress.source_of`, cannot be kept as `name`; "" where it works."""
+    return _still_passes(name, source, _made_of(name, source))
+
+
 def _learners(name: str) -> Callable | None:
     source = progress.kept_function(name)
     if source is None:
@@ -66,9 +71,9 @@ def _learners(name: str) -> Callable | None:
     if name in _FETCHED and _FETCHED[name][0] == source:
         return _FETCHED[name][1]
     function = _made_of(name, source)
-    fault = _still_passes(name, source, function)
-    if fault:
-        print(f"Your kept {name} does not work any more, so the library's is used ({fault}).")
+    wrong = _still_passes(name, source, function)
+    if wrong:
+        print(f"Your kept {name} does not work any more, so the library's is used ({wrong}).")
         return None
     _FETCHED[name] = source, function
     return function

@@ -3,33 +3,27 @@ delete.
 
     record_exercise("03.match")            solved, now
     record_guess("03.owners", hit=True)    a prediction that was compared with what came out
-    keep_function("pairwise_iou", "01.pairwise_iou", f)    the source of one that passed, for
-                                                           `course.mine`
+    keep_function("pairwise_iou", source)  one that passed, for `course.mine`
     summary()                              for the map in lesson 0 and for `python3 lab.py progress`
 
 The file is my_course/progress.json beside the lessons, or what LESSON_PROGRESS names; "none" keeps
 nothing, which is how lessons are tested. Nothing in it leaves this machine.
 """
 
-import inspect
 import json
 import os
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lesson_lib.config import REPOSITORY
+from lesson_lib.course.sources import standing_alone
 from lesson_lib.files import write_whole
 
 HEAD = (
     "# Your {name}, as it passed {exercise}. Lessons and playgrounds use it; delete this file to "
     "use the library's.\n"
-)
-IMPORTS = (
-    "import math\n\nimport torch\nimport torch.nn.functional as F\n"
-    "from torch import Tensor, nn\n\n\n"
 )
 EMPTY: dict[str, dict[str, Any]] = {"exercises": {}, "guesses": {}}
 
@@ -95,23 +89,28 @@ def _write(kept: dict[str, dict[str, Any]]) -> None:
         print(f"Your progress could not be kept ({error}); the lesson goes on.")
 
 
-def keep_function(name: str, exercise: str, function: Callable) -> None:
-    """Keep the source of `function`, which passed `exercise`, as functions/NAME.py beside the
-    progress file.
+def source_of(name: str, exercise: str, function: Callable) -> str | None:
+    """A file that defines `function`, which passed `exercise`, as NAME; None for a function without
+    source, or where nothing is kept.
 
-    As source, so that it lives longer than its kernel. A function without source is not kept.
+    As source, so that it lives longer than its kernel.
     """
+    if _function_file(name) is None:
+        return None
+    try:
+        source = standing_alone(function)
+    except (OSError, TypeError):
+        return None
+    return f"{HEAD.format(name=name, exercise=exercise)}{source}\n\n{name} = {function.__name__}\n"
+
+
+def keep_function(name: str, source: str) -> None:
+    """Write such a file as functions/NAME.py beside the progress file."""
     file = _function_file(name)
     if file is None:
         return
     try:
-        source = textwrap.dedent(inspect.getsource(function)).rstrip()
-    except (OSError, TypeError):
-        return
-    head = HEAD.format(name=name, exercise=exercise)
-    text = f"{head}{IMPORTS}{source}\n\n\n{name} = {function.__name__}\n"
-    try:
-        write_whole(file, text.encode())
+        write_whole(file, source.encode())
     except OSError as error:
         print(f"Your {name} could not be kept ({error}); the lesson goes on.")
 

@@ -129,7 +129,22 @@ def check(name: str, answer: Any) -> None:
     progress.record_exercise(name)
     exercise = find(name)
     if isinstance(exercise, Exercise) and exercise.serves and _may_serve(exercise, answer):
-        progress.keep_function(exercise.serves, name, answer)
+        _keep(exercise.serves, name, answer)
+
+
+def _keep(name: str, exercise: str, answer: Callable) -> None:
+    """Keep what passed for later lessons, unless it needs more of its notebook than itself."""
+    from lesson_lib.course import mine  # which tries functions by this module
+
+    source = progress.source_of(name, exercise, answer)
+    fault = mine.fault(name, source) if source else ""
+    if fault:
+        print(
+            f"  Later lessons go on with the library's {name}, since yours does not work by itself "
+            f"({fault}). Write it as one def with all that it uses inside, and check it again."
+        )
+    elif source:
+        progress.keep_function(name, source)
 
 
 def _may_serve(exercise: Exercise, answer: Any) -> bool:

@@ -4,7 +4,8 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise, Untold
+from lesson_lib.course import handover
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 FRAMES = [
@@ -17,6 +18,26 @@ FRAMES = [
     "lake_5",
 ]  # groups: lake, pool, reef, tank
 CHOSEN = "F"  # of the lesson's table of sizes and anchors
+#: What speaks against each of the other rows.
+AGAINST = {
+    "A": "most platelets are out of reach.",
+    "B": "most platelets are out of reach.",
+    "C": "the platelets' column is below 95 %.",
+    "D": "your machine takes 256 px at most.",
+    "E": "the platelets' column is below 95 %.",
+    "G": "the memory holds 30,000 anchors at most.",
+    "H": "neither the input nor the anchors fit your machine.",
+}
+#: What each fault shows, so that a learner can see that a matrix does not.
+SIGNS = {
+    "threshold too low": "that leaves hardly anything missed, and false red cells in the last row.",
+    "threshold too high": "that empties the last row, and the diagonal thins without an exchange.",
+    "classes in another order": "that exchanges whole columns, and boxes still lie on cells.",
+    "colours exchanged": "then most boxes of one class lie where nothing is, yet other cells are "
+    "still found rightly.",
+    "boxes not brought back to the picture's pixels": "then as many boxes as cells are drawn, and "
+    "nearly all cells are missed.",
+}
 LETTERS = "ABCDE"
 
 
@@ -30,8 +51,14 @@ def _joined(*rows: tuple[float, float, float, float, float, int]) -> tuple[torch
     return tuple(_tile(*rows)[name] for name in ("boxes", "scores", "labels"))
 
 
-def _join(why: str, tiles: list[dict], corners: list[tuple[int, int]], *expected: tuple) -> Case:
-    return Case(why, (tiles, corners, 0.5), _joined(*expected))
+def _join(
+    why: str,
+    tiles: list[dict],
+    corners: list[tuple[int, int]],
+    *expected: tuple,
+    threshold: float = 0.5,
+) -> Case:
+    return Case(why, (tiles, corners, threshold), _joined(*expected))
 
 
 def _fresh_join(draw: random.Random) -> Case:
@@ -59,8 +86,8 @@ def _fresh_join(draw: random.Random) -> Case:
 
 
 def _fresh_validation(draw: random.Random) -> Case:
-    groups = draw.sample(["bay", "fen", "loch", "moor", "quay", "tarn"], 4)
-    names = [f"{group}_{n}" for group in groups for n in range(draw.randint(1, 3))]
+    groups = draw.sample(["bay1", "bay2", "fen", "loch", "moor12", "quay", "tarn7"], 4)
+    names = [f"{group}_{draw.randint(0, 9999)}" for group in groups for _ in range(3)]
     draw.shuffle(names)
     chosen = sorted(groups)[::3]
     expected = [name.split("_")[0] in chosen for name in names]
@@ -86,6 +113,11 @@ EXERCISES = {
                 (["big_tank_1", "big_pond_9", "big_tank_2"], 2),
                 [False, True, False],
             ),
+            Case(
+                "groups that end in a digit, numbers of any length",
+                (["cam1_7", "cam2_1042", "cam1_12", "cam2_8"], 2),
+                [True, False, True, False],
+            ),
             Case("no pictures", ([], 3), []),
         ],
         "frames of one video never stand on both sides.",
@@ -98,7 +130,7 @@ EXERCISES = {
         ),
     ),
     "13.choose": Exercise(
-        [Case("your row of the table", (), Untold(CHOSEN))],
+        [Case("your row of the table", (), Choice(CHOSEN, AGAINST))],
         "covered, and within both limits.",
         hints=(
             "Strike out what the machine cannot take: pixels first, then anchors.",
@@ -108,7 +140,10 @@ EXERCISES = {
         ),
     ),
     "13.confused": Exercise(
-        [Case(f"matrix {letter}: is your diagnosis right?", (letter,), True) for letter in LETTERS],
+        [
+            Case(f"matrix {letter}", (letter,), Choice(handover.fault_of(letter), SIGNS))
+            for letter in LETTERS
+        ],
         "five faults told from a table, and no picture opened.",
         hints=(
             "Three things to read in each: is the diagonal where it should be, how large is the "
@@ -159,6 +194,21 @@ EXERCISES = {
                 [(0, 0), (60, 0)],
                 (82, 10, 102, 30, 0.8, 0),
                 (70, 10, 90, 30, 0.6, 0),
+            ),
+            _join(
+                "a threshold of 0.3, and an overlap of 0.4",
+                [_tile((70, 10, 84, 20, 0.6, 0)), _tile((16, 10, 30, 20, 0.8, 0))],
+                [(0, 0), (60, 0)],
+                (76, 10, 90, 20, 0.8, 0),
+                threshold=0.3,
+            ),
+            _join(
+                "a threshold of 0.7, and an overlap of 0.6",
+                [_tile((70, 10, 86, 20, 0.6, 0)), _tile((14, 10, 30, 20, 0.8, 0))],
+                [(0, 0), (60, 0)],
+                (74, 10, 90, 20, 0.8, 0),
+                (70, 10, 86, 20, 0.6, 0),
+                threshold=0.7,
             ),
             _join("tiles without a detection", [_tile(), _tile()], [(0, 0), (60, 0)]),
         ],
