@@ -13,9 +13,9 @@ LESSON_PROGRESS=none keeps and fetches nothing.
 
 import importlib
 from collections.abc import Callable
-from typing import Any
 
 from lesson_lib.course import checks, progress
+from lesson_lib.course.sources import made_of
 
 #: Where this library has each function that a learner's may stand for.
 LIBRARY = {
@@ -59,43 +59,15 @@ def library(name: str) -> Callable:
     return getattr(importlib.import_module(LIBRARY[name]), name)
 
 
-def fault(name: str, source: str) -> str:
-    """Why `source`, by `progress.source_of`, cannot be kept as `name`; "" where it works."""
-    return _still_passes(name, source, _made_of(name, source))
-
-
 def _learners(name: str) -> Callable | None:
     source = progress.kept_function(name)
     if source is None:
         return None
     if name in _FETCHED and _FETCHED[name][0] == source:
         return _FETCHED[name][1]
-    function = _made_of(name, source)
-    wrong = _still_passes(name, source, function)
-    if wrong:
+    function = made_of(name, source)
+    if wrong := checks.fault_of(function, source):
         print(f"Your kept {name} does not work any more, so the library's is used ({wrong}).")
         return None
     _FETCHED[name] = source, function
     return function
-
-
-def _made_of(name: str, source: str) -> Any:
-    """The function that `source` defines, or the sentence that says why there is none."""
-    scope: dict[str, Any] = {}
-    try:
-        exec(compile(source, f"{name}.py", "exec"), scope)
-    except Exception as error:  # whatever a learner's file may raise
-        return f"{type(error).__name__}: {error}"
-    return scope.get(name, f"the file defines no {name}")
-
-
-def _still_passes(name: str, source: str, function: Any) -> str:
-    """What is wrong with a kept function; "" when it passes the exercise named in its
-    first line.
-    """
-
-    if isinstance(function, str):
-        return function
-    exercise = source.partition("as it passed ")[2].partition(". Lessons")[0]
-    line = checks.verdict(exercise, function)
-    return "" if line.startswith(checks.DONE) else line

@@ -29,6 +29,16 @@ def standing_alone(function: Callable) -> str:
     return "\n\n\n".join([IMPORTS + "".join(sorted(set(imports))), *others]) + "\n"
 
 
+def made_of(name: str, source: str) -> Any:
+    """The function that `source` defines, or the sentence that says why there is none."""
+    scope: dict[str, Any] = {}
+    try:
+        exec(compile(source, f"{name}.py", "exec"), scope)
+    except Exception as error:  # whatever a learner's file may raise
+        return f"{type(error).__name__}: {error}"
+    return scope.get(name, f"the file defines no {name}")
+
+
 def _pieces(function: Any, seen: set[str]) -> Iterator[tuple[str, str]]:
     """("import" or "other", text) of what it uses, then its own source."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
