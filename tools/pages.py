@@ -88,15 +88,15 @@ def _reveals(source: str) -> Iterator[tuple[str | None, dict[str, float]]]:
         return
     for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "reveal":
-            named = {one.arg: one.value for one in call.keywords}
+            named = {one.arg: one.value for one in call.keywords if one.arg}
             given = inspect.signature(predictions.reveal).bind(*call.args, **named).arguments
             name = given["name"]
             rules = {rule: _number(given[rule], rule, name) for rule in RULES if rule in given}
-            yield name.value if isinstance(name, ast.Constant) else None, rules
+            yield str(name.value) if isinstance(name, ast.Constant) else None, rules
 
 
 def _number(value: ast.expr, rule: str, name: ast.expr) -> float:
-    if isinstance(value, ast.Constant):
+    if isinstance(value, ast.Constant) and isinstance(value.value, (int, float)):
         return value.value
     raise ValueError(
         f"The answer {ast.unparse(name)} is judged by {rule}={ast.unparse(value)}: a page of the "
