@@ -73,7 +73,7 @@ def test_choices_are_never_left_out():
 
 
 def draw(a: int, b: str, c: bool) -> str:
-    start = '<svg width="9" height="9" style="x"><title>t</title><image href="photo"/>'
+    start = '<svg width="9" height="9" style="x"><title>t</title><image href="photoZoom"/>'
     return f'{start}<text x="{a}">{b} &lt; {c}</text></svg>'
 
 
@@ -83,7 +83,7 @@ def test_every_frame_is_the_drawing_and_a_photograph_is_stored_once():
     assert [one["start"] for one in packed["controls"]] == [2, 0, 1]
     for i, j, k in itertools.product(range(4), range(2), range(2)):
         assert frame(packed, [i, j, k]) == draw(i, "uv"[j], bool(k))
-    assert sum("photo" in piece for piece in packed["pieces"]) == 1
+    assert sum("photoZoom" in piece for piece in packed["pieces"]) == 1
 
 
 def test_a_coarser_figure_shows_frames_of_the_finer():

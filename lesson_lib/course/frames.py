@@ -24,7 +24,8 @@ from torch import Tensor
 VARIABLE = "LESSON_FRAMES"
 #: The kind of output that carries what is kept of a figure or a playground.
 MIME = "application/vnd.lesson-frames+json"
-_TAG = re.compile(r"[^>Z]*[>Z]|[^>Z]+$")  # of a path: each of its closed parts
+#: A tag; of a path each of its closed parts; a photograph, in whose letters Z means nothing, whole.
+_TAG = re.compile(r"<image[^>]*>|[^>Z]*[>Z]|[^>Z]+$")
 
 
 class Stops(NamedTuple):
