@@ -58,6 +58,22 @@ def test_a_rule_that_is_no_number_in_the_cell_is_refused():
         made_page('reveal("03.a", 4, within=tolerance)')
 
 
+@pytest.mark.parametrize(
+    ("source", "hidden"),
+    [
+        ('predict("03.a", "How many?")', True),
+        ('import x\n\npredict("03.a", "?")\npredict("03.b", "?", choices=KINDS)', True),
+        ('seen = 3\npredict("03.a", f"{seen} are seen. How many?")', False),
+        ('model.predict(pictures)', False),
+        ('predict("03.a", "?")\nprint(3)', False),
+        ('"""A sentence about predict()"""', False),
+    ],
+)  # fmt: skip
+def test_code_that_only_asks_is_left_out(source, hidden):
+    (cell,) = pages.page(new_notebook(cells=[new_code_cell(source)]), "03", {}).cells
+    assert cell.metadata.get("tags", []) == ["remove-input"] * hidden
+
+
 def test_the_score_is_counted_by_the_page():
     said = new_output("stream", text=f"{predictions.NONE_YET}\n")
     other = new_output("stream", text="AP50 0.9\n")

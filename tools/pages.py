@@ -25,6 +25,8 @@ def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> Notebook
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source)
             continue
+        if only_asks(cell.source):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-input"]
         rules = judging(cell.source)
         cell.outputs = [
             asking(figures(output, cell.id, number, drawn), rules) for output in cell.outputs
@@ -61,6 +63,18 @@ def asking(output: NotebookNode, rules: dict[str | None, dict[str, float]]) -> N
     if 'class="reveal"' in html:
         return html_output(with_rules(html, rules))
     return output
+
+
+def only_asks(source: str) -> bool:
+    """Whether a cell's code does nothing but ask: the page shows the question itself below it."""
+    if "predict(" not in source:
+        return False
+    body = ast.parse(source).body
+    calls = [one.value for one in body if isinstance(one, ast.Expr)]
+    imports = [one for one in body if isinstance(one, ast.Import | ast.ImportFrom)]
+    return len(calls) + len(imports) == len(body) and all(
+        isinstance(call, ast.Call) and getattr(call.func, "id", "") == "predict" for call in calls
+    )
 
 
 #: The choices at the end of a question.

@@ -105,16 +105,18 @@ function field(guessed, said) {
   return form;
 }
 
-/** Keeps what a cell shows out of sight until each of its questions has a guess, or somebody wants none. */
+/** Keeps out of sight what a cell shows and what stands right below, until each of the cell's questions has a guess, or
+    somebody wants none. */
 function veil(cell, questions) {
   const shows = cell.querySelector(".cell_output");
+  const veiled = [shows, ...below(cell)];
   const show = element("button", { type: "button" }, "Show it without a guess");
   const ask = element("a", { href: `#${questions[0].box.id = `predict-${questions[0].box.dataset.predict}`}` }, "a question above");
   const note = element("p", { class: "lesson-veil" }, "What this cell shows answers ", ask, ". ", show);
   const open = () => {
     if (!questions.every(({ done }) => done)) return;
     note.remove();
-    shows.classList.remove("lesson-veiled");
+    for (const node of veiled) node.classList.remove("lesson-veiled");
   };
   for (const question of questions) question.whenDone = open;
   show.addEventListener("click", () => {
@@ -122,8 +124,16 @@ function veil(cell, questions) {
     shows.tabIndex = -1;                             // the button that had the focus is gone
     shows.focus({ preventScroll: true });
   });
-  shows.classList.add("lesson-veiled");
+  for (const node of veiled) node.classList.add("lesson-veiled");
   shows.before(note);
+}
+
+/** The code cells right below one: without a word between, they draw its answer. */
+function below(cell) {
+  const found = [];
+  const belongs = (node) => node?.matches(".cell:not(.tag_solution)") && !node.querySelector(".predict, .reveal");
+  for (let next = cell.nextElementSibling; belongs(next); next = next.nextElementSibling) found.push(next);
+  return found;
 }
 
 /** How good the guesses were, where the lesson says it; else under the last answer. */

@@ -88,6 +88,17 @@ def test_who_wants_no_guess_sees_what_answers_it(page: Page, site, faults):
     assert faults == []
 
 
+def test_a_picture_of_the_answer_waits_with_it(page: Page, site, faults):
+    """A cell right below an answer shows itself with the answer, and not before."""
+    page.goto(f"{site}/notebooks/{PAGES[6]}.html")
+    answer = page.locator(".cell", has=page.locator(".reveal[data-predict='06.eleven']"))
+    below = answer.locator("xpath=following-sibling::div[1]")
+    assert below.locator("img").count() == 1 and not below.is_visible()
+    answer.get_by_role("button", name="Show it without a guess").click()
+    assert below.is_visible()
+    assert faults == []
+
+
 JUDGED = """async ([address, cases]) => {
     const { judged, numberOf } = await import(address);
     return cases.map(([text, answer, within, digits]) => {
@@ -184,7 +195,7 @@ def choices_asked_as_a_number(static: Path) -> None:
 
 
 def answers_in_sight(static: Path) -> None:
-    replaced(static / "predictions.js", 'shows.classList.add("lesson-veiled")', "void shows")
+    replaced(static / "predictions.js", 'node.classList.add("lesson-veiled")', "void node")
 
 
 def answers_never_shown(static: Path) -> None:
