@@ -55,7 +55,7 @@ def test_a_question_needs_choices():
         Question("q", ("a", "a"), "")
 
 
-@pytest.mark.parametrize("lesson", [f"{n:02d}" for n in range(14)])
+@pytest.mark.parametrize("lesson", [f"{n:02d}" for n in range(15)])
 def test_the_lessons_own_questions_are_well_formed(lesson):
     texts = [question.text for question in review.questions(lesson)]
     assert len(set(texts)) == len(texts)

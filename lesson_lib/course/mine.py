@@ -37,6 +37,8 @@ LIBRARY = {
     "ssd_loss": "lesson_lib.course.pieces",
     "retinanet_loss": "lesson_lib.course.pieces",
     "join_tiles": "lesson_lib.data.tiles",
+    "atss_positives": "lesson_lib.course.after_pictures",
+    "centreness_of": "lesson_lib.course.after_pictures",
 }
 _FETCHED: dict[str, tuple[str, Callable]] = {}  # name -> source and the function made of it
 

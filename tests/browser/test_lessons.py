@@ -218,6 +218,15 @@ def platelets_are_covered_at_last(slider, before, now):
     assert least - 1 <= 100 * chart(slider.drawing()).curve_at(2, side) <= most + 1
 
 
+def boxes_apart_still_have_a_slope(slider, before, now):
+    """Boxes of 40 px, 64 px from each other: the hull is 104 px wide, 24 of it empty."""
+    shift = slider.value()
+    assert shift == 64 and numbers(r"GIoU is (\d\.\d+)", now) == [round(1 + (64 - 40) / 104, 2)]
+    drawing = chart(slider.drawing())
+    assert drawing.curve_at(0, 100) == pytest.approx(1, abs=0.02)
+    assert drawing.curve_at(1, 100) == pytest.approx(1 + 60 / 140, abs=0.02)
+
+
 VISITS = {
     "02": Visit("explorer", "maps", "ArrowLeft", 1, default_boxes_are_counted),
     "03": Visit(
@@ -240,6 +249,7 @@ VISITS = {
     ),
     "12": Visit("noise-slider", "seeds", "ArrowRight", 1, luck_shrinks_with_seeds),
     "13": Visit("coverage-slider", "input side", "ArrowRight", 2, platelets_are_covered_at_last),
+    "14": Visit("giou-slider", "shift", "ArrowRight", 1, boxes_apart_still_have_a_slope),
 }
 
 

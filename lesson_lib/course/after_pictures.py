@@ -1,0 +1,197 @@
+"""Pictures of lesson 14: whose anchors are positive under two rules, what each switch brought."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lesson_lib.anchors import PyramidAnchors
+from lesson_lib.atss import adaptive_threshold, centreness, match_atss
+from lesson_lib.boxes import pairwise_iou
+from lesson_lib.course import svg
+from lesson_lib.course.svg import shape
+from lesson_lib.course.switches import BASELINE, SWITCHES, Gain, gain
+from lesson_lib.data.samples import Sample
+from lesson_lib.matching import IGNORE, Match, match_retinanet
+
+#: One anchor a position, as in ATSS's own detector, on three levels; its side is four strides.
+SQUARES = PyramidAnchors(strides=(8, 16, 32), sizes=(32, 64, 128), scales=(1,), aspect_ratios=(1,))
+#: What may be wrong in an `atss_positives`.
+FAULTS = (
+    "k of all levels together",
+    "no deviation",
+    "fixed threshold of .5",
+    "threshold from all anchors",
+)
+BOTH = "IoU .5 / .4", "ATSS"
+
+
+def atss_positives(iou: Tensor, distance: Tensor, level: Tensor, inside: Tensor, k: int) -> Tensor:
+    """ATSS for one object and one anchor a position, as lesson 14 asks for it.
+
+    iou, distance (from the object's centre), level, inside (is the anchor's centre in the object?):
+    (A,) each -> (A,) bool.
+    """
+    candidate = torch.zeros_like(inside)
+    for number in level.unique():
+        own = (level == number).nonzero().flatten()
+        candidate[own[distance[own].argsort(stable=True)[:k]]] = True
+    return candidate & inside & (iou >= adaptive_threshold(iou[candidate]))
+
+
+def faulty(fault: str) -> Callable[..., Tensor]:
+    """`atss_positives` with one of FAULTS in it: what the learner of lesson 14 is to diagnose."""
+
+    def positives(iou: Tensor, distance: Tensor, level: Tensor, inside: Tensor, k: int) -> Tensor:
+        candidate = torch.zeros_like(inside)
+        if fault == FAULTS[0]:
+            level = torch.zeros_like(level)
+        for number in level.unique():
+            own = (level == number).nonzero().flatten()
+            candidate[own[distance[own].argsort(stable=True)[:k]]] = True
+        threshold = adaptive_threshold(iou[candidate])
+        if fault == FAULTS[1]:
+            threshold = iou[candidate].mean()
+        if fault == FAULTS[2]:
+            threshold = torch.tensor(0.5)
+        if fault == FAULTS[3]:
+            threshold = adaptive_threshold(iou)
+        return candidate & inside & (iou >= threshold)
+
+    return positives
+
+
+class Facts(NamedTuple):
+    """What `atss_positives` is told of the anchors (A, 4) and one object: (A,) each."""
+
+    iou: Tensor
+    distance: Tensor
+    level: Tensor
+    inside: Tensor
+
+
+def facts(box: Tensor, size: int, spec: PyramidAnchors = SQUARES) -> Facts:
+    """Of the anchors of a picture of `size` px and one object's box (4,) xyxy."""
+    anchors = spec.make(size)
+    x, y = ((anchors[:, i] + anchors[:, i + 2]) / 2 for i in (0, 1))
+    across, along = x - (box[0] + box[2]) / 2, y - (box[1] + box[3]) / 2
+    inside = (x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])
+    level = spec.levels_of(anchors).int().argmax(0)
+    return Facts(pairwise_iou(box[None], anchors)[0], (across**2 + along**2).sqrt(), level, inside)
+
+
+#: Which fault each letter of the lesson's table has.
+DIAGNOSES = dict(zip("ABCD", (FAULTS[1], FAULTS[3], FAULTS[0], FAULTS[2]), strict=True))
+
+
+def symptoms(rule: Callable[..., Tensor], box: Tensor, size: int, k: int = 9) -> str:
+    """What `rule` makes positive for one object, in words: how many of each level, lowest IoU."""
+    told = facts(box, size)
+    chosen = rule(*told, k)
+    levels = " + ".join(str(int((chosen & (told.level == number)).sum())) for number in range(3))
+    return f"{levels}, lowest {told.iou[chosen].min():.2f}"
+
+
+def matches(sample: Sample, spec: PyramidAnchors, k: int) -> tuple[Match, Match]:
+    """RetinaNet's rule and ATSS's, of all objects of a picture."""
+    anchors = spec.make(sample.size)
+    return (
+        match_retinanet(sample.boxes, anchors),
+        match_atss(sample.boxes, anchors, spec.levels_of(anchors), k),
+    )
+
+
+def counts(match: Match, objects: int) -> list[int]:
+    """The positive anchors of each object."""
+    return [int((match.gt_index == number).sum()) for number in range(objects)]
+
+
+def rules_drawing(sample: Sample, spec: PyramidAnchors, number: int, k: int, name: str) -> str:
+    """The positive anchors of one object under both rules, beside each other -> SVG."""
+    anchors, panels = spec.make(sample.size), []
+    for rule, match in zip(BOTH, matches(sample, spec, k), strict=True):
+        own = anchors[match.gt_index == number]
+        if rule == BOTH[0]:
+            near = pairwise_iou(sample.boxes[number][None], anchors)[0] >= 0.4
+            ignored = anchors[near & (match.label == IGNORE)]
+            words = f"{rule}: {len(own)} positive for {name}, {len(ignored)} ignored"
+            shapes = [shape("ignored", ignored)]
+        else:
+            words, shapes = f"{rule}, k = {k}: {len(own)} positive for {name}, none ignored", []
+        shapes += [shape("matched", own), shape("truth", sample.boxes[number])]
+        panels.append(svg.picture(sample.image, shapes, words, caption=words, width=370))
+    return svg.beside(*panels)
+
+
+def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tensor]) -> str:
+    """One object, the centres of its candidates' level grids, and what `rule` (a function as
+    `atss_positives`) makes positive -> SVG.
+    """
+    box, anchors = sample.boxes[number], SQUARES.make(sample.size)
+    told = facts(box, sample.size[0])
+    chosen = rule(*told, k)
+    words = f"k = {k}: {int(chosen.sum())} of {len(anchors):,} anchors are positive"
+    shapes = [shape("negative", anchors[told.inside], dots=True)]
+    shapes += [shape("matched", anchors[chosen]), shape("truth", box)]
+    return svg.picture(sample.image, shapes, words, caption=words, width=400)
+
+
+def centreness_drawing(box: Tensor, size: int, score: Callable[[float, float, Tensor], Any]) -> str:
+    """A box (4,) in a square of `size` px, and at each position of stride 8 a dot as large as
+    `score(x, y, box)`, a number from 0 to 1 -> SVG.
+    """
+    blank = torch.full((3, size, size), 235, dtype=torch.uint8)
+    dots, at = [], torch.arange(4.0, size, 8).tolist()
+    for y in at:
+        for x in at:
+            value = float(score(x, y, box))
+            if value > 0:
+                dots.append(svg.dot(x, y, "#009E73", 0.5 + 3 * value))
+    words = "The nearer the middle, the larger the dot; at the edges and beyond there is none."
+    return svg.picture(blank, [shape("truth", box), *dots], words, caption=words, width=400)
+
+
+def centreness_of(x: float, y: float, box: Tensor) -> Tensor:
+    """`atss.centreness` of the point (x, y), as lesson 14 asks for it: () from 0 to 1."""
+    return centreness(torch.tensor([x, y, x, y]), box.float())
+
+
+def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
+    """Each recorded switch against the baseline: a dot for the mean, a line for the interval of
+    95 %, hollow where it covers zero -> SVG.
+    """
+    rows = [(name, found) for name in SWITCHES if (found := known_gain(records, name, figure))]
+    finite = [x for _, g in rows for x in (g.mean, g.low, g.high) if math.isfinite(x)]
+    low, high = min([0.0, *finite]) - 1, max([0.0, *finite]) + 1
+    left, right, row_height, top = 250, 620, 34, 34
+
+    def place(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+    bottom = top + row_height * len(rows)
+    body = svg.text(place(0), 16, "the baseline", 13, "middle")
+    body += f'<path d="M{place(0):.1f} 22V{bottom}" stroke="currentColor" stroke-dasharray="2 3"/>'
+    for at, (name, found) in enumerate(rows):
+        y = top + row_height * at + 12
+        sure = found.low > 0 or found.high < 0
+        body += svg.text(8, y + 5, SWITCHES[name].told, 13)
+        body += f'<path d="M{place(found.low):.1f} {y}H{place(found.high):.1f}" stroke="#0072B2" '
+        body += 'stroke-width="3"/>'
+        body += f'<circle cx="{place(found.mean):.1f}" cy="{y}" r="6" stroke="#0072B2" '
+        body += f'stroke-width="2" fill="{"#0072B2" if sure else "#ffffff"}"/>'
+        body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}", 13)
+    body += svg.text(left, bottom + 20, f"points of {figure}, mean and 95 % interval", 13)
+    told = "; ".join(f"{SWITCHES[name].told} {found.mean:+.1f}" for name, found in rows)
+    return svg.document(body, 690, bottom + 30, f"Gains over the baseline: {told}.")
+
+
+def known_gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Gain | None:
+    """`switches.gain`, or None where nothing is recorded, and for the baseline itself."""
+    if name == BASELINE:
+        return None
+    try:
+        return gain(records, name, figure)
+    except ValueError:
+        return None

@@ -1,0 +1,89 @@
+"""Lesson 14's checks: right answers pass, and each wrong idea is told by the case that shows it."""
+
+import pytest
+import torch
+from answers import exercise_tests
+
+from lesson_lib.atss import centreness, match_atss
+from lesson_lib.course.after_pictures import DIAGNOSES, FAULTS, SQUARES
+from lesson_lib.course.checks import verdict
+from lesson_lib.course.checks.lesson14 import EXERCISES
+
+
+def positives(iou, distance, level, inside, k, spread=1, each=True, pick=None):
+    """As the lesson's solution; the last three spoil it."""
+    candidate = torch.zeros_like(inside)
+    for number in level.unique() if each else [None]:
+        own = (level == number).nonzero().flatten() if each else torch.arange(len(level))
+        candidate[own[distance[own].argsort()[:k]]] = True
+    scored = candidate if pick is None else pick(candidate, inside)
+    overlaps = iou[scored]
+    return candidate & inside & (iou >= overlaps.mean() + spread * overlaps.std())
+
+
+def no_k(iou, distance, level, inside, k):
+    return positives(iou, distance, level, inside, len(iou))
+
+
+def centre(x, y, box):
+    near = torch.tensor([x - box[0], y - box[1]])
+    far = torch.tensor([box[2] - x, box[3] - y])
+    low, high = torch.minimum(near, far).clamp(min=0), torch.maximum(near, far)
+    return float((low / high).prod().sqrt())
+
+
+def products(x, y, box):
+    left, right, up, down = x - box[0], box[2] - x, y - box[1], box[3] - y
+    shares = min(left, right) / max(left, right) * min(up, down) / max(up, down)
+    return max(0.0, float(shares)) ** 0.5
+
+
+RIGHT = {
+    "14.positives": positives,
+    "14.bugs": lambda: dict(DIAGNOSES),
+    "14.centreness": centre,
+    "14.decide": lambda: "atss",
+}
+SWAPPED = DIAGNOSES | {"A": DIAGNOSES["D"], "D": DIAGNOSES["A"]}
+MISTAKES = [
+    ("14.positives", lambda *a: positives(*a, spread=0), "one level, four candidates"),
+    ("14.positives", lambda *a: positives(*a, spread=2), "one level, four candidates"),
+    ("14.positives", no_k, "one level, four candidates"),
+    ("14.positives", lambda *a: positives(*a, each=False), "two levels"),
+    ("14.positives", lambda i, d, lv, s, k: positives(i, d, lv, s | True, k), "outside the object"),
+    (
+        "14.positives",
+        lambda i, d, lv, s, k: (i >= 0.7) & s & (d < 5),
+        "two levels",
+    ),
+    ("14.bugs", lambda: SWAPPED, "'A': "),
+    ("14.bugs", lambda: dict.fromkeys(DIAGNOSES, FAULTS[0]), "'A': "),
+    ("14.bugs", lambda: {"A": FAULTS[1]}, "expected a dict"),
+    ("14.centreness", lambda *a: centre(*a) ** 2, "a quarter of the way, across"),
+    ("14.centreness", products, "outside on two sides"),
+    ("14.decide", lambda: "giou", "covers zero"),
+    ("14.decide", lambda: "all", "no row with all"),
+    ("14.decide", lambda: "none", "one side of zero"),
+]
+
+
+test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tests(
+    EXERCISES, RIGHT, MISTAKES
+)
+
+
+@pytest.mark.parametrize("letter", DIAGNOSES)
+def test_a_wrong_diagnosis_is_refuted_without_the_right_one(letter):
+    for fault in FAULTS:
+        if fault != DIAGNOSES[letter]:
+            said = verdict("14.bugs", dict(DIAGNOSES) | {letter: fault})
+            assert f"'{letter}'" in said and DIAGNOSES[letter] not in said.replace(fault, "")
+
+
+def test_the_librarys_functions_are_no_answer():
+    anchors = SQUARES.make(64)
+    levels = SQUARES.levels_of(anchors)
+    said = verdict("14.positives", lambda *_: match_atss(torch.ones(1, 4), anchors, levels).label)
+    assert "which is the answer itself" in said
+    said = verdict("14.centreness", lambda x, y, box: centreness(torch.tensor([x, y, x, y]), box))
+    assert "which is the answer itself" in said
