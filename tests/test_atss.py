@@ -23,8 +23,9 @@ EVERY = torch.ones(1, 16, dtype=torch.bool)
 
 
 def by_the_book(gt: Tensor, anchors: Tensor, counts: list[int], per_position: int, k: int):
-    """Algorithm 1 in plain Python: {anchor: object}, and the smallest distance of any overlap from
-    its threshold, of any two distances around rank k: where either is tiny, rounding may decide.
+    """Algorithm 1 in plain Python: {anchor: object}, and how near it came to a tie: the smallest
+    difference of an overlap from its threshold or from a rival's, of a centre from an edge, of two
+    distances around rank k. Where it is tiny, rounding decides.
     """
     held: dict[int, tuple[float, int]] = {}
     slack = math.inf
@@ -43,8 +44,10 @@ def by_the_book(gt: Tensor, anchors: Tensor, counts: list[int], per_position: in
         overlaps = {a: float(exact_iou(box, anchors[a].tolist())) for a in candidates}
         threshold = statistics.mean(overlaps.values()) + statistics.stdev(overlaps.values())
         for a, overlap in overlaps.items():
-            slack = min(slack, abs(overlap - threshold))
             x, y = middle(anchors[a].tolist())
+            edges = abs(x - box[0]), abs(x - box[2]), abs(y - box[1]), abs(y - box[3])
+            rival = abs(overlap - held[a][0]) if a in held else math.inf
+            slack = min(slack, abs(overlap - threshold), rival, *edges)
             inside = box[0] < x < box[2] and box[1] < y < box[3]
             if overlap >= threshold and inside and overlap > held.get(a, (0, 0))[0]:
                 held[a] = (overlap, g)
@@ -114,6 +117,20 @@ def test_more_positions_wanted_than_a_level_has():
     all_of_them = match_atss(gt, anchors, levels, 100)
     assert as_dict(all_of_them) == as_dict(match_atss(gt, anchors, levels, 16))
     assert as_dict(all_of_them) == by_the_book(gt, anchors, list(SPEC.counts(32)), 6, 100)[0]
+
+
+def test_a_level_without_positions_gives_no_candidate():
+    gt = tensor([[-17.5, -26.0, 42.5, 34.0]])  # it holds all anchors; nearest are 1 and then 2
+    levels = torch.cat((EVERY, ~EVERY))
+    assert as_dict(match_atss(gt, PLAIN.make(32), levels, k=2)) == {1: 0, 2: 0}
+
+
+@pytest.mark.parametrize("side", range(40, 100, 3))
+def test_nine_equal_overlaps_all_reach_their_mean(side):
+    """Whatever the sum of nine equal numbers rounds to."""
+    gt = tensor([[12.0 - side / 2, 12.0 - side / 2, 12.0 + side / 2, 12.0 + side / 2]])
+    match = match_atss(gt, PLAIN.make(32), EVERY, k=9)
+    assert as_dict(match) == dict.fromkeys((0, 1, 2, 4, 5, 6, 8, 9, 10), 0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from lesson_lib.atss import centreness, match_atss
 from lesson_lib.course.after_pictures import DIAGNOSES, FAULTS, SQUARES
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson14 import EXERCISES
+from lesson_lib.course.experiments import read
+from lesson_lib.course.switches import RESULTS, gain
 
 
 def positives(iou, distance, level, inside, k, spread=1, each=True, pick=None):
@@ -42,7 +44,7 @@ RIGHT = {
     "14.positives": positives,
     "14.bugs": lambda: dict(DIAGNOSES),
     "14.centreness": centre,
-    "14.decide": lambda: "atss",
+    "14.decide": lambda: "atss-giou",
 }
 SWAPPED = DIAGNOSES | {"A": DIAGNOSES["D"], "D": DIAGNOSES["A"]}
 MISTAKES = [
@@ -61,9 +63,10 @@ MISTAKES = [
     ("14.bugs", lambda: {"A": FAULTS[1]}, "expected a dict"),
     ("14.centreness", lambda *a: centre(*a) ** 2, "a quarter of the way, across"),
     ("14.centreness", products, "outside on two sides"),
-    ("14.decide", lambda: "giou", "covers zero"),
-    ("14.decide", lambda: "all", "no row with all"),
-    ("14.decide", lambda: "none", "one side of zero"),
+    ("14.decide", lambda: "atss", "begins on the left"),
+    ("14.decide", lambda: "giou", "both sides of the baseline"),
+    ("14.decide", lambda: "none", "to the right of the baseline"),
+    ("14.decide", lambda: "all", "none of the words"),
 ]
 
 
@@ -87,3 +90,11 @@ def test_the_librarys_functions_are_no_answer():
     assert "which is the answer itself" in said
     said = verdict("14.centreness", lambda x, y, box: centreness(torch.tensor([x, y, x, y]), box))
     assert "which is the answer itself" in said
+
+
+def test_the_decision_is_what_the_recorded_runs_carry():
+    records = read(RESULTS)
+    offered = ("atss", "giou", "atss-giou")
+    assert [name for name in offered if gain(records, name).low > 0] == [RIGHT["14.decide"]()]
+    assert all(gain(records, name).seeds == 3 for name in offered)
+    assert gain(records, "atss").mean > gain(records, "atss-giou").mean  # the trap

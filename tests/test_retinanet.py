@@ -195,3 +195,14 @@ def test_norms():
 def test_the_paper_as_it_is_does_not_train_from_scratch():
     with pytest.raises(ValueError, match="norm='group'"):
         shapes_only(RETINANET_CONFIGS["paper"]).train()(torch.empty(1, 3, 64, 64, device="meta"))
+
+
+@pytest.mark.parametrize(
+    "norm, head_norm, in_heads",
+    [("batch", "auto", 8), ("batch", None, 0), ("batch", "group", 8), ("group", None, 0)],
+)
+def test_the_norm_of_the_heads_is_a_switch_of_its_own(norm, head_norm, in_heads):
+    config = RetinaNetConfig(backbone="tiny-8", norm=norm, channels=16, head_norm=head_norm)
+    model = RetinaNet(config)
+    assert sum(isinstance(m, nn.GroupNorm) for m in model.heads.modules()) == in_heads
+    assert sum(isinstance(m, nn.GroupNorm) for m in model.fpn.modules()) == 6

@@ -1,6 +1,5 @@
 """Pictures of lesson 14: whose anchors are positive under two rules, what each switch brought."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -160,15 +159,16 @@ def centreness_of(x: float, y: float, box: Tensor) -> Tensor:
 
 def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     """Each recorded switch against the baseline: a dot for the mean, a line for the interval of
-    95 %, hollow where it covers zero -> SVG.
+    95 %, hollow where it covers zero -> SVG. Switches of a single seed are left out.
     """
-    rows = [(name, found) for name in SWITCHES if (found := known_gain(records, name, figure))]
-    finite = [x for _, g in rows for x in (g.mean, g.low, g.high) if math.isfinite(x)]
-    low, high = min([0.0, *finite]) - 1, max([0.0, *finite]) + 1
+    known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
+    rows = [(name, found) for name, found in known if found and found.seeds > 1]
+    low = min(0.0, *(found.low for _, found in rows)) - 1
+    high = max(0.0, *(found.high for _, found in rows)) + 1
     left, right, row_height, top = 250, 620, 34, 34
 
     def place(value: float) -> float:
-        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+        return left + (value - low) / (high - low) * (right - left)
 
     bottom = top + row_height * len(rows)
     body = svg.text(place(0), 16, "the baseline", 13, "middle")
@@ -182,9 +182,11 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
         body += f'<circle cx="{place(found.mean):.1f}" cy="{y}" r="6" stroke="#0072B2" '
         body += f'stroke-width="2" fill="{"#0072B2" if sure else "#ffffff"}"/>'
         body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}", 13)
-    body += svg.text(left, bottom + 20, f"points of {figure}, mean and 95 % interval", 13)
+    for tick in svg.ticks(low, high):
+        body += svg.text(place(tick), bottom + 16, f"{tick:+g}" if tick else "0", 12, "middle")
+    body += svg.text(left, bottom + 38, f"points of {figure}, mean and 95 % interval", 13)
     told = "; ".join(f"{SWITCHES[name].told} {found.mean:+.1f}" for name, found in rows)
-    return svg.document(body, 690, bottom + 30, f"Gains over the baseline: {told}.")
+    return svg.document(body, 690, bottom + 46, f"Gains over the baseline: {told}.")
 
 
 def known_gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Gain | None:

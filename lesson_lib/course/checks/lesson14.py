@@ -137,21 +137,23 @@ EXERCISES = {
                 "your choice",
                 (),
                 Choice(
-                    "atss",
+                    "atss-giou",
                     {
-                        "giou": "its interval covers zero: of three seeds one may have lost by it",
-                        "all": "the table has no row with all of them: nothing recorded speaks for "
-                        "or against it",
-                        "none": "one line of the picture lies on one side of zero altogether",
+                        "atss": "its dot lies far to the right, but its line begins on the left of "
+                        "the baseline: with three seeds that differ so much, luck is not ruled out",
+                        "giou": "its line lies on both sides of the baseline",
+                        "none": "one line of the picture lies to the right of the baseline "
+                        "altogether",
                     },
                 ),
             )
         ],
         "what the runs carry, and no more.",
         hints=(
-            "For which rows would the claim hold if each seed were drawn again?",
+            "For which rows would the claim hold if the three seeds were drawn again?",
             "Look where each line of the picture begins and ends, not where its dot is.",
-            "A row that was never run says nothing, however good it sounds.",
+            "A large mean of three runs that differ much is worth less than a smaller one of three "
+            "that agree.",
         ),
     ),
 }
