@@ -1,11 +1,10 @@
 import json
 import math
-import statistics
 
 import pytest
 
 from lesson_lib.course import switches
-from lesson_lib.course.switches import BASELINE, SEEDS, SWITCHES, T95, gain, main, missing
+from lesson_lib.course.switches import BASELINE, SEEDS, SWITCHES, gain, main, missing
 from lesson_lib.training.recipes import MODELS, overridden
 
 
@@ -13,31 +12,14 @@ def record(name: str, seed: int, ap: float) -> dict:
     return {"switch": name, "seed": seed, "AP": ap}
 
 
-def test_a_gain_is_paired_by_seed_with_students_interval():
+def test_a_gain_is_paired_by_seed_in_points():
     records = [record(BASELINE, s, ap) for s, ap in enumerate((0.10, 0.20, 0.30))]
     records += [record("atss", s, ap) for s, ap in enumerate((0.13, 0.21, 0.32))][::-1]
-    points = [3, 1, 2]
     found = gain(records, "atss")
-    half = 4.3027 * statistics.stdev(points) / math.sqrt(3)  # t of .975 and 2 degrees of freedom
-    assert found[:3] == pytest.approx((2, 2 - half, 2 + half), rel=1e-3) and found.seeds == 3
-    assert found.low < 0  # the seeds differ by far more than this: unpaired it would say nothing
-
-
-def test_a_gain_of_one_seed_has_no_interval_and_of_none_is_told():
-    records = [record(BASELINE, 0, 0.1), record("atss", 0, 0.2), record("giou", 1, 0.2)]
-    assert gain(records, "atss") == (pytest.approx(10), -math.inf, math.inf, 1)
-    with pytest.raises(ValueError, match="both with 'giou' and without"):
-        gain(records, "giou")
-
-
-@pytest.mark.parametrize("n", range(1, len(T95) + 1))
-def test_between_minus_and_plus_students_number_lie_95_percent(n):
-    """Of Student's density, summed by the rule of midpoints."""
-    t, steps = T95[n - 1], 20_000
-    scale = math.gamma((n + 1) / 2) / (math.sqrt(n * math.pi) * math.gamma(n / 2))
-    middles = ((i + 0.5) * t / steps for i in range(steps))
-    area = 2 * sum(scale * (1 + x * x / n) ** (-(n + 1) / 2) for x in middles) * t / steps
-    assert area == pytest.approx(0.95, abs=1e-4)
+    assert found.by_seed == pytest.approx([3, 1, 2]) and found.mean == pytest.approx(2)
+    assert found.half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-3)  # Student's t of 2
+    with pytest.raises(ValueError, match="two seeds in common"):
+        gain([*records, record("giou", 0, 0.2)], "giou")
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -10,8 +10,9 @@ from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.atss import adaptive_threshold, centreness, match_atss
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course import svg
+from lesson_lib.course.paired import Difference
 from lesson_lib.course.svg import shape
-from lesson_lib.course.switches import BASELINE, SWITCHES, Gain, gain
+from lesson_lib.course.switches import BASELINE, SWITCHES, gain
 from lesson_lib.data.samples import Sample
 from lesson_lib.matching import IGNORE, Match, match_retinanet
 
@@ -162,9 +163,9 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     95 %, hollow where it covers zero -> SVG. Switches of a single seed are left out.
     """
     known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
-    rows = [(name, found) for name, found in known if found and found.seeds > 1]
-    low = min(0.0, *(found.low for _, found in rows)) - 1
-    high = max(0.0, *(found.high for _, found in rows)) + 1
+    rows = [(name, found) for name, found in known if found]
+    low = min(0.0, *(found.mean - found.half for _, found in rows)) - 1
+    high = max(0.0, *(found.mean + found.half for _, found in rows)) + 1
     left, right, row_height, top = 250, 620, 34, 34
 
     def place(value: float) -> float:
@@ -175,9 +176,10 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     body += f'<path d="M{place(0):.1f} 22V{bottom}" stroke="currentColor" stroke-dasharray="2 3"/>'
     for at, (name, found) in enumerate(rows):
         y = top + row_height * at + 12
-        sure = found.low > 0 or found.high < 0
+        sure = found.says != "not decided"
+        ends = place(found.mean - found.half), place(found.mean + found.half)
         body += svg.text(8, y + 5, SWITCHES[name].told, 13)
-        body += f'<path d="M{place(found.low):.1f} {y}H{place(found.high):.1f}" stroke="#0072B2" '
+        body += f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}" stroke="#0072B2" '
         body += 'stroke-width="3"/>'
         body += f'<circle cx="{place(found.mean):.1f}" cy="{y}" r="6" stroke="#0072B2" '
         body += f'stroke-width="2" fill="{"#0072B2" if sure else "#ffffff"}"/>'
@@ -189,8 +191,10 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     return svg.document(body, 690, bottom + 46, f"Gains over the baseline: {told}.")
 
 
-def known_gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Gain | None:
-    """`switches.gain`, or None where nothing is recorded, and for the baseline itself."""
+def known_gain(
+    records: Sequence[dict[str, Any]], name: str, figure: str = "AP"
+) -> Difference | None:
+    """`switches.gain`; None where fewer than two seeds are recorded, and for the baseline."""
     if name == BASELINE:
         return None
     try:

@@ -11,20 +11,20 @@ and with nothing else.
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.config import REPOSITORY, hardware
 from lesson_lib.course.experiments import append, read
+from lesson_lib.course.paired import Difference, paired
 from lesson_lib.data.catalog import open_dataset
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.training.loop import evaluate, train
@@ -126,38 +126,16 @@ def missing(names: Sequence[str] = (), file: Path = RESULTS) -> list[tuple[str, 
     return [(name, seed) for seed in SEEDS for name in wanted if (name, seed) not in done]
 
 
-class Gain(NamedTuple):
-    """What a switch brings beside the baseline of the same seeds, in points of AP (percent).
+def gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Difference:
+    """What the switch `name` brings beside the baseline of the same seeds, in points (percent).
 
-    mean; low, high: its interval of 95 % (Student's t over the paired differences; infinite with
-    one seed); seeds: how many pairs there are.
+    ValueError where fewer than two seeds have both.
     """
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-
-#: Student's t, two-sided 95 %, for 1, 2, 3, ... degrees of freedom.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
-
-
-def gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Gain:
-    """Of the switch `name`, from the recorded runs; ValueError where no seed has both."""
-    values = {(r["switch"], r["seed"]): 100 * r[figure] for r in records}
-    pairs = [
-        values[name, seed] - values[BASELINE, seed]
-        for seed in range(len(T95) + 1)
-        if (name, seed) in values and (BASELINE, seed) in values
-    ]
-    if not pairs:
-        raise ValueError(f"No seed has been run both with {name!r} and without it.")
-    mean = statistics.mean(pairs)
-    if len(pairs) == 1:
-        return Gain(mean, -math.inf, math.inf, 1)
-    half = T95[len(pairs) - 2] * statistics.stdev(pairs) / math.sqrt(len(pairs))
-    return Gain(mean, mean - half, mean + half, len(pairs))
+    by_seed = (
+        {r["seed"]: 100 * r[figure] for r in records if r["switch"] == which}
+        for which in (BASELINE, name)
+    )
+    return paired(*by_seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
