@@ -16,7 +16,7 @@ from lesson_lib.data.samples import Sample
 
 PANEL = 375  # px: two beside each other fill a page
 #: A mark that is filled, and to be seen on a dark nucleus too.
-DOT = {"stroke": BLACK, "fill": BLACK, "opacity": 1, "width": 1, "casing": "#ffffff"}
+DOT = {"stroke": "#ffffff", "fill": BLACK, "opacity": 1, "width": 1}
 
 
 def kept_picture(
@@ -35,7 +35,7 @@ def kept_picture(
     )
     shapes = [
         shape("truth", sample.boxes),
-        _marks("negative", anchors[kept], 0.75) | DOT,
+        _marks("negative", anchors[kept], 1.75) | DOT,
         _marks("matched", anchors[positive], 2.5),
         shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
     ]
