@@ -152,7 +152,8 @@ def test_ssds_drawing_leaves_nothing_out(drawn, paper_ssd):
     """L2Norm on conv4_3 alone, the way to fc7 through conv5 and fc6, and each extra map's pair."""
     words, _ = drawn(paper_ssd, 300, complete=True)
     assert words.count("L2Norm") == 1
-    assert "pool4, conv5_1 to conv5_3, pool5 (stride 1),\nfc6: 3 × 3, holes of 6" in words
+    way = "pool4, conv5_1 to 5_3, pool5 (stride 1),\nfc6: 3 × 3, holes of 6; fc7: 1 × 1"
+    assert way in words
     assert "1 × 1 × 256, 3 × 3, stride 2" in words
     assert words.count("1 × 1 × 128, 3 × 3, no padding") == 2
 
@@ -162,3 +163,23 @@ def test_an_ssd_without_l2norm_shows_none_and_one_with_it_on_every_map_shows_eac
         config = SSDConfig(num_classes=3, backbone="tiny-8", image_size=64, l2norm=l2norm)
         words, _ = drawn(SSD(config), 64, complete=True)
         assert words.count("L2Norm") == count
+
+
+@pytest.mark.parametrize("p6_from", ["C5", "P5"])
+def test_a_complete_pyramid_names_its_convolutions(drawn, p6_from):
+    """FL (arXiv:1708.02002), section 4, note 2: P6 by 3 x 3 of stride 2, P7 after a ReLU."""
+    model = tiny_retinanet(p6_from=p6_from)
+    plain, _ = drawn(model, 64, parallel_heads=True)
+    words, _ = drawn(model, 64, parallel_heads=True, complete=True)
+    new = [word for word in words if word not in plain]
+    assert new == ["1 × 1"] * 3 + ["3 × 3, stride 2", "ReLU, 3 × 3,\nstride 2"]
+
+
+def test_letters_grow_by_what_is_asked():
+    figure, (small, large) = plt.subplots(1, 2)
+    sizes = []
+    for axes, letters in ((small, 1.0), (large, 1.5)):
+        draw_architecture(axes, tiny_retinanet(), 64, complete=True, letters=letters)
+        sizes.append([text.get_fontsize() for text in axes.texts])
+    assert sizes[1] == pytest.approx([1.5 * size for size in sizes[0]])
+    plt.close(figure)

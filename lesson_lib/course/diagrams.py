@@ -57,13 +57,16 @@ def draw_architecture(
     image_size: Size,
     parallel_heads: bool = False,
     complete: bool = False,
+    letters: float = 1.0,
 ) -> Axes:
     """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone
     3.5 wide.
 
     parallel_heads: class head and box head as blocks of their own, with an arrow from each level to
     each, and NMS, which all of them end in.
-    complete: also what lies between two of SSD's maps, and its L2Norms.
+    complete: also what lies between two maps where the papers' figures leave it out, and SSD's
+    L2Norms.
+    letters: times their usual size, for axes that fill their figure.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
@@ -88,7 +91,7 @@ def draw_architecture(
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
     _below(axes, 2.75, f"backbone {known}", backbone)
     if isinstance(model, RetinaNet):
-        edges = _draw_pyramid(axes, model, edges, levels)
+        edges = _draw_pyramid(axes, model, edges, levels, complete)
     elif isinstance(model, SSD):
         _below(axes, 2.75, "extra maps", model.extras, y=-1.2)
     if not isinstance(model, Backbone):
@@ -99,6 +102,8 @@ def draw_architecture(
         axes.text(x, -0.8, total, fontsize=8, va="center", weight="bold")
     if complete and isinstance(model, SSD):
         _draw_l2norms(axes, model, edges)
+    for text in axes.texts:
+        text.set_fontsize(letters * text.get_fontsize())
     return axes
 
 
@@ -113,10 +118,11 @@ def _ways_up(model: Model, count: int) -> list[str]:
     if isinstance(body, VGG16):
         (fc6,) = (m for m in body.fc6.modules() if isinstance(m, nn.Conv2d))
         convs = sum(isinstance(m, nn.Conv2d) for m in body.get_submodule("conv5").modules())
-        size, holes = fc6.kernel_size[0], fc6.dilation[0]
+        (fc7,) = (m for m in body.fc7.modules() if isinstance(m, nn.Conv2d))
+        size, holes, last = fc6.kernel_size[0], fc6.dilation[0], fc7.kernel_size[0]
         words[0] = (
-            f"pool4, conv5_1 to conv5_{convs}, pool5 (stride 1),\n"
-            f"fc6: {size} × {size}, holes of {holes}"
+            f"pool4, conv5_1 to 5_{convs}, pool5 (stride 1),\n"
+            f"fc6: {size} × {size}, holes of {holes}; fc7: {last} × {last}"
         )
     own = len(model.backbone.channels)
     for i, extra in enumerate(model.layout):
@@ -138,7 +144,10 @@ def _draw_l2norms(axes: Axes, model: SSD, edges: list[float]) -> None:
         _block(axes, (edges[i] + 5.2) / 2, i, 0.8, "L2Norm", BACKBONE, 0.5)
 
 
-def _draw_pyramid(axes: Axes, model: RetinaNet, starts: list[float], levels: Shapes) -> list[float]:
+def _draw_pyramid(
+    axes: Axes, model: RetinaNet, starts: list[float], levels: Shapes, complete: bool
+) -> list[float]:
+    """Laterals, the way down and the levels above it; complete: with the convolutions' words."""
     own, names = len(starts), [f"P{3 + i}" for i in range(len(levels))]
     edges = _draw_maps(axes, 5.15, levels, names, [NECK] * len(levels))
     for i, start in enumerate(starts):
@@ -150,8 +159,33 @@ def _draw_pyramid(axes: Axes, model: RetinaNet, starts: list[float], levels: Sha
     )
     _arrow(axes, (start, own - 0.7), end)
     _arrow(axes, (5.15, own + 0.3), (5.15, own + 0.7))
+    if complete:
+        _draw_pyramids_words(axes, model, starts, edges)
     _below(axes, 5.15, "pyramid", model.fpn)
     return edges
+
+
+def _draw_pyramids_words(
+    axes: Axes, model: RetinaNet, starts: list[float], edges: list[float]
+) -> None:
+    """What stands on the pyramid's arrows, read from its convolutions."""
+    fpn, own = model.fpn, len(starts)
+    p6, p7 = _convolution(fpn.p6), _convolution(fpn.p7)
+    side = next(m for m in fpn.lateral[0].modules() if isinstance(m, nn.Conv2d)).kernel_size[0]
+    for i, start in enumerate(starts):
+        middle = (start + 10.3 - edges[i]) / 2
+        axes.text(middle, i + 0.07, f"{side} × {side}", fontsize=5.6, ha="center", color="0.3")
+    if fpn.p6_from == "C5":
+        axes.text(3.6, own - 0.05, p6, fontsize=6.5, ha="right", va="center", color="0.3")
+    else:
+        axes.text(5.25, own - 0.5, p6, fontsize=6.5, va="center", color="0.3")
+    words = f"ReLU, {p7}".replace(", stride", ",\nstride")
+    axes.text(5.25, own + 0.5, words, fontsize=6.5, va="center", color="0.3")
+
+
+def _convolution(conv: nn.Conv2d) -> str:
+    """Its kernel and stride in words."""
+    return f"{conv.kernel_size[0]} × {conv.kernel_size[1]}, stride {conv.stride[0]}"
 
 
 def _draw_heads(
