@@ -59,6 +59,26 @@ def retinanet_loss(
     return focal[(state != -1) if used is None else used(state)].sum() / n, box / n
 
 
+def faded(cls_logits, box_deltas, labels, box_targets, state):
+    """Focal loss whose factor is held constant: another gradient, the same numbers."""
+    positive = state == 1
+    yes = F.one_hot(labels, cls_logits.shape[-1]).bool() & positive[..., None]
+    signed = torch.where(yes, cls_logits, -cls_logits)
+    factor = torch.sigmoid(-signed).pow(2).detach()
+    focal = -torch.where(yes, 0.25, 0.75) * factor * F.logsigmoid(signed)
+    box = retinanet_loss(cls_logits, box_deltas, labels, box_targets, state)[1]
+    return focal[state != -1].sum() / positive.sum().clamp(min=1), box
+
+
+def labels_everywhere(cls_logits, box_deltas, labels, box_targets, state):
+    """A yes for label 0 also where there is no object."""
+    yes = F.one_hot(labels, cls_logits.shape[-1]).bool()
+    signed = torch.where(yes, cls_logits, -cls_logits)
+    focal = -torch.where(yes, 0.25, 0.75) * torch.sigmoid(-signed) ** 2 * F.logsigmoid(signed)
+    box = retinanet_loss(cls_logits, box_deltas, labels, box_targets, state)[1]
+    return focal[state != -1].sum() / (state == 1).sum().clamp(min=1), box
+
+
 RIGHT = {
     "first_loss": first_loss,
     "head_parameters": head_parameters,
@@ -154,6 +174,18 @@ WRONG = [
     ),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, blank=False), "infinite"),
     ("retinanet_loss", lambda *a: retinanet_loss(*a, naive=True), "beyond 100"),
+    (
+        "retinanet_loss",
+        lambda *a: tuple(part.item() for part in retinanet_loss(*a)),
+        "no gradient reaches cls_logits",
+    ),
+    (
+        "retinanet_loss",
+        lambda *a: (retinanet_loss(*a)[0], retinanet_loss(*a)[1].detach()),
+        "no gradient reaches box_deltas",
+    ),
+    ("retinanet_loss", lambda *a: faded(*a), "the gradient by cls_logits is not theirs"),
+    ("retinanet_loss", lambda *a: labels_everywhere(*a), "its label 0 is not to be read"),
 ]
 
 
@@ -178,5 +210,12 @@ def test_a_wrong_prior_is_not_told_the_right_one(answer):
 
 
 def test_a_wrong_diagnosis_is_not_told_the_right_one():
+    for letter, right in CAUGHT.items():
+        for bug in set(CAUGHT.values()) - {right}:
+            said = verdict("09.caught", (CAUGHT | {letter: bug}).get)
+            assert f'"{bug}" is not it' in said and right not in said
+
+
+def test_a_mistyped_diagnosis_is_told_the_words():
     said = verdict("09.caught", lambda _: "nonsense")
-    assert said.startswith("✗") and not any(bug in said for bug in CAUGHT.values())
+    assert said.startswith("✗") and all(bug in said for bug in CAUGHT.values())

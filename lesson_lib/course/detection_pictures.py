@@ -1,5 +1,5 @@
-"""Pictures of lesson 6: suppression step by step, verdicts, wrong boxes looked at from near, how
-COCO measures a crowd.
+"""Pictures of detections: suppression step by step, verdicts, wrong boxes looked at from near, how
+COCO measures a crowd (lesson 6), what a detector finds and misses (lessons 8 and 9).
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lesson_lib import colours
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.breakdown import judge
+from lesson_lib.config import CELL_CLASSES
 from lesson_lib.course import svg
 from lesson_lib.course.svg import shape
 from lesson_lib.data.samples import Sample
@@ -72,6 +74,46 @@ def verdicts(boxes: Tensor, scores: Tensor, objects: Tensor, iou: float = 0.5) -
             true[i] = True
             free.remove(best)
     return true
+
+
+def missed(detections: dict, target: dict, iou: float = 0.5) -> Tensor:
+    """The objects (G,), bool, that no detection of their own class takes, by COCO's rule."""
+    lost = torch.ones(len(target["labels"]), dtype=torch.bool)
+    for label in target["labels"].unique():
+        mine = detections["labels"] == label
+        own = (target["labels"] == label).nonzero()[:, 0]
+        boxes, scores = detections["boxes"][mine], detections["scores"][mine]
+        free = own.tolist()
+        for i in scores.argsort(descending=True, stable=True).tolist():
+            overlap = pairwise_iou(boxes[i][None], target["boxes"][free])[0]
+            if len(free) and overlap.max() >= iou:
+                lost[free.pop(int(overlap.argmax()))] = False
+    return lost
+
+
+def found_picture(
+    sample: Sample, detections: dict, letters: Sequence[str] = (), width: int = 390
+) -> str:
+    """What a detector finds in a picture (solid, in its class's colour) and which objects it misses
+    (dashed), as SVG; found objects have no dashed box, so that crowds stay readable.
+
+    detections: "boxes" (N, 4), "scores" (N,), "labels" (N,); letters: a word for each detection,
+    drawn above its upper left corner; "" for none.
+    """
+    target = sample.target()
+    lost = missed(detections, target)
+    shapes = [
+        shape("prediction", detections["boxes"][detections["labels"] == k], colour=colour)
+        for k, colour in enumerate(colours.CLASS_COLOURS[name] for name in CELL_CLASSES)
+    ]
+    shapes.append(shape("truth", target["boxes"][lost]))
+    corners = detections["boxes"][:, :2].tolist()
+    words = [(max(x, 1), max(y - 1, 5), word) for (x, y), word in zip(corners, letters) if word]
+    said = (
+        f"{len(lost)} cells, {len(detections['labels'])} detections (solid), {int(lost.sum())} "
+        "cells missed (dashed)."
+    )
+    return svg.picture(sample.image, shapes, alt=said, labels=words, caption=said, width=width)
 
 
 class Wrong(NamedTuple):

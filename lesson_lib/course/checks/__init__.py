@@ -59,6 +59,9 @@ class Exercise:
                `course.mine`
     gate       a second exercise and what makes its answer of this one: without passing it too,
                nothing is kept
+    learns     (case, watched): the gradient of what the answer returns, by each argument of the
+               case whose name is watched, is compared with a finite difference, for what will
+               train something; watched: name -> position among the args
     """
 
     cases: Sequence[Case]
@@ -69,6 +72,7 @@ class Exercise:
     hints: Sequence[str] = ()
     serves: str = ""
     gate: tuple[str, Callable[[Any], Any]] | None = None
+    learns: tuple[Case, dict[str, int]] | None = None
 
 
 class Untold(str):
@@ -205,7 +209,51 @@ def verdict(name: str, answer: Any) -> str:
         )
         if fault:
             return f"{WRONG} {name}, {case.why}: {fault}"
+    if exercise.learns and (fault := _gradient_fault(answer, *exercise.learns)):
+        return f"{WRONG} {name}, {fault}"
     return f"{DONE} {name}: {exercise.praise}"
+
+
+def _gradient_fault(answer: Callable, case: Case, watched: dict[str, int]) -> str:
+    """What is wrong with the gradient by the watched arguments, in words; "" when nothing is.
+
+    Along one direction, fixed for each argument, against a central difference; the case must lie
+    away from kinks and ties.
+    """
+    step = 1e-2
+    for argument, place in watched.items():
+        args = list(copy.deepcopy(case.args))
+        at = args[place].clone().requires_grad_()
+        direction = torch.randn(at.shape, generator=torch.Generator().manual_seed(0))
+        args[place] = at
+        total = _total(answer(*args))
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return (
+                f"{case.why}: the numbers are right, but no gradient reaches {argument}, so nothing "
+                "could be learned (.item(), .detach(), torch.tensor(...) and no_grad cut it off)"
+            )
+        (gradient,) = torch.autograd.grad(total, at)
+        if not gradient.isfinite().all():
+            return (
+                f"{case.why}: the numbers are right, but the gradient by {argument} is not finite"
+            )
+        ends = []
+        for sign in (1, -1):
+            args[place] = case.args[place] + sign * step * direction
+            ends.append(float(_total(answer(*args))))
+        expected, got = (ends[0] - ends[1]) / (2 * step), float((gradient * direction).sum())
+        if abs(got - expected) > 0.02 * max(0.1, abs(expected)):
+            return (
+                f"{case.why}: the numbers are right, but the gradient by {argument} is not theirs: "
+                "a part of the formula is cut off from it (.detach(), no_grad)"
+            )
+    return ""
+
+
+def _total(got: Any) -> Any:
+    """The sum of all numbers in what a function returned."""
+    parts = got if isinstance(got, tuple | list) else (got,)
+    return sum(part.sum() if isinstance(part, Tensor) else part for part in parts)
 
 
 @contextmanager

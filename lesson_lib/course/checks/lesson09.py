@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise, Untold, UntoldNumber
+from lesson_lib.course.checks import Case, Choice, Exercise, UntoldNumber
 from lesson_lib.course.review import Question
 
 #: Detectors whose lines on the ladder are shown without their names, and the bug of each; all of
@@ -19,6 +19,31 @@ CAUGHT = {
     "Q": "ignored as background",
     "R": "no prior",
     "S": "variances in the loss alone",
+}
+#: What speaks against each wrong diagnosis of CAUGHT.
+CAUGHT_REASONS = {
+    "P": {
+        "ignored as background": "a few anchors more can only make the loss larger.",
+        "no prior": "its untrained answer is not what the known batch, whose outputs are given, "
+        "looks at.",
+        "variances in the loss alone": "offsets do not enter 'cls'.",
+    },
+    "Q": {
+        "divided by all anchors": "that would make the loss many times smaller, and it is larger.",
+        "no prior": "the known batch brings its outputs along, and no prior enters them.",
+        "variances in the loss alone": "offsets do not enter 'cls'.",
+    },
+    "R": {
+        "divided by all anchors": "it fell before any loss was computed.",
+        "ignored as background": "it fell before any loss was computed.",
+        "variances in the loss alone": "it fell before any loss was computed.",
+    },
+    "S": {
+        "divided by all anchors": "both losses would be smaller, and 'box' is larger.",
+        "ignored as background": "'cls' would be wrong first, and the offsets of an anchor that is "
+        "no positive are not read.",
+        "no prior": "a prior moves class logits, and 'box' is wrong.",
+    },
 }
 #: A detector of rare things: anchors, classes, positives of a batch, and the priors to choose from.
 RARE = (200_000, 1200, 20)
@@ -214,14 +239,20 @@ EXERCISES = {
         "the more answers there are, the smaller the prior has to be.",
         tolerance=1e-9,
         hints=(
-            "Compare the two columns in each row of the table.",
-            "Whoever has the larger number moves the weights first.",
+            "What does `first_loss` give for one anchor, one class and no positive? How many such "
+            "answers are there for each of the 20 positives?",
+            "Take that part from the whole: what is left, the objects' part, is the larger one for "
+            "which priors?",
             "Several priors leave it to the objects; the question asks for the largest of them.",
         ),
     ),
     "09.caught": Exercise(
         [
-            Case(f"detector {letter}: is your diagnosis right?", (letter,), Untold(answer))
+            Case(
+                f"detector {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, CAUGHT_REASONS[letter]),
+            )
             for letter, answer in CAUGHT.items()
         ],
         "four bugs told from the lines of the ladder.",
@@ -254,7 +285,7 @@ EXERCISES = {
     "09.retinanet_loss": Exercise(
         [
             Case(
-                "one negative anchor, logit 0",
+                "one negative anchor, logit 0; its label 0 is not to be read",
                 (
                     torch.zeros(1, 1, 1),
                     torch.zeros(1, 1, 4),
@@ -289,6 +320,10 @@ EXERCISES = {
             "anchors take no part at all, and by what is divided where nothing is positive?",
         ),
         serves="retinanet_loss",
+        learns=(
+            _batch("one positive, one negative", [[1, 0]], seed=1),
+            {"cls_logits": 0, "box_deltas": 1},
+        ),
     ),
 }
 

@@ -1,0 +1,45 @@
+"""Pictures of what a detector finds and misses: lessons 8 and 9."""
+
+import torch
+
+from lesson_lib.course.detection_pictures import found_picture, missed
+from lesson_lib.data.samples import Sample
+
+SAMPLE = Sample(
+    image=torch.zeros(3, 64, 64, dtype=torch.uint8),
+    boxes=torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40], [50, 50, 60, 60]]),
+    labels=torch.tensor([0, 1, 0]),
+    id="three",
+)
+
+
+def found(*rows):
+    """Rows of (box, score, label) as detections."""
+    return {
+        "boxes": torch.tensor([row[0] for row in rows]).reshape(-1, 4),
+        "scores": torch.tensor([row[1] for row in rows]),
+        "labels": torch.tensor([row[2] for row in rows], dtype=torch.int64),
+    }
+
+
+def test_what_nothing_of_its_class_overlaps_is_missed():
+    said = found(
+        ([0.0, 0, 10, 10], 0.9, 0),
+        ([0.0, 0, 10, 9], 0.8, 0),  # a second one on the same cell takes no other
+        ([20.0, 20, 40, 40], 0.9, 2),  # right place, wrong class
+        ([50.0, 50, 60, 54.9], 0.9, 0),  # IoU .49
+    )
+    assert missed(said, SAMPLE.target()).tolist() == [False, True, True]
+
+
+def test_half_an_overlap_is_enough_and_nothing_found_misses_all():
+    half = found(([50.0, 50, 60, 55], 0.4, 0))
+    assert missed(half, SAMPLE.target()).tolist() == [True, True, False]
+    assert missed(found(), SAMPLE.target()).tolist() == [True] * 3
+
+
+def test_the_picture_counts_and_draws_missed_objects_alone():
+    drawing = found_picture(SAMPLE, found(([0.0, 0, 10, 10], 0.9, 0)), letters=["P4"])
+    assert "3 cells, 1 detections (solid), 2 cells missed (dashed)." in drawing
+    assert "M20 20H40V40" in drawing and "M50 50H60V60" in drawing and ">P4<" in drawing
+    assert drawing.count("M0 0H10V10") == 2  # the detection and its casing, no dashed box under it
