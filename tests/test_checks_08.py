@@ -66,6 +66,12 @@ def ssd_loss(
     return conf / n, loc / n
 
 
+def unsteady(cls_logits, box_deltas, labels, box_targets, positive):
+    """The logarithm of a softmax that has become 0."""
+    logits = cls_logits.softmax(dim=-1).log()
+    return ssd_loss(logits, box_deltas, labels, box_targets, positive)
+
+
 RIGHT = {
     "address": address,
     "flatten": flatten,
@@ -87,6 +93,22 @@ WRONG = [
     ("starts", (STARTS | {"I": "right", "H": "no background channel"}).get, "network H"),
     ("catches", lambda bug: "shapes", "divided by all anchors"),
     ("catches", (CATCHES | {"no permute": "overfit one picture"}).get, "no permute"),
+    (
+        "ssd_loss",
+        lambda *a: tuple(part.item() for part in ssd_loss(*a)),
+        "no gradient reaches cls_logits",
+    ),
+    (
+        "ssd_loss",
+        lambda *a: (ssd_loss(*a)[0], ssd_loss(*a)[1].detach()),
+        "no gradient reaches box_deltas",
+    ),
+    ("ssd_loss", lambda *a: unsteady(*a), "logits beyond 100"),
+    (
+        "scores",
+        lambda z: (z.exp() / z.exp().sum(1, keepdim=True))[:, 1:].max(1),
+        "logits beyond 100",
+    ),
     ("catches", (CATCHES | {"ratio flipped in use": "known batch"}).get, "ratio flipped"),
     ("address", lambda row, maps: (0, *divmod(row // 4, 38), row % 4), "the first row of fc7"),
     (
@@ -148,4 +170,17 @@ def test_the_first_losses_are_worked_out():
 @pytest.mark.parametrize("name", ["08.starts", "08.catches"])
 def test_a_wrong_word_is_not_told_the_right_one(name):
     said = verdict(name, lambda _: "nonsense")
-    assert said.startswith("✗") and "look again" in said
+    words = STARTS if name == "08.starts" else CATCHES
+    assert said.startswith("✗") and "is none of the words" in said
+    assert all(word in said for word in words.values())
+
+
+@pytest.mark.parametrize("name, right", [("08.starts", STARTS), ("08.catches", CATCHES)])
+def test_a_wrong_diagnosis_is_refuted_without_the_right_one(name, right):
+    rungs = {"shapes", "known batch", "overfit one picture", "short training", "metric gate"}
+    words = set(STARTS.values()) if name == "08.starts" else rungs
+    for asked, answer in right.items():
+        for word in words - {answer}:
+            said = verdict(name, (right | {asked: word}).get)
+            reason = said.partition(f'"{word}" is not it: ')[2]
+            assert reason and answer not in reason

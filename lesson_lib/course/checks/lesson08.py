@@ -9,7 +9,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise, Untold
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 #: Five SSDs that say nothing yet (all logits 0), and what each does wrong.
@@ -27,6 +27,60 @@ CATCHES = {
     "no mining": "known batch",
     "background read as class 0": "overfit one picture",
     "ratio flipped in use": "overfit one picture",
+}
+#: What speaks against each wrong diagnosis of STARTS; log 4 = 1.386, log 3 = 1.099.
+_MANY = "all 5,998 negatives, divided by 98, would come to some 85 and more."
+_FEW = "a division by 6,096 would leave less than a tenth of one row's loss."
+_LOG3 = "four rows for each positive, with three even shares each, would give 4 log 3."
+_RIGHT = "four rows for each positive, with four even shares each, would give 4 log 4."
+_ALONE = "the positives alone would give one log 4 each."
+START_REASONS = {
+    "F": {
+        "right": _RIGHT,
+        "no negatives": _ALONE,
+        "divided by all boxes": _FEW,
+        "no background channel": _LOG3,
+    },
+    "G": {
+        "right": _RIGHT,
+        "no negatives": _ALONE,
+        "no mining": _MANY,
+        "no background channel": _LOG3,
+    },
+    "H": {
+        "no mining": _MANY,
+        "no negatives": _ALONE,
+        "divided by all boxes": _FEW,
+        "no background channel": _LOG3,
+    },
+    "I": {
+        "no mining": _MANY,
+        "no negatives": _ALONE,
+        "divided by all boxes": _FEW,
+        "right": _RIGHT,
+    },
+    "J": {
+        "no mining": _MANY,
+        "right": _RIGHT,
+        "divided by all boxes": _FEW,
+        "no background channel": _LOG3,
+    },
+}
+#: What speaks against each rung that is not the first one to catch it.
+_BY_NUMBERS = (
+    "it looks at what the outputs cost, and this bug leaves the cost of given outputs alone."
+)
+_BY_ROWS = "it looks only at which pixels a row depends on, and every row of this one is in place."
+_LATE = "whether it sees this bug or not, a cheaper rung does."
+RUNG_REASONS = {
+    bug: {
+        "shapes": _BY_ROWS,
+        "known batch": _BY_NUMBERS,
+        "overfit one picture": _LATE,
+        "short training": _LATE,
+        "metric gate": _LATE,
+    }
+    for bug in CATCHES
 }
 SSD300_MAPS = [(38, 38, 4), (19, 19, 6), (10, 10, 6), (5, 5, 6), (3, 3, 4), (1, 1, 4)]
 
@@ -106,7 +160,7 @@ def ssd_loss_by_loops(
     for z, d, k, t, is_positive in zip(logits, deltas, labels, targets, positive):
         background = []
         for i, found in enumerate(is_positive):
-            total = math.log(sum(map(math.exp, z[i])))
+            total = max(z[i]) + math.log(sum(math.exp(x - max(z[i])) for x in z[i]))
             if not found:
                 background.append(total - z[i][0])
                 continue
@@ -214,6 +268,9 @@ EXERCISES = {
                 "the same with 7 added to every logit", [0.9, 0.02, 0.06, 0.02], shift=7.0
             ),
             _probabilities("three boxes, one class", [0.4, 0.6], [0.99, 0.01], [0.5, 0.5]),
+            _probabilities(
+                "logits beyond 100", [0.9, 0.02, 0.06, 0.02], [0.2, 0.7, 0.06, 0.04], shift=150.0
+            ),
         ],
         "the background takes its share of the softmax, and is no answer.",
         fresh=_fresh_scores,
@@ -227,7 +284,11 @@ EXERCISES = {
     ),
     "08.starts": Exercise(
         [
-            Case(f"network {letter}: is your diagnosis right?", (letter,), Untold(answer))
+            Case(
+                f"network {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, START_REASONS[letter]),
+            )
             for letter, answer in STARTS.items()
         ],
         "five bugs told from one number, before a single step.",
@@ -238,15 +299,22 @@ EXERCISES = {
         ),
     ),
     "08.catches": Exercise(
-        [Case(f"{bug}: is it this rung?", (bug,), Untold(rung)) for bug, rung in CATCHES.items()],
+        [
+            Case(
+                f"{bug}: is it this rung?",
+                (bug,),
+                Choice(rung, {k: v for k, v in RUNG_REASONS[bug].items() if k != rung}),
+            )
+            for bug, rung in CATCHES.items()
+        ],
         "you know what each rung proves.",
         hints=(
             "Which part of the detector does a rung use at all? The known batch never detects, and "
             "no rung but the first asks where a row looks.",
             "A wrong loss is a wrong number; a wrong use of right outputs shows when something "
             "must be found.",
-            "Two are told by the loss, two by detections on a picture known by heart, one by the "
-            "gradient of a row.",
+            "Ask of each bug: does it move a row, the loss of given outputs, or only what the "
+            "detections make of outputs that are right?",
         ),
     ),
     "08.ssd_loss": Exercise(
@@ -285,6 +353,7 @@ EXERCISES = {
                 unmatched=-math.inf,
             ),
             _batch("no object at all", [[False] * 5, [False] * 5], seed=8),
+            _batch("logits beyond 100", [[True, False, True, False]], seed=9, spread=150.0),
         ],
         "lessons 1, 3 and 5 in one function: this is what SSD is trained with.",
         fresh=_fresh_loss,
@@ -297,6 +366,10 @@ EXERCISES = {
             "Mind what `F.smooth_l1_loss` does with the sum unless told otherwise.",
         ),
         serves="ssd_loss",
+        learns=(
+            _batch("one positive, three negatives", [[True, False, False, False]], seed=1),
+            {"cls_logits": 0, "box_deltas": 1},
+        ),
     ),
 }
 
