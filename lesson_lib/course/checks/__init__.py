@@ -229,8 +229,8 @@ def _gradient_fault(answer: Callable, case: Case, watched: dict[str, int]) -> st
         total = _total(answer(*args))
         if not isinstance(total, Tensor) or not total.requires_grad:
             return (
-                f"{case.why}: the numbers are right, but no gradient reaches {argument}, so nothing "
-                "could be learned (.item(), .detach(), torch.tensor(...) and no_grad cut it off)"
+                f"{case.why}: the numbers are right, but no gradient reaches {argument}, so "
+                "nothing could be learned (.item(), .detach(), torch.tensor(...) cut it off)"
             )
         (gradient,) = torch.autograd.grad(total, at)
         if not gradient.isfinite().all():
@@ -251,9 +251,13 @@ def _gradient_fault(answer: Callable, case: Case, watched: dict[str, int]) -> st
 
 
 def _total(got: Any) -> Any:
-    """The sum of all numbers in what a function returned."""
+    """The numbers in what a function returned, weighted so that no error cancels, and added up."""
     parts = got if isinstance(got, tuple | list) else (got,)
-    return sum(part.sum() if isinstance(part, Tensor) else part for part in parts)
+    return sum(_weighted(part) if isinstance(part, Tensor) else part for part in parts)
+
+
+def _weighted(part: Tensor) -> Tensor:
+    return (part.flatten() * torch.arange(part.numel()).cos()).sum()
 
 
 @contextmanager

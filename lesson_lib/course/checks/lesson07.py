@@ -10,7 +10,7 @@ import random
 
 import torch
 
-from lesson_lib.course.checks import Case, Exercise, Untold
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 Map = list[list[list[float]]]  # [channel][row][column]
@@ -28,6 +28,46 @@ PORTS = {
 }
 #: Which map of three, that see 42, 90 and 178 px in effect, answers for an object of a size in px.
 MAPS = {20: "C3", 55: "C4", 100: "C5"}
+
+#: What speaks against each wrong answer of PORTS and MAPS.
+_COUNTS = "all six maps have the right number of positions."
+PORT_REASONS = {
+    "K": {
+        "pool5 halves": "the first map is off already, long before pool5.",
+        "fc6 has no holes": "holes change what is seen, not the positions, and fc7 sees 420 px.",
+        "the last two maps are padded": "they have 3 positions and 1, as they should.",
+    },
+    "L": {
+        "pooling rounds down": _COUNTS,
+        "pool5 halves": _COUNTS,
+        "the last two maps are padded": _COUNTS,
+    },
+    "M": {
+        "pooling rounds down": "the maps of the poolings have 38 and 19 positions.",
+        "pool5 halves": "fc7's map has its 19 positions.",
+        "fc6 has no holes": "fc7 sees 420 px, as it should.",
+    },
+    "N": {
+        "pooling rounds down": "the first map has 38 positions.",
+        "fc6 has no holes": "fc7 would see less than 420 px, and it sees more.",
+        "the last two maps are padded": "padding leaves a map its size, and each map is smaller "
+        "than the one before.",
+    },
+}
+MAP_REASONS = {
+    20: {
+        "C4": "it sees the platelet whole, but a finer map does so too and stands closer.",
+        "C5": "it sees the platelet whole, but a finer map does so too and stands closer.",
+    },
+    55: {
+        "C3": "in effect its rows see 42 px, less than the cell.",
+        "C5": "it sees the cell whole, but a finer map does so too and stands closer.",
+    },
+    100: {
+        "C3": "in effect its rows see 42 px, less than half of the cell.",
+        "C4": "in effect its rows see 90 px, less than the cell.",
+    },
+}
 
 
 def port_logs() -> dict[str, tuple[list[int], int]]:
@@ -212,7 +252,11 @@ EXERCISES = {
     ),
     "07.ports": Exercise(
         [
-            Case(f"port {letter}: is your diagnosis right?", (letter,), Untold(answer))
+            Case(
+                f"port {letter}: is your diagnosis right?",
+                (letter,),
+                Choice(answer, PORT_REASONS[letter]),
+            )
             for letter, answer in PORTS.items()
         ],
         "four ports, told apart by six numbers and a field.",
@@ -224,7 +268,10 @@ EXERCISES = {
         ),
     ),
     "07.maps": Exercise(
-        [Case(f"an object of {side} px", (side,), Untold(answer)) for side, answer in MAPS.items()],
+        [
+            Case(f"an object of {side} px", (side,), Choice(answer, MAP_REASONS[side]))
+            for side, answer in MAPS.items()
+        ],
         "small objects on fine maps, large ones where they are seen whole.",
         hints=(
             "Two wishes: the position should see the whole object, and stand close to it.",
@@ -267,6 +314,10 @@ EXERCISES = {
         "every position speaks with the same loudness.",
         fresh=_fresh_norm,
         refused=("l2norm", "forward"),
+        learns=(
+            _norm_case("a map of 3 channels", _random_map(3, 2, 2, seed=4), [1.0, 2.0, 3.0]),
+            {"x": 0, "scale": 1},
+        ),
         hints=(
             "Along which of the four dimensions does a position's vector run?",
             "Reduce that one and keep a 1 in its place, so that the division lines up. A position "
