@@ -131,11 +131,11 @@ def gain(records: Sequence[dict[str, Any]], name: str, figure: str = "AP") -> Di
 
     ValueError where fewer than two seeds have both.
     """
-    by_seed = (
+    plain, switched = (
         {r["seed"]: 100 * r[figure] for r in records if r["switch"] == which}
         for which in (BASELINE, name)
     )
-    return paired(*by_seed)
+    return paired(plain, switched)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
