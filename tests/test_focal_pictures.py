@@ -16,6 +16,7 @@ from lesson_lib.course.focal_pictures import (
     anchor_losses,
     answers,
     background_share,
+    brightness_key,
     glowing,
     loss_map,
     spread,
@@ -130,6 +131,19 @@ def test_the_map_says_who_makes_the_loss(one_cell):
     assert "painted: P4" in loss_map(sample, said, sigmoid_focal_loss, 0.0, "P4")
 
 
+def test_the_key_of_the_map_stands_at_the_brightness_of_its_numbers():
+    image, painted = torch.full((3, 1, 100), 153, dtype=torch.uint8), torch.zeros(1, 100)
+    painted[0, :2] = torch.tensor([60.0, 40.0])  # times the even share
+    lit = glowing(image, painted)
+    assert torch.equal(lit[:, 0, 0], lit[:, 0, 1]), "from 40 times the even share on alike"
+    places = dict(
+        re.findall(r'<text x="([\d.]+)" y="31"[^>]*>([\d.]+)', brightness_key(marks=(0, 1, 40)))
+    )
+    at = {mark: float(x) for x, mark in places.items()}
+    assert at["0"] == 260 and at["40"] == 560
+    assert at["1"] == pytest.approx(260 + 300 * math.log(2) / math.log(41), abs=0.1)
+
+
 def test_the_shipped_detector_shows_what_the_lesson_says():
     """At gamma 0 nearly all of the loss is background's, at 2 less than half."""
     import lesson_lib
@@ -197,8 +211,24 @@ def test_every_chart_has_words_for_those_who_do_not_see_it(tally):
     )
     for picture, words in zip(drawn, ("hardest 1%", "Huber", "least at", "platelets: focal")):
         assert words in re.search(r'aria-label="([^"]*)"', picture)[1]
-    at = re.search(r"least at π = ([\d.e-]+)", charts.first_loss(2.0, 0.0))[1]
+    assert ">10⁻⁵</text>" in charts.first_loss(2.0, 0.0)
+    at = re.search(r"least at π = ([\d.]+)", charts.first_loss(2.0, 0.0))[1]
     assert float(at) == pytest.approx(100 / 8_000_100, rel=0.3)  # the share of "yes" in all answers
+
+
+def test_a_loss_that_finds_nothing_is_seen_above_the_axis():
+    lane = [(0, 0.0), (50, 0.0), (100, 0.0)]
+    drawn = charts.race_charts({"platelets": {"cross entropy": lane}})
+    across = re.search(r'd="M0 ([\d.]+)L[\d.]+ \1L[\d.]+ \1"[^>]*stroke-width="2"', drawn)[1]
+    axis = re.search(r'd="M0 0V([\d.]+)H', drawn)[1]
+    assert float(axis) - float(across) > 8
+
+
+def test_races_share_one_key():
+    lanes = {"cross entropy": [(0, 0.0), (9, 1.0)], "focal": [(0, 0.0), (9, 0.5)]}
+    drawn = charts.race_charts({"red cells": lanes, "platelets": lanes})
+    assert drawn.count(">cross entropy</text>") == drawn.count(">focal</text>") == 1
+    assert "red cells: cross entropy, focal platelets: cross entropy, focal" in drawn
 
 
 class Knows(torch.nn.Module):

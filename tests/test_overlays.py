@@ -34,6 +34,20 @@ def test_the_hull_holds_both_boxes():
     assert hull_shapes(APART)[-1]["d"] == "M10 20H70V60H10Z"
 
 
+@pytest.mark.parametrize("boxes", [APART, TOGETHER, APART.flip(0), APART[:1].expand(2, 4)])
+def test_what_is_shaded_of_the_hull_is_what_neither_box_fills(boxes):
+    tiles = re.findall(r"M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)", hull_shapes(boxes)[0]["d"])
+    painted = torch.zeros(80, 80, dtype=torch.int)
+    for x1, y1, x2, y2 in (map(int, tile) for tile in tiles):
+        painted[y1:y2, x1:x2] += 1
+    hull, filled = torch.zeros(2, 80, 80, dtype=torch.bool)
+    x1, y1, x2, y2 = map(int, [*boxes[:, :2].amin(0), *boxes[:, 2:].amax(0)])
+    hull[y1:y2, x1:x2] = True
+    for x1, y1, x2, y2 in boxes.int().tolist():
+        filled[y1:y2, x1:x2] = True
+    assert torch.equal(painted, (hull & ~filled).int())
+
+
 def test_the_arrow_goes_from_centre_to_centre():
     (_, arrow) = offset_shapes(*APART)
     assert arrow["d"].startswith("M20 30L60 40M60 40")

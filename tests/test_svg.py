@@ -3,6 +3,7 @@ see them.
 """
 
 import math
+import re
 import xml.etree.ElementTree as xml
 
 import pytest
@@ -132,6 +133,18 @@ def test_the_label_of_a_line_at_the_right_border_stands_left_of_it():
     c.vline(9.9, label="the end")
     ((x, _),) = words_at(c.svg(), "the end")
     assert x + 7.4 * len("the end") < c.place(9.9, 0)[0]
+
+
+def test_a_label_of_a_peak_stands_above_its_middle():
+    c = chart()
+    c.curve([0, 4, 10], [0, 0.8, 0])
+    c.label(4, 0.8, "peak", "#123456")
+    x, y, words = re.search(
+        r'<text x="([\d.]+)" y="([\d.]+)"[^>]*#123456[^>]*>(\w+)', c.svg()
+    ).groups()
+    at = c.place(4, 0.8)
+    assert words == "peak" and float(x) + 3.7 * 4 == pytest.approx(at[0], abs=0.2)
+    assert 0 < at[1] - float(y) < 20
 
 
 def test_a_key_lists_the_curves_beside_pieces_of_their_lines_where_no_curve_is():

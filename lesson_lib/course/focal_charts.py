@@ -11,19 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesson_lib.colours import BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION
+from lesson_lib.colours import BLUE, COLOURS
 from lesson_lib.course.focal_pictures import Answers
-from lesson_lib.course.svg import Chart, beside
+from lesson_lib.course.svg import Chart, below, beside, key_line
 from lesson_lib.losses import huber_loss, l2_loss, sigmoid_focal_loss
 
-#: FL's Figure 1: gamma -> name, dash, colour and width of its curve; and the reader's own.
+#: FL's Figure 1: gamma -> name, dash and width of its curve. All in the text's colour: the course's
+#: colours mean cells and labels.
 LOOKS = {
-    0.0: ("γ = 0 (CE)", "solid", "currentColor", 1.5),
-    0.5: ("γ = 0.5", "dashed", BLUE, 1.5),
-    1.0: ("γ = 1", "dashdot", VERMILION, 1.5),
-    2.0: ("γ = 2", "dotted", GREEN, 2.5),
-    5.0: ("γ = 5", "dashed", PURPLE, 1.5),
+    0.0: ("γ = 0 (CE)", "solid", 1.5),
+    0.5: ("γ = 0.5", "dashed", 1.5),
+    1.0: ("γ = 1", "dashdot", 1.5),
+    2.0: ("γ = 2", "dotted", 2.5),
+    5.0: ("γ = 5", "longdash", 1.5),
 }
+INK = "currentColor"
+#: The reader's own curve or point, thick.
+YOURS, THICK = BLUE, 4.0
 OBJECT, BACKGROUND = COLOURS["positive"], COLOURS["negative"]
 PANEL: dict[str, Any] = {"width": 380, "height": 350}  # one of two beside each other, px
 TOWARDS = "z, the logit towards the right answer"
@@ -64,16 +68,14 @@ def figure_1(gamma: float, alpha: float = 0.25) -> str:
     }
     axes |= {"y_label": "loss", "key": True, **PANEL}
     plain = Chart(f"γ = {gamma:.1f}: at p_t = .9 the loss is {times} times smaller than CE", **axes)
-    for paper, (name, dash, colour, width) in LOOKS.items():
-        plain.curve(p_t.tolist(), focal_at(z, paper).tolist(), name, dash, colour, width)
-    plain.curve(p_t.tolist(), focal_at(z, gamma).tolist(), "yours", "solid", ORANGE, 4)
+    for paper, (name, dash, width) in LOOKS.items():
+        plain.curve(p_t.tolist(), focal_at(z, paper).tolist(), name, dash, INK, width)
+    plain.curve(p_t.tolist(), focal_at(z, gamma).tolist(), "yours", "solid", YOURS, THICK)
     plain.vline(0.5, label="well-classified")
     weighted = Chart(f"With α: objects × {alpha:.2f}, background × {1 - alpha:.2f}", **axes)
+    weighted.curve(p_t.tolist(), focal_at(z, 0.0).tolist(), "cross entropy", "solid", INK, 1.5)
     weighted.curve(
-        p_t.tolist(), focal_at(z, 0.0).tolist(), "cross entropy", "solid", "currentColor", 1.5
-    )
-    weighted.curve(
-        p_t.tolist(), focal_at(z, gamma).tolist(), "yours, without α", "solid", ORANGE, 4
+        p_t.tolist(), focal_at(z, gamma).tolist(), "yours, without α", "solid", YOURS, THICK
     )
     _both_sides(weighted, p_t, focal_at(z, gamma), alpha)
     return beside(plain.svg(), weighted.svg())
@@ -89,7 +91,7 @@ def slopes(gamma: float, alpha: float) -> str:
         "x_label": TOWARDS,
         "y_label": "minus the slope",
     }
-    axes |= {"key": True, **PANEL}
+    axes |= PANEL
     charts = (
         Chart(
             f"γ = {gamma:.1f} without α: up to {most:.2f} times as steep as cross entropy", **axes
@@ -97,11 +99,10 @@ def slopes(gamma: float, alpha: float) -> str:
         Chart(f"With α: objects × {alpha:.2f}, background × {1 - alpha:.2f}", **axes),
     )
     for chart in charts:
-        chart.curve(
-            z.tolist(), pull(z, 0.0).tolist(), "cross entropy", "solid", "currentColor", 1.5
-        )
+        chart.curve(z.tolist(), pull(z, 0.0).tolist(), "cross entropy", "solid", INK, 1.5)
         chart.vline(0.0, label="p_t = .5")
-    charts[0].curve(z.tolist(), pull(z, gamma).tolist(), f"γ = {gamma:.1f}", "solid", ORANGE, 4)
+    own = f"γ = {gamma:.1f}"
+    charts[0].curve(z.tolist(), pull(z, gamma).tolist(), own, "solid", YOURS, THICK)
     _both_sides(charts[1], z, pull(z, gamma), alpha)
     return beside(*(chart.svg() for chart in charts))
 
@@ -130,10 +131,14 @@ def opposites(gamma: float, delta: float) -> str:
         y_label="share of it that is kept",
     )
     chart.curve(
-        parent.tolist(), huber.tolist(), label=f"Huber, δ = {delta:.1f}", dash="dashed", colour=BLUE
+        parent.tolist(), huber.tolist(), label=f"Huber, δ = {delta:.1f}", dash="dashed", colour=INK
     )
     chart.curve(
-        parent.tolist(), focal.tolist(), label=f"focal loss, γ = {gamma:.1f}", colour=VERMILION
+        parent.tolist(),
+        focal.tolist(),
+        label=f"focal loss, γ = {gamma:.1f}",
+        colour=BLUE,
+        width=3,
     )
     return chart.svg()
 
@@ -193,29 +198,18 @@ def figure_4(tally: Tally, gamma: float) -> str:
             x=(low, 1),
             y=(0, 1.02),
             y_label="share of the loss",
-            key=True,
             x_label=f"share of the {kind}, easiest first" + (" (the last tenth)" if low else ""),
             **PANEL,
         )
         x = np.linspace(low, 1, 150)
-        for paper, (name, dash, colour, width) in LOOKS.items():
-            if paper <= 2:
-                chart.curve(
-                    x.tolist(),
-                    np.interp(x, *tally.cumulative(kind, paper)).tolist(),
-                    name,
-                    dash,
-                    colour,
-                    width,
-                )
-        chart.curve(
-            x.tolist(),
-            np.interp(x, *tally.cumulative(kind, gamma)).tolist(),
-            "yours",
-            "solid",
-            ORANGE,
-            4,
-        )
+
+        def made(of: float, kind: str = kind, x: np.ndarray = x) -> list[float]:
+            return np.interp(x, *tally.cumulative(kind, of)).tolist()
+
+        for paper, (name, dash, width) in LOOKS.items():
+            if paper <= 2 and paper != gamma:
+                chart.curve(x.tolist(), made(paper), name, dash, INK, width)
+        chart.curve(x.tolist(), made(gamma), f"yours, γ = {gamma:g}", "solid", YOURS, THICK)
         charts.append(chart.svg())
     return beside(*charts)
 
@@ -233,12 +227,12 @@ def balance(tally: Tally, gamma: float, alpha: float) -> str:
         y_label="α",
     )
     even = [tally.balancing_alpha(g) for g in gammas]
-    chart.curve(gammas, even, label="our detector: α for equal loss", colour=BLUE)
+    chart.curve(gammas, even, label="our detector: α for equal loss", colour=INK)
     for g, (a, _) in TABLE_1B.items():
-        chart.point(g, a, label="best on COCO" if g == 5 else "", colour=VERMILION)
+        chart.point(g, a, label="best on COCO" if g == 5 else "", colour=INK)
     here = gamma, alpha
     hidden = any(math.dist(here, (g, a)) < 0.12 for g, (a, _) in TABLE_1B.items())
-    chart.point(*here, label="you, on COCO's best" if hidden else "you", colour=ORANGE)
+    chart.point(*here, label="you, on COCO's best" if hidden else "you", colour=YOURS)
     return chart.svg()
 
 
@@ -252,21 +246,27 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
     total = background + positive
     chart = Chart(
         f"{objects:,.0f} positive anchors: the first loss is least at π = "
-        f"{pi[total.argmin()].item():.1g}",
+        f"{_one_digit(pi[total.argmin()].item())}",
         x=(1e-6, 0.5),
         y=(1e-1, 1e7),
         x_log=True,
         y_log=True,
-        y_label="first loss, summed",
+        powers=True,
+        y_label="first loss, summed (logarithmic, as π is)",
         x_label="π, the probability that the untrained network starts with",
     )
     chart.curve(
         pi.tolist(), background.tolist(), label="background", dash="dashed", colour=BACKGROUND
     )
     chart.curve(pi.tolist(), positive.tolist(), label="objects", dash="dashdot", colour=OBJECT)
-    chart.curve(pi.tolist(), total.tolist(), label="both", width=3)
+    chart.curve(pi.tolist(), total.tolist(), label="both", colour=INK, width=3)
     chart.vline(0.01, label="the paper's .01")
     return chart.svg()
+
+
+def _one_digit(value: float) -> str:
+    """A number below 1 with one digit that counts, never as 1e-05: 0.00001, 0.3."""
+    return f"{value:.{max(1, math.ceil(-math.log10(value)))}f}"
 
 
 def race_charts(
@@ -274,21 +274,27 @@ def race_charts(
 ) -> str:
     """One chart for each set, one curve for each loss: share of the objects over the step.
 
-    races: {set: {loss: [(step, share in 0..1), ...]}}.
+    races: {set: {loss: [(step, share in 0..1), ...]}}. The axis begins below 0, where a loss that
+    finds nothing would be hidden by it.
     """
-    looks = (("solid", "currentColor", 2), ("dashed", BLUE, 2.5), ("dotted", GREEN, 3))
+    looks = (("solid", INK, 2.0), ("dashed", INK, 2.0), ("solid", BLUE, 3.5))
     charts = []
     for name, lanes in races.items():
         last = max(step for lane in lanes.values() for step, _ in lane)
-        axes: dict[str, Any] = {
-            "x": (0, last),
-            "y": (0, 1.05),
-            "x_label": "step",
-            "y_label": f"share {what}",
-        }
-        chart = Chart(name, key=True, **axes, **PANEL)
+        chart = Chart(
+            name,
+            x=(0, last),
+            y=(-0.06, 1.06),
+            x_label="step",
+            y_label=f"share {what}",
+            key=True,
+            **PANEL,
+        )
         for (loss, lane), (dash, colour, width) in zip(lanes.items(), looks):
             steps, shares = zip(*lane)
             chart.curve(steps, shares, loss, dash, colour, width)
+        chart.key = None  # one key below serves all
         charts.append(chart.svg())
-    return beside(*charts)
+    names = list(dict.fromkeys(loss for lanes in races.values() for loss in lanes))
+    drawn = beside(*charts)
+    return below(drawn, key_line(list(zip(names, looks))))

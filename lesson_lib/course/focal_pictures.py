@@ -6,7 +6,7 @@
 A loss is any function (logits, targets, alpha, gamma) -> elementwise loss, the learner's own too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -95,11 +95,33 @@ def glowing(image: Tensor, painted: Tensor) -> Tensor:
     image (3, H, W) uint8; painted (H, W) from `spread`. Returns (3, H, W) uint8. Brightness goes
     with the logarithm of how many times the even share a pixel has.
     """
-    times = painted / painted.mean().clamp(min=1e-30)
-    bright = (torch.log1p(times) / np.log1p(BRIGHTEST)).clamp(max=1)
-    ink = torch.from_numpy(mpl.colormaps["inferno"](bright.numpy())[..., :3]).permute(2, 0, 1)
-    grey = image.float().mean(0) / 255
-    return (255 * (0.45 * grey + 0.7 * ink)).clamp(0, 255).to(torch.uint8)
+    return _lit(image.float().mean(0) / 255, painted / painted.mean().clamp(min=1e-30))
+
+
+def _bright(times: Tensor) -> Tensor:
+    """Brightness, 0 to 1, of places with `times` times the even share."""
+    return (torch.log1p(times) / np.log1p(BRIGHTEST)).clamp(max=1)
+
+
+def _lit(grey: Tensor, times: Tensor) -> Tensor:
+    """A grey picture (H, W), 0 to 1, under the ink of `times` (H, W) -> (3, H, W) uint8."""
+    ink = torch.from_numpy(mpl.colormaps["inferno"](_bright(times).numpy())[..., :3])
+    return (255 * (0.45 * grey + 0.7 * ink.permute(2, 0, 1))).clamp(0, 255).to(torch.uint8)
+
+
+def brightness_key(width: int = 768, marks: Sequence[float] = (0, 1, 5, 40)) -> str:
+    """The key to the colours of `loss_map`: how many times the even share a place has -> SVG."""
+    bar, left = 300, 260
+    bright = torch.linspace(0, 1, bar).expand(12, bar)
+    times = torch.expm1(bright * float(np.log1p(BRIGHTEST)))
+    uri = svg.picture_uri(_lit(torch.full((12, bar), 0.6), times))
+    body = svg.text(8, 15, "loss of a place, its even share = 1", 13)
+    body += f'<image href="{uri}" x="{left}" y="4" width="{bar}" height="12"/>'
+    for mark in marks:
+        at = left + bar * _bright(torch.tensor(float(mark))).item()
+        words = f"{mark:g}" + (" and more" if mark >= BRIGHTEST else "")
+        body += svg.text(at, 31, words, 12, "middle")
+    return svg.document(body, width, 36, "The brighter a place, the more of the loss it makes.")
 
 
 def loss_map(

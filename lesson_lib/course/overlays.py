@@ -4,6 +4,7 @@ Boxes are xyxy in pixels of the picture, unless the name says otherwise.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,9 +27,19 @@ def overlap_shapes(boxes: Tensor) -> list[dict]:
 
 
 def hull_shapes(boxes: Tensor) -> list[dict]:
-    """`overlap_shapes`, and dotted around them the smallest box that holds both."""
+    """The smallest box that holds both of two boxes (2, 4), dotted, and what neither of them fills,
+    shaded: GIoU's penalty. The boxes themselves stay empty.
+    """
     hull = torch.cat((boxes[:, :2].amin(0), boxes[:, 2:].amax(0)))
-    return [*overlap_shapes(boxes), svg.shape("hull", hull)]
+    xs, ys = (boxes[:, [side, side + 2]].flatten().sort().values.tolist() for side in (0, 1))
+    tiles = torch.tensor(
+        [[x1, y1, x2, y2] for x1, x2 in pairwise(xs) for y1, y2 in pairwise(ys)]
+    )  # (9, 4): each lies wholly in a box, or outside it
+    centres = (tiles[:, None, :2] + tiles[:, None, 2:]) / 2
+    inside = ((centres > boxes[:, :2]) & (centres < boxes[:, 2:])).all(dim=2).any(dim=1)
+    wide = (tiles[:, 2:] > tiles[:, :2]).all(dim=1)
+    gap = svg.shape("shared", tiles[wide & ~inside], colour=svg.LOOKS["hull"].colour)
+    return [gap, svg.shape("hull", hull)]
 
 
 def offset_shapes(anchor: Tensor, box: Tensor) -> list[dict]:

@@ -22,7 +22,13 @@ from torch import Tensor
 from lesson_lib.colours import COLOURS, CURVES
 
 CURVE_COLOURS = ("currentColor", *CURVES.values())
-DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3", "dashdot": "8 3 2 3"}
+DASHES = {
+    "solid": "",
+    "dashed": "7 4",
+    "dotted": "2 3",
+    "dashdot": "8 3 2 3",
+    "longdash": "18 5",
+}
 
 
 class Look(NamedTuple):
@@ -299,7 +305,7 @@ class Chart:
     x, y: ranges of the axes; what lies outside is cut off. Labels look for a free place when `svg`
     is called.
     key: the curves' labels stand in a list, each behind a piece of its line; for curves that lie
-    close together.
+    close together. powers: the numbers at the axes are powers of ten, 10⁻⁵ instead of 1e-5.
     """
 
     def __init__(  # noqa: PLR0913  the options of a chart, by name
@@ -315,6 +321,7 @@ class Chart:
         height: int = 360,
         alt: str = "",
         key: bool = False,
+        powers: bool = False,
     ):
         for name, (low, high), log in (("x", x, x_log), ("y", y, y_log)):
             if not low < high or (log and low <= 0):
@@ -333,8 +340,9 @@ class Chart:
         )
         self.lines = textwrap.wrap(title, int((width - 16) / 8.6))
         self.top, bottom = 22 * len(self.lines) + (26 if y_label else 10), 50 if x_label else 28
+        self.short = _power if powers else _short
         self.rungs = [
-            (value, _short(value))
+            (value, self.short(value))
             for value in ticks(*y, y_log, int((height - self.top - bottom) / 40))
         ]
         self.left = max(58, 20 + 7 * max((len(words) for _, words in self.rungs), default=0))
@@ -459,6 +467,12 @@ class Chart:
         self.busy.append((a, b, len(self.names)))
         far = -8 - 7.4 * len(label)
         self._wish(label, colour, [(a + dx, b + dy) for dx in (8, far) for dy in (4, -12, 20)])
+
+    def label(self, x: float, y: float, words: str, colour: str | None = None) -> None:
+        """Words above the middle of a place, for what a search would put elsewhere: a peak."""
+        a, b = self.place(x, y)
+        middle = a - 3.7 * len(words)
+        self._wish(words, colour or "currentColor", [(middle, b - 8), (middle, b - 18)])
 
     def bars(
         self,
@@ -597,7 +611,7 @@ class Chart:
         for value in ticks(*self.x, self.x_log, int(w / 60)):
             at = self.place(value, self.y[1])[0]
             body += f'<path d="M{number(at)} {number(h)}v4" stroke="currentColor"/>'
-            body += text(at, h + 17, _short(value), 12, "middle")
+            body += text(at, h + 17, self.short(value), 12, "middle")
         for value, words in self.rungs:
             at = self.place(self.x[0], value)[1]
             body += f'<path d="M0 {number(at)}h-4" stroke="currentColor"/>'
@@ -615,6 +629,19 @@ def _line(path: str, colour: str, width: float, dash: str) -> str:
         'stroke-linejoin="round" '
         f'stroke-dasharray="{DASHES[dash]}"/>'
     )
+
+
+def key_line(entries: Sequence[tuple[str, tuple[str, str, float]]], height: int = 28) -> str:
+    """One line of words, each behind a piece of its line: a key below charts that share it.
+
+    entries: (words, (dash, colour, width)).
+    """
+    body, at = "", 58.0
+    for words, (dash, colour, width) in entries:
+        body += _line(f"M{number(at)} 14h30", colour, width, dash)
+        body += text(at + 38, 19, words, 13, colour=colour)
+        at += 38 + 7.4 * len(words) + 26
+    return document(body, at, height, "")
 
 
 def ticks(low: float, high: float, log: bool = False, most: int = 8) -> list[float]:
@@ -650,3 +677,12 @@ def _short(value: float) -> str:
         if abs(value) >= 1000
         else f"{value:.6g}".replace("-", "\u2212")
     )
+
+
+def _power(value: float) -> str:
+    """A power of ten as it is printed, 10⁻⁵; 1 stays 1, and other numbers are as in `_short`."""
+    power = math.log10(value) if value > 0 else math.nan
+    if value == 1 or not power.is_integer():
+        return _short(value)
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}"

@@ -356,7 +356,7 @@ REVIEW = [
     Question(
         "What does focal loss do to an example that is wrong (p_t of .1)?",
         ("hardly anything: .81 of its loss stays", "it doubles its loss", "it leaves it out"),
-        "(1 - .1)^2 = .81. It discounts what is easy, it does not favour what is hard.",
+        "(1 - .1)^2 = .81: the discount is for what is easy.",
     ),
     Question(
         "Where do 100,000 easy negatives go wrong under plain cross entropy?",
