@@ -99,9 +99,9 @@ def draw_logs(found: dict[str, list[Row]]) -> Figure:
             axes.plot(steps, own, color=CURVES["two" if len(name) == 1 else "one"], linewidth=1.6)
         column[0].set(yscale="log")
         column[1].set(yscale="log")
-        column[2].set(ylim=(0, None))
         column[0].set_title(f"log {name}" if len(name) == 1 else name, fontsize=9)
         column[-1].set_xlabel("step")
+    panels[2, 0].set_ylim(0, None)  # of all, since they share it
     for axes, words in zip(
         panels[:, 0], ("loss", "length of the\ngradient", "ms that the\nGPU waits")
     ):

@@ -123,7 +123,8 @@ def _losses(
     recipe: Recipe,
     positives: Positives,
 ) -> dict[str, Tensor]:
-    """The criterion's losses; where an output is not finite, sums that are not finite either.
+    """The criterion's losses; where an output is not finite, NaN for both, which says that none was
+    computed.
 
     All processes decide alike, so that none waits for one that has stopped: on a CPU they count the
     outputs that are not finite together, before the criterion looks. A GPU would have to be waited
@@ -132,7 +133,10 @@ def _losses(
     if outputs.cls_logits.is_cpu:
         finite = all(bool(x.isfinite().all()) for x in outputs)
         if all_reduce(torch.tensor(float(not finite))) > 0:
-            return {"cls": outputs.cls_logits.sum(), "box": outputs.box_deltas.sum()}
+            return {
+                "cls": outputs.cls_logits.sum() * math.nan,
+                "box": outputs.box_deltas.sum() * math.nan,
+            }
     shares = rank_and_world()[1] * positives.parts
     return batch_loss(model, outputs, anchors, targets, positives, shares, **recipe.criterion)
 
