@@ -62,6 +62,7 @@ def test_the_working_stands_in_the_fold_below_the_answer(shown_html):
         ("80 %", "You said 80 %, it is 98.98 %: 18.98 % off.", False),
         ("9", "You said 9 %, it is 98.98 %: 11 times too small.", False),
         ("1,000", "You said 1,000 %, it is 98.98 %: 10.1 times too large.", False),
+        ("1e6", "You said 1,000,000 %, it is 98.98 %: 10,100 times too large.", False),
     ],
 )
 def test_a_guess_is_told_how_far_off_it_was_and_is_kept(shown_html, kept, said, words, hit):

@@ -25,7 +25,7 @@ export function judged(guess, answer, within, digits) {
   const ratio = guess / value;
   if (guess > 0 && value > 0 && !(0.5 < ratio && ratio < 2)) {
     const times = Number(Math.max(ratio, 1 / ratio).toPrecision(3));
-    return [false, `You said ${said}, it is ${right}: ${times} times too ${ratio > 1 ? "large" : "small"}.`];
+    return [false, `You said ${said}, it is ${right}: ${shown(times, "", 3)} times too ${ratio > 1 ? "large" : "small"}.`];
   }
   return [false, `You said ${said}, it is ${right}: ${off} off.`];
 }

@@ -140,7 +140,7 @@ def judged(guess: Any, value: Any, unit: str, within: float, digits: int) -> tup
         ratio = max(guess / value, value / guess)
         return (
             False,
-            f"You said {said}, it is {right}: {ratio:.3g} times too "
+            f"You said {said}, it is {right}: {shown(float(f'{ratio:.3g}'))} times too "
             f"{'large' if guess > value else 'small'}.",
         )
     return False, f"You said {said}, it is {right}: {shown(abs(guess - value), unit, digits)} off."
