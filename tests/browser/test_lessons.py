@@ -194,7 +194,7 @@ def platelets_are_covered_at_last(slider, before, now):
     arithmetic.
     """
     side, best = int(slider.value()), []
-    for sample in Smears("train", 24, size=96):
+    for sample in Smears("train", 48, size=96):
         boxes = sample.boxes[sample.labels == 2].numpy() * side / 96
         overlaps = np.zeros(len(boxes))
         for stride in (8, 16, 32, 64, 128):
