@@ -103,7 +103,7 @@ def draw_architecture(
     if complete and isinstance(model, SSD):
         _draw_l2norms(axes, model, edges)
     for text in axes.texts:
-        text.set_fontsize(letters * text.get_fontsize())
+        text.set_fontsize(letters * float(text.get_fontsize()))
     return axes
 
 

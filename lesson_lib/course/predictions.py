@@ -13,6 +13,7 @@ a guess, as in Run All, and on a page without a kernel, both are a question and 
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Context
 from html import escape
 from typing import Any
 
@@ -28,6 +29,8 @@ WORKING = "overflow-x:auto;margin:.6em 0 .2em;white-space:pre"
 #: What stands between two choices of a question that nobody can be asked: the book's pages make a
 #: button of each.
 BESIDE = " &nbsp;·&nbsp; "
+#: Halves go up, as JavaScript rounds them, so that the book says the same number.
+THREE_DIGITS = Context(prec=3, rounding=ROUND_HALF_UP)
 #: What `score` says before the first guess; a page of the book counts in its place.
 NONE_YET = (
     "Your predictions: none yet. Go back to a box that says Predict, and guess before you run."
@@ -140,7 +143,7 @@ def judged(guess: Any, value: Any, unit: str, within: float, digits: int) -> tup
         ratio = max(guess / value, value / guess)
         return (
             False,
-            f"You said {said}, it is {right}: {shown(float(f'{ratio:.3g}'))} times too "
+            f"You said {said}, it is {right}: {shown(float(THREE_DIGITS.create_decimal(ratio)))} times too "
             f"{'large' if guess > value else 'small'}.",
         )
     return False, f"You said {said}, it is {right}: {shown(abs(guess - value), unit, digits)} off."

@@ -43,9 +43,17 @@ def places() -> list[Place]:
 PLACES = places()
 
 
-@functools.cache
 def in_python(place: Place) -> BoxPlayground:
-    """The widget itself, made by the lesson's own cells."""
+    """The widget itself, its controls where they start, as on a page that was just opened."""
+    asked, starts = made_by_its_cells(place)
+    for name, value in starts.items():
+        asked.controls[name].value = value
+    return asked
+
+
+@functools.cache
+def made_by_its_cells(place: Place) -> tuple[BoxPlayground, dict[str, Any]]:
+    """The widget, made by the lesson's own cells, and what its controls hold at first."""
     made = []
 
     class Kept(BoxPlayground):
@@ -62,7 +70,7 @@ def in_python(place: Place) -> BoxPlayground:
         for cell in notebook.cells:
             if cell.id in kept:
                 exec(compile(cell.source, cell.id, "exec"), scope)
-    return made[-1]
+    return made[-1], {name: control.value for name, control in made[-1].controls.items()}
 
 
 #: What is drawn over the picture, as `svg.shape` names it; lines under lines are left out.
