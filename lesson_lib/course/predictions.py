@@ -141,9 +141,10 @@ def judged(guess: Any, value: Any, unit: str, within: float, digits: int) -> tup
         return True, f"You said {said}, it is {right}: a hit."
     if guess > 0 and value > 0 and not 0.5 < guess / value < 2:
         ratio = max(guess / value, value / guess)
+        times = shown(float(THREE_DIGITS.create_decimal(ratio)))
         return (
             False,
-            f"You said {said}, it is {right}: {shown(float(THREE_DIGITS.create_decimal(ratio)))} times too "
+            f"You said {said}, it is {right}: {times} times too "
             f"{'large' if guess > value else 'small'}.",
         )
     return False, f"You said {said}, it is {right}: {shown(abs(guess - value), unit, digits)} off."

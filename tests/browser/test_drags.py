@@ -146,13 +146,17 @@ def shifted(box: list[float], dx: float, dy: float, size: tuple[float, float]) -
 
 
 def check_controls(page: Page, place: Place) -> None:
-    """Every control of the playground is moved to its ends and its middle, and answered."""
+    """Every control of the playground is moved to its ends and its middle, and answered; the boxes
+    lie on one another, where rules differ."""
     asked, said = in_python(place), set()
     figure = figure_of(page, place)
     playground = Playground(figure.locator(".box-playground"))
     controls = figure.locator(".lesson-control :is(input, select)").all()
     stored = book.stored_frames(place.stem[:2])[place.cell]["controls"]
     assert len(controls) == len(stored) == len(asked.controls)
+    for box in range(1, len(playground.boxes())):
+        (x1, y1, x2, y2), (u1, v1, u2, v2) = playground.boxes()[0], playground.boxes()[box]
+        playground.drag(box, round(x1 + x2 - u1 - u2) // 2, round(y1 + y2 - v1 - v2) // 2)
     for control, kept, widget in zip(controls, stored, asked.controls.values(), strict=True):
         for k in {0, len(kept["values"]) // 2, len(kept["values"]) - 1}:
             choose(control, k)
