@@ -253,8 +253,8 @@ ANSWERED = """async ([address, state, scenes]) => {
 
 
 def scenes(asked: BoxPlayground, count: int) -> list[tuple[list, dict]]:
-    """Places for the boxes, to a tenth of a pixel, every third on whole pixels, where ties are;
-    and values of the controls."""
+    """Places for the boxes, to a tenth of a pixel, every third on whole pixels, where ties are,
+    in every fourth the last nearly on the first; and values of the controls."""
     draw = torch.Generator().manual_seed(14)
     width, height = asked.canvas.size
     found = []
@@ -263,6 +263,8 @@ def scenes(asked: BoxPlayground, count: int) -> list[tuple[list, dict]]:
         side = torch.rand(len(asked.boxes), 2, generator=draw) ** 2 * 0.5 + 0.02
         low = (corner * (1 - side)) * torch.tensor([width, height])
         boxes = torch.cat((low, low + side * torch.tensor([width, height])), 1).double()
+        if k % 4 == 1:
+            boxes[-1] = boxes[0] - 0.2 * low[0].min().clamp(max=1)  # two that want one anchor
         boxes = boxes.round(decimals=1 if k % 3 else 0)
         found.append((boxes.tolist(), {}))
     return found
