@@ -265,6 +265,23 @@ def test_test_runs_everything_reproducibly(ready, monkeypatch):
     assert env["LESSON_NOTEBOOKS"] == str(lesson)
 
 
+def test_what_passed_tests_wrote_does_not_fill_the_disk(tmp_path):
+    """A checkpoint of RetinaNet takes 850 MB: a run of everything once left 10 GB behind, on a
+    machine that had 7.
+    """
+    (tmp_path / "test_two.py").write_text(
+        "def test_passes(tmp_path): (tmp_path / 'weights').write_text('large')\n"
+        "def test_fails(tmp_path): (tmp_path / 'trace').write_text('wanted'); assert False\n"
+    )
+    settings = ["-c", str(Path(lab.__file__).with_name("pyproject.toml")), "-p", "no:cacheprovider"]
+    kept = tmp_path / "kept"
+    command = [sys.executable, "-m", "pytest", *settings, f"--basetemp={kept}", "-n", "2"]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    run = subprocess.run([*command, tmp_path], capture_output=True, text=True, env=clean)
+    assert "1 failed, 1 passed" in run.stdout, run.stdout + run.stderr
+    assert [path.name for path in kept.rglob("*") if path.is_file()] == ["trace"]
+
+
 def test_named_tests_are_the_only_ones_and_a_word_after_k_names_none(ready):
     lesson = ready.lesson("01_boxes.ipynb", "1")
     lab.main(["test", "tests/test_boxes.py::test_iou", "-x"])
