@@ -17,17 +17,15 @@ export const area = ([x1, y1, x2, y2]) => single(single(x2 - x1) * single(y2 - y
 
 export function intersection(a, b) {
   const width = single(Math.min(a[2], b[2]) - Math.max(a[0], b[0]));
+  if (width <= 0) return 0;
   const height = single(Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-  return single(Math.max(0, width) * Math.max(0, height));
+  return height <= 0 ? 0 : single(width * height);
 }
-
-/** Area that two boxes cover together. */
-export const union = (a, b) => single(single(area(a) + area(b)) - intersection(a, b));
 
 /** Jaccard overlap; 0 where both boxes are empty. */
 export function iou(a, b) {
-  const together = union(a, b);
-  return together > 0 ? single(intersection(a, b) / together) : 0;
+  const shared = intersection(a, b);
+  return shared > 0 ? single(shared / single(single(area(a) + area(b)) - shared)) : 0;
 }
 
 export const centre = ([x1, y1, x2, y2]) =>
@@ -71,7 +69,10 @@ export function defaultBoxes({ size: [height, width], grids, scales, ratios, str
 /** Overlap of every object with every anchor, and for each anchor the object that it overlaps most. */
 function overlaps(objects, anchors) {
   const table = objects.map((object) => anchors.map((anchor) => iou(object, anchor)));
-  const owner = anchors.map((_, a) => table.reduce((best, row, g) => (row[a] > table[best][a] ? g : best), 0));
+  const owner = new Array(anchors.length).fill(0);
+  table.forEach((row, g) => {
+    row.forEach((overlap, a) => { if (overlap > table[owner[a]][a]) owner[a] = g; });
+  });
   return { table, owner };
 }
 
@@ -87,20 +88,19 @@ function highest(row, free = () => true) {
 /** The best pair of object and anchor, then the best of those still free, down to an overlap of 1e-6; of equal overlaps
  * the lower anchor, then the lower object. -> Map from object to anchor */
 export function bestPairs(table) {
+  const wishes = [];
+  table.forEach((row, object) => {
+    row.forEach((overlap, anchor) => { if (overlap > 1e-6) wishes.push({ overlap, anchor, object }); });
+  });
+  wishes.sort((p, q) => q.overlap - p.overlap || p.anchor - q.anchor || p.object - q.object);
   const pairs = new Map();
   const taken = new Set();
-  const before = (p, q) => q.overlap - p.overlap || p.anchor - q.anchor || p.object - q.object;
-  for (;;) {
-    const wishes = [];
-    table.forEach((row, object) => {
-      const anchor = pairs.has(object) ? -1 : highest(row, (a) => row[a] > 1e-6 && !taken.has(a));
-      if (anchor >= 0) wishes.push({ overlap: row[anchor], anchor, object });
-    });
-    if (wishes.length === 0) return pairs;
-    const { anchor, object } = wishes.sort(before)[0];
+  for (const { anchor, object } of wishes) {
+    if (pairs.has(object) || taken.has(anchor)) continue;
     pairs.set(object, anchor);
     taken.add(anchor);
   }
+  return pairs;
 }
 
 /** How objects claim anchors before the threshold is asked: [object, anchor] in the order of their writing. */
