@@ -140,7 +140,7 @@ def environment(folder: Path, python: str, pair: str) -> str | None:
     listed = home / "wanted.txt"
     listed.write_text(wanted, encoding="utf-8")
     if uv := shutil.which("uv"):
-        make = [uv, "venv", "--quiet", "--allow-existing", "--python", base, str(home)]
+        make = [uv, "venv", "--quiet", "--seed", "--allow-existing", "--python", base, str(home)]
         fill = [uv, "pip", "install", "--quiet", "--python", str(inner), "-r", str(listed)]
     else:
         make = [base, "-m", "venv", str(home)]
