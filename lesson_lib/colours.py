@@ -5,6 +5,8 @@ Whatever a colour means has a second cue, too: a dash, a width, a letter, a mark
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
+#: For ratio 3 of default boxes alone: no meaning of a cell or of a match is lent to a shape.
+BROWN = "#A6761D"
 
 #: For classes and curves in general: one after the other.
 CYCLE = (VERMILION, BLUE, PURPLE, GREEN, ORANGE, SKY, YELLOW)

@@ -72,7 +72,7 @@ RIGHT = {
     "scales_needed": scales_needed,
     "release_sides": release_sides,
     "boxes_of_map": boxes_of_map,
-    "my_scales": (0.05, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9),
+    "my_scales": (0.05, 0.13, 0.23, 0.4, 0.6, 0.75, 0.9),
     "which_bug": "be",
 }
 WRONG = [
@@ -133,6 +133,15 @@ WRONG = [
             "caffe-voc": "platelets 4%",
             "torchvision-coco": "platelets 68%",
         }.items()
+    ],
+    *[
+        ("my_scales", scales, words)
+        for scales, words in (
+            ([0.7 * s for s in SSD300_SCALES["paper-conv4_3"].scales], "platelets 68%"),
+            ((0.05, *SSD300_SCALES["paper-conv4_3"].scales[1:]), "median 0.61"),
+            ([0.7 * s for s in SSD300_SCALES["torchvision-coco"].scales], "median 0.64"),
+            ([0.5 * s for s in SSD300_SCALES["paper-conv4_3"].scales], "yours at zoom 1: red"),
+        )
     ],
     ("which_bug", "AE", "place 1: every kind is lost"),
     ("which_bug", "DE", "place 1: every kind is lost"),

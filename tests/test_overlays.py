@@ -49,8 +49,8 @@ def test_what_is_shaded_of_the_hull_is_what_neither_box_fills(boxes):
 
 
 def test_the_arrow_goes_from_centre_to_centre():
-    (_, arrow) = offset_shapes(*APART)
-    assert arrow["d"].startswith("M20 30L60 40M60 40")
+    (_, arrow, legs) = offset_shapes(*APART)
+    assert arrow["d"].startswith("M20 30L60 40M60 40") and legs["d"] == "M20 30H60V40"
 
 
 def test_an_arrow_of_no_length_has_no_head():
@@ -87,3 +87,5 @@ def test_every_map_is_drawn_with_its_positions():
     drawing = grids_drawing(running_smear().image, SSD300_SCALES["caffe-voc"], at=(168, 168))
     said = re.findall(r">(\d+) × \d+ positions, (\d) boxes each</text>", drawing)
     assert said == [("38", "4"), ("19", "6"), ("10", "6"), ("5", "6"), ("3", "4"), ("1", "4")]
+    assert drawing.count(">(magnified: 120 px of 300)</text>") == 2  # the maps of small boxes
+    assert drawing.count('viewBox="0 0 300 300"') == 1  # of the others, boxes leave the picture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesson_lib.anchors import RETINANET, DefaultBoxes, as_pair, default_boxes, level_slices
 from lesson_lib.boxes import box_area, cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
-from lesson_lib.colours import BLACK, BLUE, CLASS_COLOURS, VERMILION
+from lesson_lib.colours import BLACK, CLASS_COLOURS, COLOURS, SKY
 from lesson_lib.course import svg
 from lesson_lib.course.overlays import (
     PANEL,
@@ -79,16 +79,19 @@ def squares_drawing(side: float, cells: Sequence[float], bar: float = 0.5) -> st
         pair = _squares(middle.repeat(2, 1), (side, cell))
         overlap = pairwise_iou(*pair[:, None]).item()
         kind = "matched" if overlap >= bar else "anchor"
-        shapes = [overlap_shapes(pair)[-1], svg.shape(kind, pair[0]), svg.shape("truth", pair[1])]
+        inset = torch.tensor([3, 3, -3, -3]) if cell == side else 0  # else one hides the other
+        truth = svg.shape("truth", pair[1] + inset)
+        shapes = [overlap_shapes(pair)[-1], svg.shape(kind, pair[0]), truth]
         words = f"{cell:g} px: IoU {overlap:.2f}"
         told = [(4, 13, "covered")] if overlap >= bar else []
-        panels.append(_on_ground(ground, shapes, words, SMALL + 20, told))
+        panels.append(_on_ground(ground, shapes, words, SMALL, told))
     return svg.beside(*panels)
 
 
 def slip_drawing(spec: DefaultBoxes) -> str:
     """For each map of a square specification a square object of the map's own size, as far from the
-    nearest position as it can be inside the picture, and what it shares with the box there.
+    nearest position as it can be inside the picture, and what it shares with the box there, which
+    is green where that is 0.5 or more.
     """
     panels = []
     side = as_pair(spec.image_size)[0]
@@ -103,7 +106,7 @@ def slip_drawing(spec: DefaultBoxes) -> str:
         words = f"{size:g} px, {abs(at_box - at):g} px off: IoU {overlap:.2f}"
         shapes = [
             overlap_shapes(pair)[-1],
-            svg.shape("anchor", pair[0], colour=BLUE) | {"width": 2},
+            svg.shape("matched" if overlap >= 0.5 else "anchor", pair[0]) | {"width": 2},
             svg.shape("truth", pair[1]),
             *position_shapes(spec, level)[:1],
         ]
@@ -139,14 +142,13 @@ def scales_drawing(
 
 
 def shapes_drawing(boxes: Tensor) -> str:
-    """The boxes of one position (k, 4), each for itself, with its width, height and area."""
+    """The boxes of one position (k, 4), each for itself, with its area."""
     ground = math.ceil((boxes[:, 2:] - boxes[:, :2]).max().item() * 1.08)
     panels = []
     for box, area, (name, colour, dash) in zip(boxes, box_area(boxes).tolist(), SHAPES):
-        w, h = (box[2:] - box[:2]).tolist()
         shape = svg.shape("anchor", _centred(box, ground), colour=colour)
         shape |= {"width": 2, "dash": svg.DASHES[dash]}
-        words = f"{w:.0f} × {h:.0f} px, {area:,.0f} px²"
+        words = f"{area:,.0f} px²"
         panels.append(_on_ground(ground, [shape], words, SMALL, [(4, 12, name)]))
     return svg.beside(*panels)
 
@@ -163,7 +165,7 @@ def head_drawing(k: int, channels: int) -> str:
         body += svg.text(8, y + 15, f"box {box + 1}", 13)
         for number in range(4 + channels):
             x = left + number * side + (0.6 * side if number >= 4 else 0)
-            ink = BLUE if number < 4 else VERMILION
+            ink = SKY if number < 4 else COLOURS["negative"]
             fill = 0.15 if number == 4 else 0.55
             body += (
                 f'<rect x="{svg.number(x)}" y="{y}" width="{side - 3}" height="{side - 3}" '
@@ -173,49 +175,71 @@ def head_drawing(k: int, channels: int) -> str:
     return svg.document(body, left + (channels + 5) * side, top + k * (side + 8), words)
 
 
-def corners_drawing(image: Tensor, spec: DefaultBoxes, size: int = 60) -> str:
+def corners_drawing(image: Tensor, specs: dict[str, DefaultBoxes], size: int = 60) -> str:
     """Two corners of a picture, magnified: the middles of conv4_3's receptive fields (rings), and
-    where a specification puts the centres of that map (dots).
+    where each named specification puts the centres of that map (dots).
     """
     _, first, step = SSD300_PATCHES[0]
-    middles = [first + step * i for i in range(as_pair(spec.grids[0])[1])]
-    laid, panels = centres(spec, 0), []
-    for corner, at in (("upper left", 0), ("lower right", image.shape[-1] - size - 4)):
-        crop = image[:, at : at + size, at : at + size]
-        seen = [i for i in range(len(laid)) if at < middles[i] < at + size]
-        rings = [svg.dot(middles[i] - at, middles[j] - at, BLACK, 1.3) for i in seen for j in seen]
-        dots = [svg.dot(laid[i] - at, laid[j] - at, VERMILION, 0.7) for i in seen for j in seen]
-        shapes = [_as_one(rings) | {"fill": "none"}, _as_one(dots)]
-        words = (
-            f"{corner}: dots are up to {max(abs(laid[i] - middles[i]) for i in seen):.1f} px off"
-        )
-        panels.append(svg.picture(crop, shapes, alt=words, caption=words, width=320))
-    return svg.beside(*panels)
+    panels = []
+    for rule, spec in specs.items():
+        laid = centres(spec, 0)
+        middles = [first + step * i for i in range(len(laid))]
+        for corner, at in (("upper left", 0), ("lower right", image.shape[-1] - size - 4)):
+            crop = image[:, at : at + size, at : at + size]
+            seen = [i for i in range(len(laid)) if at < middles[i] < at + size]
+            rings = [
+                svg.dot(middles[i] - at, middles[j] - at, BLACK, 1.6) for i in seen for j in seen
+            ]
+            dots = [svg.dot(laid[i] - at, laid[j] - at, BLACK, 0.7) for i in seen for j in seen]
+            off = max(abs(laid[i] - middles[i]) for i in seen)
+            words = f"{rule}, {corner}: dots up to {off:.1f} px off"
+            shapes = [_as_one(rings) | {"fill": "none"}, _as_one(dots)]
+            panels.append(svg.picture(crop, shapes, alt=words, caption=words, width=182))
+    key = "Rings: middles of the receptive fields on conv4_3. Dots: centres of the boxes."
+    return svg.below(svg.beside(*panels), svg.document(svg.text(8, 16, key, 13), 620, 24, key))
 
 
-def pyramid_drawing(image: Tensor, at: tuple[float, float], levels: int = 3) -> str:
-    """RetinaNet's first levels over a picture, each with the nine anchors of the position that is
-    nearest to `at` (x, y), px; coloured by ratio as SSD's boxes are.
+def pyramid_drawing(image: Tensor, at: tuple[float, float]) -> str:
+    """RetinaNet's P4 over a picture, with the nine anchors of the position that is nearest to `at`
+    (x, y), px; beside it the squares of P3 and of P5.
+    """
+    large = _pyramid_panel(image, at, 1, range(9), "nine anchors, three sizes in three shapes", 500)
+    small = [
+        _pyramid_panel(image, at, level, range(3, 6), words, 220)
+        for level, words in ((0, "squares half as large"), (2, "squares twice as large"))
+    ]
+    return svg.below(svg.beside(large, svg.below(*small)), shape_key(("1", "2", "1/2")))
+
+
+def _pyramid_panel(
+    image: Tensor,
+    at: tuple[float, float],
+    level: int,
+    chosen: Sequence[int],
+    words: str,
+    width: int,
+) -> str:
+    """A level of RetinaNet's pyramid with the chosen ones of the nine anchors at one position,
+    their squares labelled by their sides, px.
     """
     looks = {name: (colour, dash) for name, colour, dash in SHAPES}
-    height, width = image.shape[1:]
-    every, counts = RETINANET.make((height, width)), RETINANET.counts((height, width))
-    grids, panels = RETINANET.grids_for((height, width)), []
-    for level, part in list(enumerate(level_slices(counts)))[:levels]:
-        stride, k = RETINANET.strides[level], RETINANET.per_position[level]
-        column, row = (int(value // stride) for value in at)
-        start = (row * grids[level][1] + column) * k
-        anchors = every[part]
-        ys, xs = ([(i + 0.5) * stride for i in range(places)] for places in grids[level])
-        shapes = [lattice_shape(xs, ys)]
-        for box, name in zip(anchors[start : start + k], ("1/2",) * 3 + ("1",) * 3 + ("2",) * 3):
-            colour, dash = looks[name]
-            look = {"width": 1.5, "dash": svg.DASHES[dash]}
-            shapes.append(svg.shape("anchor", box, colour=colour) | look)
-        words = f"P{level + 3}: every {stride} px, nine anchors"
-        shapes.append(svg.dot(xs[column], ys[row], VERMILION, 2.5))
-        panels.append(svg.picture(image, shapes, alt=words, caption=words, width=PANEL))
-    return svg.below(svg.beside(*panels), shape_key(("1", "2", "1/2")))
+    size = (image.shape[1], image.shape[2])
+    part, grid = level_slices(RETINANET.counts(size))[level], RETINANET.grids_for(size)[level]
+    stride, k = RETINANET.strides[level], RETINANET.per_position[level]
+    column, row = (int(value // stride) for value in at)
+    start = part.start + (row * grid[1] + column) * k
+    ys, xs = ([(i + 0.5) * stride for i in range(places)] for places in grid)
+    shapes, labels = [lattice_shape(xs, ys)], []
+    for number in chosen:
+        box, name = RETINANET.make(size)[start + number], ("1/2", "1", "2")[number // 3]
+        look = {"width": 1.5, "dash": svg.DASHES[looks[name][1]]}
+        shapes.append(svg.shape("anchor", box, colour=looks[name][0]) | look)
+        if name == "1" and level:  # P3's would hide them
+            x1, y1, x2, _ = box.tolist()
+            labels.append((x1 + 2, y1 + 13 * size[1] / width, f"{x2 - x1:.0f}"))
+    shapes.append(svg.dot(xs[column], ys[row], BLACK, 2.5))
+    words = f"P{level + 3}, every {stride} px: {words}"
+    return svg.picture(image, shapes, alt=words, labels=labels, caption=words, width=width)
 
 
 def position_drawing(

@@ -3,6 +3,7 @@
 Boxes are xyxy in pixels of the picture, unless the name says otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lesson_lib.anchors import DefaultBoxes, as_pair, default_boxes, level_slices
 from lesson_lib.boxes import xyxy_to_cxcywh
-from lesson_lib.colours import BLACK, BLUE, COLOURS, VERMILION
+from lesson_lib.colours import BLACK, BLUE, BROWN, COLOURS, SKY, VERMILION
 from lesson_lib.course import svg
 
 PANEL = 245  # width of one of three drawings side by side, px
@@ -39,13 +40,16 @@ def hull_shapes(boxes: Tensor) -> list[dict]:
     inside = ((centres > boxes[:, :2]) & (centres < boxes[:, 2:])).all(dim=2).any(dim=1)
     wide = (tiles[:, 2:] > tiles[:, :2]).all(dim=1)
     gap = svg.shape("shared", tiles[wide & ~inside], colour=svg.LOOKS["hull"].colour)
+    gap |= {"opacity": 0.35}  # what lies under it stays in sight
     return [gap, svg.shape("hull", hull)]
 
 
 def offset_shapes(anchor: Tensor, box: Tensor) -> list[dict]:
-    """An arrow from the centre of an anchor (4,) to the centre of a box (4,)."""
+    """An arrow from the centre of an anchor (4,) to the centre of a box (4,), and its two legs."""
     (x, y, *_), (a, b, *_) = xyxy_to_cxcywh(torch.stack((anchor, box))).tolist()
-    return [svg.dot(x, y, VERMILION), svg.arrow((x, y), (a, b), VERMILION)]
+    first, second = (svg.number(value) for value in (a, b))
+    legs = svg.stroke(f"M{svg.number(x)} {svg.number(y)}H{first}V{second}", BLACK, 1)
+    return [svg.dot(x, y, BLACK), svg.arrow((x, y), (a, b), BLACK), legs | {"dash": "2 2"}]
 
 
 def formats_drawing(image: Tensor, box: Tensor, margin: int = 24) -> str:
@@ -106,10 +110,10 @@ SSD300_PATCHES = (
 SHAPES = (
     ("1", BLACK, "solid"),
     ("1, extra", BLACK, "dotted"),
-    ("2", BLUE, "solid"),
-    ("1/2", BLUE, "dashed"),
-    ("3", VERMILION, "solid"),
-    ("1/3", VERMILION, "dashed"),
+    ("2", SKY, "solid"),
+    ("1/2", SKY, "dashed"),
+    ("3", BROWN, "solid"),
+    ("1/3", BROWN, "dashed"),
 )
 
 
@@ -144,34 +148,59 @@ def lattice_shape(xs: Sequence[float], ys: Sequence[float]) -> dict:
 
 
 def position_shapes(
-    spec: DefaultBoxes, level: int, boxes: Tensor | Sequence[Tensor] = ()
+    spec: DefaultBoxes,
+    level: int,
+    boxes: Tensor | Sequence[Tensor] = (),
+    origin: tuple[float, float] = (0, 0),
+    dot: float = 2.5,
 ) -> list[dict]:
     """Dots at all positions of a map, and over them the boxes of one position (k, 4), thin and
-    coloured by ratio, with a dot at their centre.
+    coloured by ratio, with a dot of radius `dot` at their centre; all measured from `origin`, px.
     """
-    middles = centres(spec, level)
-    drawn = [lattice_shape(middles, middles)]
+    middles, (left, top) = centres(spec, level), origin
+    drawn = [lattice_shape([x - left for x in middles], [y - top for y in middles])]
     for box, (_, colour, dash) in zip(boxes, SHAPES):
         look = {"width": 1.5, "dash": svg.DASHES[dash]}
-        drawn.append(svg.shape("anchor", box, colour=colour) | look)
+        moved = box - torch.tensor([left, top, left, top])
+        drawn.append(svg.shape("anchor", moved, colour=colour) | look)
     if len(boxes):
         x, y = xyxy_to_cxcywh(boxes[0]).tolist()[:2]
-        drawn.append(svg.dot(x, y, VERMILION, 2.5))
+        drawn.append(svg.dot(x - left, y - top, BLACK, dot))
     return drawn
 
 
 def grids_drawing(image: Tensor, spec: DefaultBoxes, at: tuple[float, float]) -> str:
     """All maps of a square specification over one picture, each with the boxes of the position that
-    is nearest to `at` (x, y), px. Returns SVG, three maps in a row.
+    is nearest to `at` (x, y), px. Small boxes are magnified, and where boxes leave the picture it
+    has a margin. Returns SVG, three maps in a row.
     """
     panels = []
     for level, side in enumerate(as_pair(grid)[0] for grid in spec.grids):
         column, row = (nearest(centres(spec, level), value) for value in at)
+        boxes = position_boxes(spec, level, row, column)
+        seen, (left, top) = _around(image, boxes)
         words = f"{side} × {side} positions, {spec.per_position[level]} boxes each"
-        shapes = position_shapes(spec, level, position_boxes(spec, level, row, column))
-        panels.append(svg.picture(image, shapes, alt=words, caption=words, width=PANEL))
+        if seen.shape[-1] < image.shape[-1]:
+            words += f" (magnified: {seen.shape[-1]} px of {image.shape[-1]})"
+        dot = 2.5 * seen.shape[-1] / image.shape[-1]
+        shapes = position_shapes(spec, level, boxes, (left, top), dot)
+        panels.append(svg.picture(seen, shapes, alt=words, caption=words, width=PANEL))
     rows = [svg.beside(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
     return svg.below(*rows, shape_key())
+
+
+def _around(image: Tensor, boxes: Tensor, window: int = 120) -> tuple[Tensor, tuple[int, int]]:
+    """The part of a picture that shows its boxes (k, 4) well, and where its upper left corner lies:
+    `window` px of it where they fit in there, else all of it, with a margin for what sticks out.
+    """
+    side = image.shape[-1]
+    if (boxes[:, 2:] - boxes[:, :2]).max() < 0.9 * window:
+        middle = xyxy_to_cxcywh(boxes[0])[:2] - window / 2
+        left, top = (int(value) for value in middle.clamp(0, side - window).tolist())
+        return image[:, top : top + window, left : left + window], (left, top)
+    out = max(0, -boxes.min().item(), boxes.max().item() - side)
+    margin = math.ceil(out) + 4 if out else 0
+    return torch.nn.functional.pad(image, (margin,) * 4, value=235), (-margin, -margin)
 
 
 def nearest(values: Sequence[float], value: float) -> int:
