@@ -152,24 +152,21 @@ REVIEW = [
         "Some ninety answer for a cell. This imbalance is what lessons 4 and 5 are about.",
     ),
     Question(
-        "In this course, what are the labels of the objects' classes?",
+        "You ask for a score of 0.9 instead of 0.5. What happens to the count?",
         (
-            "0 to K - 1, without a background",
-            "1 to K, and 0 is background",
-            "0 to K, and K is background",
+            "fewer wrong boxes, and true ones are lost",
+            "fewer wrong boxes, and all true ones stay",
+            "more boxes, right and wrong ones",
         ),
-        (
-            "SSD's extra channel for background is made inside its criterion and its inference, "
-            "nowhere else."
-        ),
+        "No score makes both errors zero. Lesson 6 turns all scores into one number.",
     ),
     Question(
-        "What does N stand for in both papers' losses?",
+        "What does dropping doubles do?",
         (
-            "the number of matched anchors",
-            "the number of all anchors",
-            "the number of pictures in the batch",
+            "of several boxes on each other it keeps the best",
+            "of several boxes on each other it makes their mean",
+            "it keeps the best box of the picture for each class",
         ),
-        "The notes of many people say default boxes; the papers divide by the matched ones.",
+        "It is non-maximum suppression; many anchors find the same cell.",
     ),
 ]

@@ -138,7 +138,7 @@ EXERCISES = {
     "01.fair_bar": Exercise(
         [
             Case(
-                f"sides of {', '.join(map(str, SIDES))} px, off by 3 px along the diagonal",
+                f"sides of {', '.join(map(str, SIDES))} px, off by 3 px to the right and 3 down",
                 (),
                 Secret(
                     "five numbers, each 0, 0.5 or 0.75",
