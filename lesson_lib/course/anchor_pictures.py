@@ -225,13 +225,13 @@ def _pyramid_panel(
     looks = {name: (colour, dash) for name, colour, dash in SHAPES}
     size = (image.shape[1], image.shape[2])
     part, grid = level_slices(RETINANET.counts(size))[level], RETINANET.grids_for(size)[level]
-    stride, k = RETINANET.strides[level], RETINANET.per_position[level]
+    anchors, stride = RETINANET.make(size), RETINANET.strides[level]
     column, row = (int(value // stride) for value in at)
-    start = part.start + (row * grid[1] + column) * k
+    start = part.start + (row * grid[1] + column) * RETINANET.per_position[level]
     ys, xs = ([(i + 0.5) * stride for i in range(places)] for places in grid)
     shapes, labels = [lattice_shape(xs, ys)], []
     for number in chosen:
-        box, name = RETINANET.make(size)[start + number], ("1/2", "1", "2")[number // 3]
+        box, name = anchors[start + number], ("1/2", "1", "2")[number // 3]
         look = {"width": 1.5, "dash": svg.DASHES[looks[name][1]]}
         shapes.append(svg.shape("anchor", box, colour=looks[name][0]) | look)
         if name == "1" and level:  # P3's would hide them
