@@ -77,7 +77,7 @@ def hardware() -> str:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"
     cores, threads = os.cpu_count(), torch.get_num_threads()
-    return f"{_processor()}, {cores} cores, {threads} threads"
+    return f"{_processor()}, {cores} cores, {threads} thread{'s' * (threads != 1)}"
 
 
 def _processor() -> str:

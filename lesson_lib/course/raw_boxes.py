@@ -82,14 +82,18 @@ def raw_boxes(detector: TrainedDetector, sample: Sample) -> RawBoxes:
     return RawBoxes(sample, detector.classes, boxes, scores, labels, kept)
 
 
-def raw_drawing(raw: RawBoxes, score: float, one_each: bool, width: int = 560) -> str:
-    """The boxes with this score or more over their picture, truth dashed; a caption counts them.
+def raw_drawing(
+    raw: RawBoxes, score: float, one_each: bool, width: int = 560, words: str = ""
+) -> str:
+    """The boxes with this score or more over their picture, truth dashed, thin under many boxes; a
+    caption counts them, where no other words are given.
 
     Returns SVG. Colours are those of the classes; a few boxes are bold, many are thin.
     """
     chosen = raw.over(score, one_each)
     count = int(chosen.sum())
-    shapes = [svg.shape("truth", raw.sample.boxes)]
+    truth = svg.shape("truth", raw.sample.boxes)
+    shapes = [truth if count <= FEW else truth | {"width": 1}]
     for label, colour in enumerate(CLASS_COLOURS.values()):
         rows = (chosen & (raw.labels == label)).nonzero()[:, 0].tolist()
         path = "".join(raw.paths[row] for row in rows)
@@ -98,7 +102,7 @@ def raw_drawing(raw: RawBoxes, score: float, one_each: bool, width: int = 560) -
         else:
             thin, opacity = next(look[1:] for look in THIN if count >= look[0])
             shapes.insert(0, svg.stroke(path, colour + opacity, thin) | {"casing": ""})
-    words = caption(raw, score, one_each)
+    words = words or caption(raw, score, one_each)
     labels = _letters(raw, chosen) if count <= FEW else []
     return svg.picture(
         raw.sample.image, shapes, alt=words, labels=labels, caption=words, width=width
@@ -114,6 +118,8 @@ def caption(raw: RawBoxes, score: float, one_each: bool) -> str:
     words = words or (f"{count:,} of {of_all} boxes" if one_each else f"All {of_all} boxes")
     words += ", each the best where it lies." if one_each else "."
     alone = int(strange.sum())
+    if not score and not one_each:  # a carpet finds everything: that is no success
+        return f"{words[:-1]}; {alone:,} fit no dashed box."
     none = f"{alone:,} box{' fits' if alone == 1 else 'es fit'}"
     return (
         f"{words} {int(found.sum())} of {len(found)} dashed boxes are found; {none} none of them."
@@ -121,6 +127,10 @@ def caption(raw: RawBoxes, score: float, one_each: bool) -> str:
 
 
 def _letters(raw: RawBoxes, chosen: Tensor) -> list[tuple[float, float, str]]:
-    rows = chosen.nonzero()[:, 0].tolist()
-    places = [(*raw.boxes[row, :2].tolist(), raw.classes[raw.labels[row]][0]) for row in rows]
+    """The class's letter at each chosen box, with a "?" where the box fits none of the truth."""
+    rows, (_, strange) = chosen.nonzero()[:, 0].tolist(), raw.found(chosen)
+    places = [
+        (*raw.boxes[row, :2].tolist(), raw.classes[raw.labels[row]][0] + "?" * int(alone))
+        for row, alone in zip(rows, strange.tolist())
+    ]
     return [(max(x, 1), max(y - 2, 8), letter) for x, y, letter in places]
