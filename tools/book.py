@@ -30,7 +30,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
-from lesson_lib.colours import COLOURS, VERMILION  # noqa: E402
+from lesson_lib.colours import BLACK, COLOURS  # noqa: E402
 from lesson_lib.course import frames, svg  # noqa: E402
 from lesson_lib.data.smears import Smears  # noqa: E402
 from lesson_lib.detectors.export import export_onnx  # noqa: E402
@@ -182,9 +182,8 @@ def looks() -> str:
     kinds = {kind: svg.shape(kind, nothing) for kind in svg.LOOKS}
     named = {
         "LOOKS": kinds,
-        "STROKE": svg.stroke("", VERMILION),
+        "STROKE": svg.stroke("", BLACK),
         "COLOURS": COLOURS,
-        "VERMILION": VERMILION,
     }
     return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in named.items())
 

@@ -12,7 +12,7 @@ const count = (list, wanted) => list.filter((one) => one === wanted).length;
 function overlapReadout([a, b]) {
   const shared = fixed(course.intersection(a, b));
   const union = fixed(Math.fround(course.area(a) + course.area(b)) - course.intersection(a, b));
-  const words = `shared ${shared} px², union ${union} px², IoU ${fixed(course.iou(a, b), 3)} by lesson_lib's pairwise_iou`;
+  const words = `shared ${shared} of ${union} px²: ${fixed(course.iou(a, b), 3)}`;
   return [words, overlapShapes([a, b])];
 }
 

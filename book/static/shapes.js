@@ -2,7 +2,7 @@
 // text. How each kind looks is written into looks.js by tools/book.py, from LOOKS there.
 
 import { centre } from "./boxes.js";
-import { LOOKS, STROKE, VERMILION } from "./looks.js";
+import { LOOKS, STROKE } from "./looks.js";
 
 const FORMATS = new Map();
 
@@ -48,11 +48,11 @@ function number(value) {
   return digits === "-0" ? "0" : digits;
 }
 
-const stroke = (d, changes = {}) => ({ ...STROKE, d, stroke: VERMILION, ...changes });
+const stroke = (d, changes = {}) => ({ ...STROKE, d, ...changes });
 
 function dot(x, y, radius = 3) {
   const arc = (way) => `a${radius} ${radius} 0 1 0 ${way * 2 * radius} 0`;
-  return stroke(`M${number(x - radius)} ${number(y)}${arc(1)}${arc(-1)}Z`, { width: 1, fill: VERMILION });
+  return stroke(`M${number(x - radius)} ${number(y)}${arc(1)}${arc(-1)}Z`, { width: 1, fill: STROKE.stroke });
 }
 
 function arrow([x, y], [a, b], head = 7) {
@@ -70,10 +70,11 @@ function arrow([x, y], [a, b], head = 7) {
   return stroke(path);
 }
 
-/** An arrow from the centre of an anchor to the centre of a box; `overlays.offset_shapes`. */
+/** An arrow from the centre of an anchor to the centre of a box, and its legs; `overlays.offset_shapes`. */
 export function offsetShapes(anchor, box) {
   const [[x, y], [a, b]] = [centre(anchor), centre(box)];
-  return [dot(x, y), arrow([x, y], [a, b])];
+  const legs = stroke(`M${number(x)} ${number(y)}H${number(a)}V${number(b)}`, { width: 1, dash: "2 2" });
+  return [dot(x, y), arrow([x, y], [a, b]), legs];
 }
 
 /** What two boxes cover together, and over it what they share; `overlays.overlap_shapes`. */

@@ -36,7 +36,7 @@ def overlap(a: list[float], b: list[float]) -> float:
 
 def read_overlap(playground) -> tuple[float, float]:
     """IoU that stands under the picture, and IoU of the boxes where they are."""
-    said = re.search(r"IoU (\d\.\d+)", playground.readout())
+    said = re.search(r"px²: (\d\.\d+)", playground.readout())
     return float(said[1]), overlap(*playground.boxes())
 
 
@@ -298,7 +298,7 @@ def test_lesson_0_opens_on_all_boxes_and_says_how_many_anchors(course, lesson):
     assert f"All {of_all:,} boxes" in slider.words()
     count = 38 * 38 * 4 + (19 * 19 + 10 * 10 + 5 * 5) * 6 + (3 * 3 + 1) * 4
     assert (
-        f"{count:,} anchors"
+        f"of {count:,} are background"
         in lesson.cell("imbalance").locator(".jp-OutputArea-output").first.text_content()
     )
 
