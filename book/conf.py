@@ -1,6 +1,11 @@
 """How Sphinx builds the book; tools/book.py lays the sources and calls it."""
 
 import os
+import re
+from html import unescape
+
+from docutils import nodes
+from myst_nb.core.render import MimeData, NbElementRenderer
 
 project = "One-stage object detection"
 author = "the course's authors"
@@ -37,3 +42,25 @@ html_theme_options = {
     "repository_provider": "github",  # the only kind that Colab opens, whatever its host is called
     "launch_buttons": {"colab_url": os.environ.get("BOOK_COLAB", "")},
 }
+
+
+def described(data: MimeData) -> str:
+    """What a lesson says that its picture shows: beside a PNG, or as an SVG's title."""
+    told = data.output_metadata.get(data.mime_type, {}).get("alt")
+    title = re.search("<title>(.*?)</title>", data.string) if "svg" in data.mime_type else None
+    return told or (unescape(title[1]) if title else "")
+
+
+render_image = NbElementRenderer.render_image
+
+
+def render_described(self: NbElementRenderer, data: MimeData) -> list[nodes.Element]:
+    """myst-nb's picture with the lesson's description, where it has none but its file's name."""
+    pictures = render_image(self, data)
+    for picture in pictures:
+        picture["alt"] = described(data)
+    return pictures
+
+
+# Another class of renderer can only be named as an entry point of an installed package.
+NbElementRenderer.render_image = render_described

@@ -29,6 +29,18 @@ AXE = """async (theme) => {
 }"""
 
 
+#: Pictures that are named by a file, or drawn in another shape than theirs.
+MISTOLD = """() => [...document.querySelectorAll("article .cell_output img")].filter((picture) => {
+    const { alt, naturalWidth, naturalHeight } = picture;
+    const style = getComputedStyle(picture);
+    const inner = (side, ...edges) => parseFloat(style[side]) - (style.boxSizing === "border-box"
+        ? edges.reduce((sum, edge) => sum + parseFloat(style[`padding${edge}`]), 0) : 0);
+    const shape = inner("width", "Left", "Right") / inner("height", "Top", "Bottom");
+    const stretched = Math.abs(shape * naturalHeight / naturalWidth - 1) > 0.02;
+    return !alt || alt.includes("_images/") || stretched;
+}).map(({ alt, src }) => `${src}: ${alt}`)"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_has_no_barrier_and_fits_a_phone(page: Page, site, faults, name):
     page.emulate_media(reduced_motion="reduce")
@@ -43,6 +55,7 @@ def test_a_page_has_no_barrier_and_fits_a_phone(page: Page, site, faults, name):
         assert page.evaluate(AXE, theme) == [], theme
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(MISTOLD) == []
     assert faults == []
 
 
