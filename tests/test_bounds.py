@@ -80,3 +80,11 @@ def test_mean_and_spread_of_the_recorded_seeds_stand_beside_a_number(record, cap
         "AP50: 0.750 (asked: more than 0.5; 2 seeds gave 0.800 \u00b1 0.100)",
         "loss: 0.200 (asked: more than 0.1)",  # one run has no spread
     ]
+
+
+def test_no_spread_stands_where_seeds_are_no_repetitions(record, capsys):
+    name = next(iter(bounds.UNSEEDED))
+    row = {"name": name, "budget": "ci", "machine": "native"}
+    record([row | {"seed": seed, "value": seed * 0.05} for seed in range(3)])
+    expect(name, "apart", 1e-6, "<", 1e-3)
+    assert "seeds" not in capsys.readouterr().out

@@ -27,7 +27,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that lessons are run with, in one place
-from lesson_lib.course.bounds import RECORD, VARIABLE, recorded  # noqa: E402
+from lesson_lib.course.bounds import RECORD, UNSEEDED, VARIABLE, recorded  # noqa: E402
 from lesson_lib.files import write_whole  # noqa: E402
 from tools.notebooks import execute  # noqa: E402
 
@@ -35,10 +35,6 @@ MACHINES = ("native", "default")
 SEEDS = range(5)
 #: The mean must lie this many standard deviations from the bound, and no run beyond it.
 DEVIATIONS = 2
-#: Bounds on what no seed of the kernel reaches: their first seed alone counts, on both machines.
-UNSEEDED = {
-    "11.two_processes": "torchrun's two processes draw their own weights, so only seed 0 compares.",
-}
 
 
 class Bound(NamedTuple):
