@@ -18,6 +18,7 @@ import traitlets
 from IPython.display import display
 from torch import Tensor
 
+from lesson_lib.colours import CURVES
 from lesson_lib.course import frames, svg
 
 Update = Callable[..., tuple[str, list[dict]]]
@@ -262,6 +263,15 @@ def live_curves(
     return kept
 
 
+#: One look for each record of a training, whatever is drawn beside it: colour and dash by its name.
+RECORDS = {
+    "loss": ("currentColor", "solid"),
+    "cls": (CURVES["one"], "dashed"),
+    "box": (CURVES["two"], "dotted"),
+    "grad_norm": ("#7f7f7f", "dashdot"),
+}
+
+
 def training_chart(
     records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True
 ) -> str:
@@ -288,10 +298,12 @@ def training_chart(
         x=(0, max(1, last)),
         y=(low, high),
         x_label="step",
-        y_label="loss" if log else "",
+        y_label=f"loss{'; length of the gradient' * ('grad_norm' in names)}" if log else "",
         y_log=log,
         height=300,
     )
-    for (name, points), dash in zip(curves.items(), ("solid", "dashed", "dotted", "dashdot") * 2):
-        chart.curve([x for x, _ in points], [y for _, y in points], label=name, dash=dash)
+    for name, points in curves.items():
+        colour, dash = RECORDS.get(name, (None, "longdash"))
+        x, y = [step for step, _ in points], [value for _, value in points]
+        chart.curve(x, y, label=name, dash=dash, colour=colour)
     return chart.svg()
