@@ -46,6 +46,19 @@ def test_a_track_that_is_too_short_is_dashed_and_ends_before_the_line():
     assert [end > line for end in ends] == fits == [mark == "/" for mark in dashed]
 
 
+def test_a_gpu_that_does_not_calculate_in_the_precision_has_a_grey_track():
+    drawing = pictures.memory_picture(replace(COSTS, precision="bf16"), Recipe(batch=4), 400, "x")
+    colours = re.findall(rf'd="M{pictures.LEFT} \d+H[\d.]+" stroke="(#\w+)"', drawing)
+    able = ["bf16" in gpu.tflops for gpu in GPUS.values()]
+    assert [colour != pictures.GREY for colour in colours] == able and not all(able)
+
+
+def test_a_picture_to_decide_from_says_neither_parts_nor_shares():
+    asked = pictures.memory_picture(COSTS, Recipe(batch=100), 1000, "x", verdict=False)
+    assert "GiB" in asked and not re.search(r"parts|fits|\d h\b", asked)
+    assert "works" not in pictures.timeline(20, 4, 10, 60, 2000, verdict=False)
+
+
 def test_a_real_detector_can_be_drawn():
     costs = step_costs(MODELS["ssd-tiny"], 3, 64)
     drawing = pictures.memory_picture(costs, Recipe(batch=8), 800, "ssd-tiny")
@@ -61,6 +74,7 @@ def test_the_gpu_steps_at_the_pace_of_its_workers_or_its_own(workers, gap):
 
 
 def test_the_timeline_says_what_share_of_the_time_the_gpu_works():
+    assert "1 worker," in pictures.timeline(20, 1, 10, 60, 2000)
     assert "works 30% of the time" in pictures.timeline(20, 1, 10, 60, 2000)
     assert "works 100% of the time" in pictures.timeline(20, 4, 10, 60, 2000)
 

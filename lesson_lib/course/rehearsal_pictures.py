@@ -14,9 +14,10 @@ from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.rehearsal import GIB, GPUS, StepCosts, plan
 from lesson_lib.training.schedule import learning_rate
 
-BUSY, IDLE = "#009E73", "#D55E00"
+BUSY, IDLE, GREY = "#009E73", "#D55E00", "#7f7f7f"
 SCALE = (1, 200)  # GiB at both ends of the tracks, which are logarithmic
 LEFT, RIGHT, WIDTH = 112, 400, 700  # px: the tracks' ends, and the picture's width
+TOP, STEP = 128, 30  # px: the first track, and from one to the next
 
 
 def verdict_on(costs: StepCosts, recipe: Recipe, pictures: int, gpu: str) -> str:
@@ -31,27 +32,19 @@ def verdict_on(costs: StepCosts, recipe: Recipe, pictures: int, gpu: str) -> str
     return f"{fits}; {fast} to {slow}"
 
 
-def memory_picture(costs: StepCosts, recipe: Recipe, pictures: int, title: str) -> str:
+def memory_picture(
+    costs: StepCosts, recipe: Recipe, pictures: int, title: str, verdict: bool = True
+) -> str:
     """The memory of a step of `recipe.batch` pictures, part by part, and a line down through the
-    tracks of five GPUs: a track that ends before the line is too short. pictures: of the training.
+    tracks of five GPUs: a track that ends before the line is too short, and one of a GPU that does
+    not calculate in the step's precision is grey. pictures: of the training. Without `verdict`
+    nothing is said of parts and hours.
     """
     memory = costs.memory(recipe.batch, recipe.optimizer)
     total = memory.total / GIB
-    rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total)]
-    at = _place(total)
-    top, step = 128, 30
-    for number, (key, gpu) in enumerate(GPUS.items()):
-        y = top + step * number
-        long_enough = gpu.memory >= total
-        end, colour = _place(gpu.memory), BUSY if long_enough else IDLE
-        words = verdict_on(costs, recipe, pictures, key)
-        dash = "" if long_enough else 'stroke-dasharray="4 3"'
-        rows += [
-            svg.text(LEFT - 8, y + 5, gpu.name.split(" (")[0], anchor="end"),
-            f'<path d="M{LEFT} {y}H{svg.number(end)}" stroke="{colour}" stroke-width="12" {dash}/>',
-            svg.text(RIGHT + 14, y + 5, f"{gpu.memory:.0f} GiB: {words}"),
-        ]
-    bottom = top + step * len(GPUS) - 8
+    tracks, said = _tracks(costs, recipe, pictures, total, verdict)
+    rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total), *tracks]
+    at, bottom = _place(total), TOP + STEP * len(GPUS) - 8
     rows.append(
         f'<path d="M{svg.number(at)} 100V{bottom}" stroke="currentColor" stroke-width="2"/>'
     )
@@ -61,10 +54,30 @@ def memory_picture(costs: StepCosts, recipe: Recipe, pictures: int, title: str) 
         for gib in (1, 3, 10, 30, 100)
     ]
     rows.append(svg.text(RIGHT + 14, bottom + 16, "GiB, logarithmic", size=12))
-    alt = f"{title}: {total:.1f} GiB; " + "; ".join(
-        f"{gpu.name}: {verdict_on(costs, recipe, pictures, key)}" for key, gpu in GPUS.items()
-    )
+    alt = f"{title}: {total:.1f} GiB; {'; '.join(said)}"
     return svg.document("".join(rows), WIDTH, bottom + 26, alt)
+
+
+def _tracks(
+    costs: StepCosts, recipe: Recipe, pictures: int, total: float, verdict: bool
+) -> tuple[list[str], list[str]]:
+    """A track for each GPU, and what is said of each."""
+    rows, said = list[str](), list[str]()
+    for number, (key, gpu) in enumerate(GPUS.items()):
+        y, words = TOP + STEP * number, f"{gpu.memory:.0f} GiB"
+        if verdict:
+            words += f": {verdict_on(costs, recipe, pictures, key)}"
+        long_enough = gpu.memory >= total
+        colour = (BUSY if long_enough else IDLE) if costs.precision in gpu.tflops else GREY
+        dash = "" if long_enough else 'stroke-dasharray="4 3"'
+        end = svg.number(_place(gpu.memory))
+        rows += [
+            svg.text(LEFT - 8, y + 5, gpu.name.split(" (")[0], anchor="end"),
+            f'<path d="M{LEFT} {y}H{end}" stroke="{colour}" stroke-width="12" {dash}/>',
+            svg.text(RIGHT + 14, y + 5, words),
+        ]
+        said.append(f"{gpu.name}: {words}")
+    return rows, said
 
 
 def _place(gib: float) -> float:
@@ -86,7 +99,7 @@ def _stack(parts: dict[str, int], total: float) -> list[str]:
         words = f"{name} {size / GIB:.2f}"
         rows.append(f'<rect x="{svg.number(key)}" y="56" width="10" height="10" fill="{colour}"/>')
         rows.append(svg.text(key + 14, 66, words, size=12))
-        x, key = x + width, key + 26 + 6.6 * len(words)
+        x, key = x + width, key + 22 + 6.5 * len(words)
     return rows
 
 
@@ -113,8 +126,17 @@ def turns(picture_ms: float, workers: int, batch: int, step_ms: float, count: in
     return found
 
 
-def timeline(picture_ms: float, workers: int, batch: int, step_ms: float, span: float) -> str:
-    """Workers that prepare batches, a row each, and the GPU that trains on them, over `span` ms."""
+def timeline(
+    picture_ms: float,
+    workers: int,
+    batch: int,
+    step_ms: float,
+    span: float,
+    verdict: bool = True,
+) -> str:
+    """Workers that prepare batches, a row each, and the GPU that trains on them, over `span` ms;
+    with `verdict` the title says what share of the time it works.
+    """
     done = turns(picture_ms, workers, batch, step_ms, 400)
     inside = [turn for turn in done if turn.begin < span]
     scale, load, rows = (WIDTH - 110) / span, batch * picture_ms, list[str]()
@@ -131,10 +153,8 @@ def timeline(picture_ms: float, workers: int, batch: int, step_ms: float, span: 
         'stroke-dasharray="3 3"/>'
     )
     rows += [_block(turn.begin, turn.end, span, scale, y, BUSY, 22) for turn in inside]
-    words = (
-        f"{workers} workers, {picture_ms:.0f} ms a picture, batch {batch}, {step_ms:.0f} ms a step:"
-        f" the GPU works {share:.0%} of the time"
-    )
+    words = f"{workers} worker{'s' * (workers > 1)}, {picture_ms:.0f} ms a picture, batch {batch}, "
+    words += f"{step_ms:.0f} ms a step" + f": the GPU works {share:.0%} of the time" * verdict
     rows.append(svg.text(8, 22, words, size=15))
     rows.append(svg.text(92, y + 42, f"time: {span:,.0f} ms; dashed: the GPU waits", size=12))
     return svg.document("".join(rows), WIDTH, y + 52, words)

@@ -1,4 +1,4 @@
-"""Cases for lesson 11: the first loss, another batch, three machines to decide for, the loss of a
+"""Cases for lesson 11: the first loss, another batch, four machines to decide for, the loss of a
 rank.
 
 Expected values are worked out here in plain Python numbers.
@@ -38,20 +38,28 @@ def _random_rank(rng: random.Random) -> Case:
 
 
 #: The pictures of section 11.5, by letter, and what to switch on first.
-DECISIONS = {"A": "more workers", "B": "half precision", "C": "accumulate"}
-#: For each of them, what speaks against the other two.
+DECISIONS = {"A": "more workers", "B": "half precision", "C": "nothing", "D": "accumulate"}
+#: For each of them, what speaks against the other three.
 REASONS = {
     "A": {
         "half precision": "a faster step would only wait longer.",
-        "accumulate": "nothing says that the batch does not fit.",
+        "accumulate": "its batch fits, and parts save no time.",
+        "nothing": "its GPU has gaps, and you pay for them.",
     },
     "B": {
         "more workers": "the GPU never waits for them.",
         "accumulate": "its batch fits, and parts save no time.",
+        "nothing": "its GPU is always busy, but in float32.",
     },
     "C": {
-        "more workers": "nothing trains yet, so nothing waits.",
+        "more workers": "the GPU never waits for them.",
         "half precision": "it has it already.",
+        "accumulate": "its batch fits, and parts save no time.",
+    },
+    "D": {
+        "more workers": "nothing trains yet, so nothing waits.",
+        "half precision": "divide its memory by the factor of 11.1: it is still too much.",
+        "nothing": "the A100's track ends before the line.",
     },
 }
 
@@ -117,7 +125,7 @@ EXERCISES = {
         hints=(
             "In which picture does the GPU have gaps, in which none?",
             "Where the GPU is always busy only the work itself can become less.",
-            "A dashed track is too short. What divides a step's memory?",
+            "A dashed track is too short. By how much? Which switch divides by so much?",
         ),
     ),
     "11.rank_loss": Exercise(

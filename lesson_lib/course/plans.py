@@ -1,0 +1,54 @@
+"""The training cells of lessons 10 and 11: a plan as a command, and what results/ holds of it."""
+
+import json
+from typing import Any, NamedTuple
+
+from lesson_lib.config import REPOSITORY
+
+
+class Plan(NamedTuple):
+    """A training on smears: model, recipe and what is changed of it, as `--set` takes it."""
+
+    model: str
+    recipe: str
+    settings: list[str]
+
+
+def command_of(plan: Plan, out: str) -> str:
+    """The same on the command line, in lines that a page can hold."""
+    lines = [
+        f"python -m lesson_lib train --data smears --train-split train --out {out}",
+        f"--model {plan.model} --recipe {plan.recipe}",
+    ]
+    changes = [f"--set {setting}" for setting in plan.settings]
+    lines += [" ".join(changes[start : start + 4]) for start in range(0, len(changes), 4)]
+    return " \\\n    ".join(lines)
+
+
+def recorded(*words: str) -> list[dict[str, Any]]:
+    """Runs in results/detectors.json whose training command holds all the words."""
+    file = REPOSITORY / "results" / "detectors.json"
+    runs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return [run for run in runs if all(word in run["train"] for word in words)]
+
+
+def mean_ap(runs: list[dict[str, Any]]) -> float:
+    """The mean AP of runs, in percent."""
+    return 100 * sum(run["figures"]["AP"] for run in runs) / len(runs)
+
+
+def known_about(plan: Plan, budget: str) -> str:
+    """AP and minutes of the recorded runs of a plan; "" without any."""
+    runs = [
+        run
+        for run in recorded("--data smears", f"--model {plan.model}", *plan.settings)
+        if "--data smears" in run["evaluate"]
+        and (plan.recipe in run["train"] or f"--budget {budget}" in run["train"])
+    ]
+    if not runs:
+        return ""
+    minutes = sum(run["seconds"] for run in runs) / 60 / len(runs)
+    return (
+        f"AP {mean_ap(runs):.1f} in {minutes:.1f} minutes, mean of {len(runs)} seeds "
+        f"({runs[0]['machine']})"
+    )

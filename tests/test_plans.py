@@ -1,0 +1,46 @@
+"""Plans of the training cells: a command says its plan, and what is known is of its own runs."""
+
+import shlex
+
+import pytest
+
+from lesson_lib.course import plans
+from lesson_lib.course.plans import Plan, command_of, known_about
+
+
+def run(command, ap, seconds, judged="evaluate x --data smears"):
+    figures = {"AP": ap}
+    return {
+        "train": command,
+        "evaluate": judged,
+        "seconds": seconds,
+        "machine": "m",
+        "figures": figures,
+    }
+
+
+def test_a_command_is_one_command_with_every_change():
+    line = command_of(Plan("a", "b", ["size=96", "lr=4e-3"]), "runs/x")
+    words = shlex.split(line)
+    assert words[words.index("--model") + 1] == "a" and words[words.index("--out") + 1] == "runs/x"
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == [
+        "size=96",
+        "lr=4e-3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings, judged, said",
+    [
+        ([], "smears", "AP 50.0 in 2.0 minutes, mean of 2 seeds (m)"),
+        (["size=96"], "smears", ""),  # another training
+        ([], "bccd", ""),  # judged on other pictures
+    ],
+)
+def test_what_is_known_of_a_plan_is_the_mean_of_its_own_runs(monkeypatch, settings, judged, said):
+    command = "train --data smears --model a --recipe b"
+    runs = [run(command, ap, 120, f"evaluate x --data {judged}") for ap in (0.4, 0.6)]
+    monkeypatch.setattr(
+        plans, "recorded", lambda *words: [r for r in runs if all(w in r["train"] for w in words)]
+    )
+    assert known_about(Plan("a", "b", settings), "laptop") == said
