@@ -22,19 +22,19 @@ FAULTS = {
 #: For each log, what speaks against each of the other three.
 REASONS = {
     "A": {
-        "the parts are not divided": "under AdamW that lengthens the gradient and changes no loss.",
+        "the parts are not divided": "under AdamW that changes the gradient, hardly the loss.",
         "the optimizer's state was lost": "there is no state to lose before the first step.",
-        "the loader starves the GPU": "its waiting is that of the healthy log.",
+        "the loader starves the GPU": "its waiting is some ms, as the healthy log's.",
     },
     "B": {
         "the rate is too high": "its loss falls as the healthy one does.",
         "the optimizer's state was lost": "nothing happens in the middle of its curves.",
-        "the loader starves the GPU": "its waiting is that of the healthy log.",
+        "the loader starves the GPU": "its waiting is some ms, as the healthy log's.",
     },
     "C": {
         "the rate is too high": "it is healthy for ten steps at that rate.",
         "the parts are not divided": "its gradient is the healthy one's until the middle.",
-        "the loader starves the GPU": "its waiting is that of the healthy log.",
+        "the loader starves the GPU": "its waiting is some ms, as the healthy log's.",
     },
     "D": {
         "the rate is too high": "its loss is that of the healthy log, step by step.",
