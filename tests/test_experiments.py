@@ -21,6 +21,7 @@ from lesson_lib.course.experiments import (
     main,
     missing,
 )
+from lesson_lib.course.paired import paired
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion
 
@@ -100,6 +101,7 @@ def test_each_question_changes_one_thing():
         }
 
     plain = SETTINGS["fl-2-.25"]
+    assert not changed(plain, SETTINGS["fl-2-.25-again"])
     assert changed(plain, SETTINGS["no-way-down"]) == {"way_down"}
     assert changed(plain, SETTINGS["labels-few"]) == {"labels"}
     assert changed(SETTINGS["labels-few"], SETTINGS["labels-missing"]) == {"labels"}
@@ -218,7 +220,7 @@ def test_the_command_goes_on_where_it_stopped(small, tmp_path, capsys):
         (n, 1) for n in ("ssd-ratios-1", "ssd-ratios-3", "ssd-full")
     ]
     assert missing("laptop", "labels", 1, file) == [
-        (n, 0) for n in ("fl-2-.25", "labels-few", "labels-missing")
+        (n, 0) for n in ("fl-2-.25-again", "labels-few", "labels-missing")
     ]
     assert missing("laptop", "ssd-full", 1, file) == [
         ("ssd-full", 0)
@@ -255,6 +257,23 @@ def test_percent_by_seed():
     assert experiments.by_seed(runs, "laptop") == {"a": {0: 10.0, 1: 20.0}}
 
 
+def test_what_was_recorded_on_two_machines_is_not_paired():
+    runs = [
+        {"setting": s, "seed": seed, "budget": "ci", "AP": 0.1 * seed, "machine": machine}
+        for s, seed, machine in (("a", 0, "x"), ("a", 1, "x"), ("b", 0, "x"), ("b", 1, "y"))
+    ]
+    seeds = experiments.by_seed(runs, "ci")
+    assert seeds["a"].recording == "x" and seeds["b"].recording == "x and y"
+    with pytest.raises(ValueError, match="ran on x, the other on x and y"):
+        paired(seeds["a"], seeds["b"])
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_of_our_own_was_recorded_on_one_machine(question):
+    seeds = experiments.by_seed(experiments.read(), "laptop")
+    assert len({seeds[name].recording for _, name in QUESTIONS[question]}) == 1
+
+
 def test_a_rate_is_chosen_on_seed_0_alone():
     seeds = {name: {0: float(i), 1: -float(i)} for i, name in enumerate(experiments.RARE)}
     ce, fl = (experiments.rate_chosen(seeds, loss) for loss in ("ce", "fl"))
@@ -266,8 +285,8 @@ def test_what_is_recorded_is_complete_and_names_no_folder():
     runs = experiments.read()
     keys = [(run["setting"], run["seed"], run["budget"]) for run in runs]
     seeds = experiments.by_seed(runs, "laptop")
-    paired = {setting for name in ("pyramid", "labels") for _, setting in QUESTIONS[name]}
-    wanted = {(n, s) for n in experiments.IN_TABLES | paired for s in range(3)}
+    asked = {setting for name in ("pyramid", "labels") for _, setting in QUESTIONS[name]}
+    wanted = {(n, s) for n in experiments.IN_TABLES | asked for s in range(3)}
     wanted |= {(n, 0) for n in experiments.RARE}
     wanted |= {(experiments.rate_chosen(seeds, x), s) for x in ("ce", "fl") for s in range(3)}
     assert len(set(keys)) == len(keys) and {(n, s, "laptop") for n, s in wanted} <= set(keys)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lesson_lib.course.paired import paired, student
+from lesson_lib.course.paired import Seeds, paired, student
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,11 @@ def test_nineteen_of_twenty_intervals_hold_the_truth():
     assert ((values.mean(1) - 3).abs() < half).float().mean().item() == pytest.approx(
         0.95, abs=0.004
     )
+
+
+def test_two_recordings_are_no_pair():
+    here, there = Seeds({0: 1.0, 1: 2.0}, "a laptop"), Seeds({0: 3.0, 1: 4.0}, "a GPU")
+    with pytest.raises(ValueError, match="one side ran on a laptop, the other on a GPU"):
+        paired(here, there)
+    assert paired(here, Seeds({0: 2.0, 1: 4.0}, "a laptop")).by_seed == [1.0, 2.0]
+    assert paired(here, {0: 2.0, 1: 4.0}).by_seed == [1.0, 2.0]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,7 +16,7 @@ def beside_the_paper(
     names: Sequence[str], here: Mapping[str, list[float]], paper_axis: str
 ) -> Figure:
     """The tables of these names, one below the other: left what the paper prints, right every seed
-    of ours, with the mean and one standard deviation to either side.
+    of ours, over a stroke at their mean.
 
     here   {setting: AP in percent, one a seed};  paper_axis: words below the left column
     """
@@ -46,10 +45,9 @@ def _table(left: Axes, right: Axes, name: str, here: Mapping[str, list[float]]) 
             )
         else:
             left.plot(paper, place, "D", color=COLOURS["one"], markersize=5, clip_on=False)
-        values = torch.tensor(here.get(setting, []))
-        _seeds(right, values.tolist(), place)
-        if len(values) > 1:
-            _bar(right, values.mean().item(), values.std().item(), place)
+        if values := here.get(setting, []):
+            right.plot(sum(values) / len(values), place, "|", color="black", markersize=15)
+        _seeds(right, values, place)
     left.set_title(f"{table.source}: paper", fontsize=9)
     right.set_title("here, three seeds", fontsize=9)
     labels = [label for label, _, _ in table.rows]
@@ -66,8 +64,8 @@ def differences(rows: Sequence[tuple[str, Difference]], words: str) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
     for place, (_, difference) in enumerate(rows):
-        _seeds(axes, difference.by_seed, place)
         _bar(axes, difference.mean, difference.half, place)
+        _seeds(axes, difference.by_seed, place)
     _rows(axes, [label for label, _ in rows])
     axes.set_xlabel(words)
     return figure
@@ -92,7 +90,9 @@ def exhibit_curves(pieces: Mapping[str, Exhibit]) -> Figure:
 
 
 def _seeds(axes: Axes, values: Sequence[float], place: float) -> None:
-    axes.plot(values, [place] * len(values), "o", color="0.6", markersize=4, clip_on=False)
+    axes.plot(
+        values, [place] * len(values), "o", color="0.55", markersize=4.5, clip_on=False, zorder=3
+    )
 
 
 def _bar(axes: Axes, mean: float, half: float, place: float) -> None:

@@ -3,8 +3,10 @@
     paired(ours["without"], ours["with"])      Difference(by_seed=[...], mean=1.9, half=0.7)
 
 Runs of one seed share their first weights and the order of their pictures, so part of what is luck
-is the same on both sides and falls out of the difference. The interval is Student's ("The probable
-error of a mean", Biometrika 6, 1908), for differences that scatter like a normal distribution.
+is the same on both sides and falls out of the difference. Within one recording, that is: another
+machine rounds otherwise, and a run of hundreds of steps is then another draw. The interval is
+Student's ("The probable error of a mean", Biometrika 6, 1908), for differences that scatter like a
+normal distribution.
 """
 
 import math
@@ -13,6 +15,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+
+
+class Seeds(dict[int, float]):
+    """{seed: AP} of one setting, with the words for what it was recorded on; "" pairs with all."""
+
+    def __init__(self, values: Mapping[int, float], recording: str = "") -> None:
+        super().__init__(values)
+        self.recording = recording
 
 
 class Difference(NamedTuple):
@@ -41,8 +51,15 @@ def paired(
     with the probability `sure`.
 
     first, second   {seed: AP}, in one unit
-    ValueError where fewer than two seeds are in both: one difference says nothing of the scatter.
+    ValueError where fewer than two seeds are in both: one difference says nothing of the scatter;
+    and where both are `Seeds` of two recordings.
     """
+    places = [side.recording for side in (first, second) if isinstance(side, Seeds)]
+    if len(set(filter(None, places))) > 1:
+        raise ValueError(
+            f"Seeds pair within one recording only; here one side ran on {places[0]}, the other "
+            f"on {places[1]}."
+        )
     seeds = sorted(first.keys() & second.keys())
     if len(seeds) < 2:
         raise ValueError(f"Two settings need two seeds in common to be paired; here {len(seeds)}.")

@@ -125,7 +125,7 @@ EXERCISES = {
                 "three seeds against five", [10.0, 12.0, 11.0], [15.0, 14.0, 15.5, 14.5, 16.0]
             ),
         ],
-        "below about 2 it is not worth a sentence in a paper.",
+        "with three seeds a side, only beyond 2.8 does luck come in fewer than 5 of 100.",
         fresh=_fresh_noise,
         hints=(
             "Two means and two variances, and then one fraction.",
