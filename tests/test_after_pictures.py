@@ -61,14 +61,14 @@ def test_an_answer_is_drawn_by_the_function_that_is_given():
 
 
 def test_dots_are_as_large_as_the_centreness():
-    box = torch.tensor([0.0, 0.0, 40.0, 40.0])
-    radii = re.findall(r"a([\d.]+) ", centreness_drawing(box, 64, centreness_of))
+    box, blank = torch.tensor([0.0, 0.0, 40.0, 40.0]), torch.zeros(3, 64, 64, dtype=torch.uint8)
+    radii = re.findall(r"a([\d.]+) ", centreness_drawing(blank, box, centreness_of))
     assert len(radii) == 4 * 25  # 5 x 5 positions inside; a casing and a dot, two arcs each
     assert max(map(float, radii)) == pytest.approx(3.5, abs=0.05)
-    assert not re.findall(r"a([\d.]+) ", centreness_drawing(box, 64, lambda x, y, b: 0))
+    assert not re.findall(r"a([\d.]+) ", centreness_drawing(blank, box, lambda x, y, b: 0))
 
 
-def test_gains_are_hollow_where_zero_is_covered():
+def test_gains_are_drawn_with_each_seed():
     def run(name: str, seed: int, ap: float) -> dict:
         return {"switch": name, "seed": seed, "AP": ap}
 
@@ -76,5 +76,5 @@ def test_gains_are_hollow_where_zero_is_covered():
     records += [run("atss", s, 0.3 + 0.01 * s) for s in range(3)]
     records += [run("giou", s, 0.1 + 0.1 * (s - 1)) for s in range(3)]
     drawing = gains_drawing(records)
-    assert drawing.count("<circle") == 2 and drawing.count('fill="#ffffff"') == 1
+    assert drawing.count("<circle") == 6 and drawing.count('stroke="currentColor"') == 3
     assert "ATSS chooses the positives +21.0" in drawing

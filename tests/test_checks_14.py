@@ -9,7 +9,8 @@ from lesson_lib.course.after_pictures import DIAGNOSES, FAULTS, SQUARES
 from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson14 import EXERCISES
 from lesson_lib.course.experiments import read
-from lesson_lib.course.switches import RESULTS, gain
+from lesson_lib.course.paired import student
+from lesson_lib.course.switches import BASELINE, FRESH, RESULTS, SWITCHES, gain
 
 
 def positives(iou, distance, level, inside, k, spread=1, each=True, pick=None):
@@ -44,7 +45,7 @@ RIGHT = {
     "14.positives": positives,
     "14.bugs": lambda: dict(DIAGNOSES),
     "14.centreness": centre,
-    "14.decide": lambda: "atss-giou",
+    "14.decide": lambda: "none",
 }
 SWAPPED = DIAGNOSES | {"A": DIAGNOSES["D"], "D": DIAGNOSES["A"]}
 MISTAKES = [
@@ -65,7 +66,7 @@ MISTAKES = [
     ("14.centreness", products, "outside on two sides"),
     ("14.decide", lambda: "atss", "begins on the left"),
     ("14.decide", lambda: "giou", "both sides of the baseline"),
-    ("14.decide", lambda: "none", "to the right of the baseline"),
+    ("14.decide", lambda: "atss-giou", "picked after"),
     ("14.decide", lambda: "all", "none of the words"),
 ]
 
@@ -94,9 +95,12 @@ def test_the_librarys_functions_are_no_answer():
 
 def test_the_decision_is_what_the_recorded_runs_carry():
     records = read(RESULTS)
+    gains = {name: gain(records, name) for name in SWITCHES if name != BASELINE}
+    assert all(len(found.by_seed) == 3 for found in gains.values())
+    wider = student(1 - 0.05 / len(gains), 3) / student(0.95, 3)
+    beyond = [name for name, found in gains.items() if abs(found.mean) > wider * found.half]
+    assert (beyond or ["none"]) == [RIGHT["14.decide"]()]
     offered = ("atss", "giou", "atss-giou")
-    assert [name for name in offered if gain(records, name).says == "more"] == [
-        RIGHT["14.decide"]()
-    ]
-    assert all(len(gain(records, name).by_seed) == 3 for name in offered)
-    assert gain(records, "atss").mean > gain(records, "atss-giou").mean  # the trap
+    assert [n for n in offered if gains[n].says == "more"] == ["atss-giou"]  # the trap
+    fresh = gain(records, "atss-giou", seeds=FRESH)
+    assert len(fresh.by_seed) == 3 and fresh.says == "more"

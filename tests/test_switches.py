@@ -18,6 +18,9 @@ def test_a_gain_is_paired_by_seed_in_points():
     found = gain(records, "atss")
     assert found.by_seed == pytest.approx([3, 1, 2]) and found.mean == pytest.approx(2)
     assert found.half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-3)  # Student's t of 2
+    later = [record(BASELINE, s, 0.1) for s in (3, 4)] + [record("atss", s, 0.2) for s in (3, 4)]
+    assert gain([*records, *later], "atss") == found
+    assert gain([*records, *later], "atss", seeds=(3, 4)).by_seed == pytest.approx([10, 10])
     with pytest.raises(ValueError, match="two seeds in common"):
         gain([*records, record("giou", 0, 0.2)], "giou")
 
@@ -45,6 +48,7 @@ def test_runs_are_kept_one_by_one_and_the_rest_is_missing(tmp_path, monkeypatch,
         ("atss", 0),
         (BASELINE, 1),
     ]
+    assert missing((BASELINE,), file, seeds=(1, 3)) == [(BASELINE, 3)]
     assert missing((BASELINE, "atss"), file) == [("atss", 1), (BASELINE, 2), ("atss", 2)]
     assert capsys.readouterr().out.splitlines()[0].startswith("1 of 6: baseline, seed 0")
 

@@ -138,19 +138,25 @@ def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tens
     return svg.picture(sample.image, shapes, words, caption=words, width=400)
 
 
-def centreness_drawing(box: Tensor, size: int, score: Callable[[float, float, Tensor], Any]) -> str:
-    """A box (4,) in a square of `size` px, and at each position of stride 8 a dot as large as
-    `score(x, y, box)`, a number from 0 to 1 -> SVG.
+def centreness_drawing(
+    image: Tensor, box: Tensor, score: Callable[[float, float, Tensor], Any], words: str = ""
+) -> str:
+    """The part of a picture (3, H, W) around a box (4,), and at each position of stride 8 a dot as
+    large as `score(x, y, box)`, a number from 0 to 1 -> SVG.
     """
-    blank = torch.full((3, size, size), 235, dtype=torch.uint8)
-    dots, at = [], torch.arange(4.0, size, 8).tolist()
-    for y in at:
-        for x in at:
-            value = float(score(x, y, box))
+    height, width = image.shape[1:]
+    left, top = (max(0, int(low - 16) // 8 * 8) for low in box[:2].tolist())
+    right, bottom = (min(n, int(high + 20)) for n, high in zip((width, height), box[2:].tolist()))
+    dots = []
+    for y in range(top + 4, bottom, 8):
+        for x in range(left + 4, right, 8):
+            value = float(score(float(x), float(y), box))
             if value > 0:
-                dots.append(svg.dot(x, y, "#009E73", 0.5 + 3 * value))
-    words = "The nearer the middle, the larger the dot; at the edges and beyond there is none."
-    return svg.picture(blank, [shape("truth", box), *dots], words, caption=words, width=400)
+                dots.append(svg.dot(x - left, y - top, "#009E73", round(0.5 + 3 * value, 1)))
+    own = shape("truth", box - torch.tensor([left, top, left, top]))
+    part = image[:, top:bottom, left:right]
+    wide = round(4 * (right - left))
+    return svg.picture(part, [own, *dots], words, caption=words, width=wide)
 
 
 def centreness_of(x: float, y: float, box: Tensor) -> Tensor:
@@ -159,8 +165,8 @@ def centreness_of(x: float, y: float, box: Tensor) -> Tensor:
 
 
 def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
-    """Each recorded switch against the baseline: a dot for the mean, a line for the interval of
-    95 %, hollow where it covers zero -> SVG. Switches of a single seed are left out.
+    """Each recorded switch against the baseline: a grey dot for each seed, a stroke for the mean,
+    a line for the interval of 95 % -> SVG. Switches of a single seed are left out.
     """
     known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
     rows = [(name, found) for name, found in known if found]
@@ -176,17 +182,20 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     body += f'<path d="M{place(0):.1f} 22V{bottom}" stroke="currentColor" stroke-dasharray="2 3"/>'
     for at, (name, found) in enumerate(rows):
         y = top + row_height * at + 12
-        sure = found.says != "not decided"
         ends = place(found.mean - found.half), place(found.mean + found.half)
         body += svg.text(8, y + 5, SWITCHES[name].told, 13)
-        body += f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}" stroke="#0072B2" '
-        body += 'stroke-width="3"/>'
-        body += f'<circle cx="{place(found.mean):.1f}" cy="{y}" r="6" stroke="#0072B2" '
-        body += f'stroke-width="2" fill="{"#0072B2" if sure else "#ffffff"}"/>'
+        body += f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}M{place(found.mean):.1f} {y - 8}v16" '
+        body += 'stroke="currentColor" stroke-width="2"/>'
+        body += "".join(
+            f'<circle cx="{place(value):.1f}" cy="{y}" r="4" fill="#888888"/>'
+            for value in found.by_seed
+        )
         body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}", 13)
     for tick in svg.ticks(low, high):
         body += svg.text(place(tick), bottom + 16, f"{tick:+g}" if tick else "0", 12, "middle")
-    body += svg.text(left, bottom + 38, f"points of {figure}, mean and 95 % interval", 13)
+    body += svg.text(
+        left, bottom + 38, f"points of {figure}: grey the seeds, black mean and 95 % interval", 13
+    )
     told = "; ".join(f"{SWITCHES[name].told} {found.mean:+.1f}" for name, found in rows)
     return svg.document(body, 690, bottom + 46, f"Gains over the baseline: {told}.")
 

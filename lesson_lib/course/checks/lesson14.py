@@ -137,23 +137,25 @@ EXERCISES = {
                 "your choice",
                 (),
                 Choice(
-                    "atss-giou",
+                    "none",
                     {
-                        "atss": "its dot lies far to the right, but its line begins on the left of "
-                        "the baseline: with three seeds that differ so much, luck is not ruled out",
+                        "atss": "its mean lies far to the right, but its line begins on the left "
+                        "of the baseline: with three seeds that differ so much, luck is not ruled "
+                        "out",
                         "giou": "its line lies on both sides of the baseline",
-                        "none": "one line of the picture lies to the right of the baseline "
-                        "altogether",
+                        "atss-giou": "its line lies right of the baseline, but it was picked after "
+                        "all rows had been seen, and of several lines of 95 % one does that by "
+                        "luck far more often than in 5 of 100 tables",
                     },
                 ),
             )
         ],
         "what the runs carry, and no more.",
         hints=(
-            "For which rows would the claim hold if the three seeds were drawn again?",
-            "Look where each line of the picture begins and ends, not where its dot is.",
-            "A large mean of three runs that differ much is worth less than a smaller one of three "
-            "that agree.",
+            "Look where each line of the picture begins and ends, not where its mean is.",
+            "How many lines did you look at before you chose? Lesson 12 asked six tables at once.",
+            "`student(1 - .05 / n, 3)` is the t beyond which one row counts when n rows are asked. "
+            "How many standard errors is each mean away from zero?",
         ),
     ),
 }
