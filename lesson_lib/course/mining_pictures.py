@@ -20,18 +20,25 @@ DOT = {"stroke": "#ffffff", "fill": BLACK, "opacity": 1, "width": 1}
 
 
 def kept_picture(
-    sample: Sample, anchors: Tensor, positive: Tensor, kept: Tensor, title: str, marked: int = 0
+    sample: Sample,
+    anchors: Tensor,
+    positive: Tensor,
+    kept: Tensor,
+    title: str,
+    marked: int = 0,
+    verb: str = "kept",
 ) -> str:
     """The smear with its objects, the centres of its positive anchors (green frames) and of the
     chosen negatives (black dots); the first `marked` rows of `kept` as boxes.
 
-    anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first.
+    anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first;
+    verb: what they do or suffer, as the caption says it.
     """
     negatives = int((~positive).sum())
     near = pairwise_iou(anchors[kept], sample.boxes).amax(dim=1) if len(kept) else torch.zeros(1)
     words = (
-        f"{title}: {len(kept)} of {negatives:,} negatives kept; half of them overlap a cell by "
-        f"{near.median().item():.2f} or more."
+        f"{title}: {len(kept)} of {negatives:,} negatives {verb}; half of them overlap an "
+        f"annotated cell by {near.median().item():.2f} or more."
     )
     shapes = [
         shape("truth", sample.boxes),
