@@ -14,7 +14,8 @@
 
 You work in my_course/, your own copies of the lessons; notebooks/ stays as published.
 
-Further arguments go to JupyterLab (`--ip 0.0.0.0`), those of `test` to pytest (`-k boxes`).
+Further arguments go to JupyterLab (`--ip 0.0.0.0`), those of `test` to pytest (`-k boxes`); their
+own lists of them: `python3 lab.py lab --help`, `python3 lab.py test --help`.
 """
 
 import sys
@@ -386,6 +387,9 @@ def main(arguments: list[str]) -> int:
         "progress": progress,
         "book": book,
     }
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
     if not arguments or arguments[0].startswith("-"):
         return lab(arguments)
     if arguments[0] not in commands:
