@@ -387,7 +387,10 @@ def main(arguments: list[str]) -> int:
         "progress": progress,
         "book": book,
     }
-    if arguments[:1] in (["-h"], ["--help"]):
+    asked = (
+        arguments[1:2] if arguments[:1] in (["reset"], ["update"], ["progress"]) else arguments[:1]
+    )
+    if asked in (["-h"], ["--help"]):
         print(__doc__.strip())
         return 0
     if not arguments or arguments[0].startswith("-"):

@@ -346,9 +346,9 @@ def test_an_unknown_command_is_answered_with_the_known_ones(course):
     assert "'tset'" in sentence and "lab.py reset 03" in sentence
 
 
-@pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_names_the_courses_own_commands_and_installs_nothing(course, capsys, word):
-    assert lab.main([word]) == 0
+@pytest.mark.parametrize("words", ["-h", "--help", "reset -h", "update --help", "progress --help"])
+def test_help_names_the_courses_own_commands_and_does_nothing(course, capsys, words):
+    assert lab.main(words.split()) == 0
     told = capsys.readouterr().out
     assert all(f"lab.py {name}" in told for name in ("test", "reset", "update", "progress", "book"))
     assert not course.commands
