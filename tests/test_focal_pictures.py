@@ -157,8 +157,8 @@ def test_the_shipped_detector_shows_what_the_lesson_says():
 
 
 def test_figure_1_says_the_discount():
-    assert "the loss is 100 times smaller" in charts.figure_1(2.0)
-    assert "the loss is 10.0 times smaller" in charts.figure_1(1.0)
+    assert "at p_t = .9, CE / 100" in charts.figure_1(2.0)
+    assert "at p_t = .9, CE / 10.0" in charts.figure_1(1.0)
 
 
 def test_the_slope_is_steeper_by_what_finite_differences_say():
@@ -167,8 +167,8 @@ def test_the_slope_is_steeper_by_what_finite_differences_say():
     found = (charts.focal_at(z - step, 2.0) - charts.focal_at(z + step, 2.0)) / (2 * step)
     assert torch.allclose(charts.pull(z, 2.0), found, atol=1e-6)
     most = (found / (1 - z.sigmoid())).max().item()
-    assert f"up to {most:.2f} times as steep" in charts.slopes(2.0, 0.25)
-    assert "up to 1.00 times as steep" in charts.slopes(0.0, 0.25)
+    assert 1.2 < most < 1.25  # as the lesson says in its answer, and the chart's title does not
+    assert "times as steep" not in charts.slopes(2.0, 0.25)
 
 
 @pytest.fixture

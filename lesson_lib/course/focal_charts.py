@@ -67,7 +67,7 @@ def figure_1(gamma: float, alpha: float = 0.25) -> str:
         "x_label": "p_t, probability of the right answer",
     }
     axes |= {"y_label": "loss", "key": True, **PANEL}
-    plain = Chart(f"γ = {gamma:.1f}: at p_t = .9 the loss is {times} times smaller than CE", **axes)
+    plain = Chart(f"γ = {gamma:.1f}: at p_t = .9, CE / {times}", **axes)
     for paper, (name, dash, width) in LOOKS.items():
         plain.curve(p_t.tolist(), focal_at(z, paper).tolist(), name, dash, INK, width)
     plain.curve(p_t.tolist(), focal_at(z, gamma).tolist(), "yours", "solid", YOURS, THICK)
@@ -84,7 +84,6 @@ def figure_1(gamma: float, alpha: float = 0.25) -> str:
 def slopes(gamma: float, alpha: float) -> str:
     """The pull of cross entropy and of focal loss over z, without alpha and with it."""
     z = torch.linspace(-6, 6, 121, dtype=torch.float64)
-    most = (pull(z, gamma) / pull(z, 0.0)).max().item()
     axes: dict[str, Any] = {
         "x": (-6, 6),
         "y": (0, 1.4),
@@ -93,9 +92,7 @@ def slopes(gamma: float, alpha: float) -> str:
     }
     axes |= PANEL
     charts = (
-        Chart(
-            f"γ = {gamma:.1f} without α: up to {most:.2f} times as steep as cross entropy", **axes
-        ),
+        Chart(f"γ = {gamma:.1f}, without α", **axes),
         Chart(f"With α: objects × {alpha:.2f}, background × {1 - alpha:.2f}", **axes),
     )
     for chart in charts:
@@ -192,13 +189,15 @@ class Tally:
 def figure_4(tally: Tally, gamma: float) -> str:
     """FL's Figure 4 for a tally: cumulative normalised loss of positives and of negatives."""
     charts = []
-    for kind, low in (("positives", 0.0), ("negatives", 0.9)):
+    for kind, low, hard in (("positives", 0.0, 0.2), ("negatives", 0.9, 0.01)):
         chart = Chart(
-            f"{kind.capitalize()}: hardest 1% make {tally.of_hardest(kind, gamma, 0.01):.0%}",
+            f"{kind.capitalize()}: hardest {hard:.0%} make "
+            f"{tally.of_hardest(kind, gamma, hard):.0%}",
             x=(low, 1),
             y=(0, 1.02),
             y_label="share of the loss",
             x_label=f"share of the {kind}, easiest first" + (" (the last tenth)" if low else ""),
+            key=True,
             **PANEL,
         )
         x = np.linspace(low, 1, 150)
@@ -245,8 +244,8 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
     positive = objects * sigmoid_focal_loss(pi.logit(), torch.ones_like(pi), alpha, gamma)
     total = background + positive
     chart = Chart(
-        f"{objects:,.0f} positive anchors: the first loss is least at π = "
-        f"{_one_digit(pi[total.argmin()].item())}",
+        f"γ = {gamma:g}, {'α = .25' if gamma else 'no α'}, {objects:,.0f} positive anchors: "
+        f"least at π = {_two_digits(pi[total.argmin()].item())}",
         x=(1e-6, 0.5),
         y=(1e-1, 1e7),
         x_log=True,
@@ -264,9 +263,9 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
     return chart.svg()
 
 
-def _one_digit(value: float) -> str:
-    """A number below 1 with one digit that counts, never as 1e-05: 0.00001, 0.3."""
-    return f"{value:.{max(1, math.ceil(-math.log10(value)))}f}"
+def _two_digits(value: float) -> str:
+    """A number below 1 with two digits that count, never as 1.3e-05: 0.000013, 0.30."""
+    return f"{value:.{1 + max(1, math.ceil(-math.log10(value)))}f}"
 
 
 def race_charts(

@@ -194,6 +194,13 @@ def who_makes_the_loss(project: str) -> dict[str, float]:
     return {name: loss / sum(made.values()) for name, loss in made.items()}
 
 
+def loudest_group(project: str) -> str:
+    """The group that makes most of the cross entropy of one of PROJECTS, with its share."""
+    made = who_makes_the_loss(project)
+    name = max(made, key=lambda group: made[group])
+    return f"{name} {made[name]:.0%}"
+
+
 EXERCISES = {
     "04.slope": Exercise(
         [
@@ -256,9 +263,12 @@ EXERCISES = {
             )
             for letter, choice in CHOICES.items()
         ],
-        "a loss is chosen by who makes it, not by its name.",
+        "a loss is chosen by who makes it: "
+        + "; ".join(f"{letter}, {loudest_group(letter)}" for letter in PROJECTS)
+        + ".",
         hints=(
-            "Find, in each row, the group that makes most of the loss.",
+            "A group's loss is its count times -log p_t. Find, in each row, the group that makes "
+            "most of the loss.",
             "Focal loss silences one of the three groups. In which row is that group the loudest?",
             "Hard background with p_t of .02: the network is nearly sure of an object there, two "
             "hundred times. Who is more likely to be wrong?",
@@ -286,7 +296,7 @@ EXERCISES = {
             _loss_case("logits of +-100, all wrong", [-100.0, 100.0], [1.0, 0.0], 0.25, 2.0),
             _loss_case("logits of +-100, all right", [100.0, -100.0], [1.0, 0.0], 0.25, 2.0),
         ],
-        "this is RetinaNet's loss, and from now on it paints the map of section 4.1.",
+        "these are the values of RetinaNet's loss; the next line tries its slope.",
         fresh=_drawn_anew,
         refused=(
             "sigmoid_focal_loss",
@@ -315,8 +325,8 @@ EXERCISES = {
             _slope_case("gamma .5, logits of +-100", [100.0, -100.0], [1.0, 0.0], 0.25, 0.5),
         ],
         (
-            "its slope is finite and right at every logit, also where the formula as it stands "
-            "gives NaN."
+            "its slope is right at every logit, also where the formula as it stands gives NaN; "
+            "from now on it paints the map of section 4.1."
         ),
         tolerance=1e-3,
         hints=(
