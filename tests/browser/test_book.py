@@ -56,8 +56,8 @@ def test_a_wrong_guess_is_told_and_scored(page: Page, site, faults):
 
 
 def test_a_wrong_choice_is_told_and_the_first_one_counts(page: Page, site, faults):
-    page.goto(f"{site}/notebooks/{PAGES[3]}.html")
-    question = next(one for one in questions(PAGES[3]) if one.choices)
+    page.goto(f"{site}/notebooks/{PAGES[4]}.html")
+    question = next(one for one in questions(PAGES[4]) if one.choices)
     asked = page.locator(f".predict[data-predict='{question.name}']")
     wrong = next(choice for choice in question.choices if choice != question.answer)
     for choice in (wrong, question.answer):

@@ -127,17 +127,15 @@ def default_boxes_are_counted(slider, before, now):
 
 
 def a_small_object_fills_its_share_of_the_anchor(slider, before, now):
-    """At its best place an object of area 25 x 25 lies wholly inside RetinaNet's smallest anchor of
-    32 x 32.
+    """At its best place an object of 3:1 and area 25 x 25, 43 x 14 px, lies wholly inside
+    RetinaNet's smallest anchor of 2:1, 45 x 23 px, of area 32 x 32.
     """
-    assert slider.value() == 1.5 and "1.5:1" in now
+    assert slider.value() == 3 and "3:1" in now
     assert chart(slider.drawing()).curve_at(0, 25) == pytest.approx(25**2 / 32**2, abs=0.005)
 
 
 def an_easy_answer_is_discounted(slider, before, now):
-    assert slider.value() == 2 and numbers(r"the loss is ([\d,.]+) times", now) == [
-        round(1 / (1 - 0.9) ** 2)
-    ]
+    assert slider.value() == 2 and numbers(r"CE / ([\d,.]+)", now) == [round(1 / (1 - 0.9) ** 2)]
 
 
 def mining_keeps_the_ratio(slider, before, now):
@@ -232,11 +230,11 @@ VISITS = {
     "03": Visit(
         "smallest-slider",
         "shape of object",
-        "ArrowRight",
-        1,
+        "ArrowLeft",
+        2,
         a_small_object_fills_its_share_of_the_anchor,
     ),
-    "04": Visit("figure-1", "gamma", "ArrowLeft", 10, an_easy_answer_is_discounted),
+    "04": Visit("figure-1", "gamma", "ArrowRight", 5, an_easy_answer_is_discounted),
     "05": Visit("ratio-slider", "ratio", "ArrowRight", 1, mining_keeps_the_ratio),
     "07": Visit(
         "fields-slider", "anchor", "ArrowRight", 1, the_anchor_is_compared_with_what_is_seen
