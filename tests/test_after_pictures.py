@@ -46,11 +46,17 @@ def test_each_fault_shows_and_looks_like_no_other():
 def test_what_is_drawn_is_what_the_rules_choose():
     from lesson_lib.anchors import PyramidAnchors
 
-    spec, words = PyramidAnchors(), "a platelet"
+    spec, centres = PyramidAnchors(), r"a([\d.]+) "
     plain, adaptive = matches(SMEAR, spec, 9)
-    drawing = rules_drawing(SMEAR, spec, 15, 9, words)
-    assert f"IoU .5 / .4: {counts(plain, 17)[15]} positive for {words}" in drawing
-    assert f"k = 9: {counts(adaptive, 17)[15]} positive for {words}" in drawing
+    anchors = spec.make(300)
+    for number, levels in ((15, "50 on P3"), (14, "54 on P4, 26 on P5")):
+        drawing = rules_drawing(SMEAR, spec, number, 9, "one")
+        assert f"IoU .5 / .4: {counts(plain, 17)[number]} positive" in drawing
+        assert f"k = 9: {counts(adaptive, 17)[number]} positive, {levels}; none ignored" in drawing
+        own = anchors[adaptive.gt_index == number]
+        places = {tuple(middle) for middle in ((own[:, :2] + own[:, 2:]) / 2).round().tolist()}
+        right = drawing[drawing.rindex("<image") :]
+        assert len(re.findall(centres, right)) == 4 * len(places)  # a casing and a dot, two arcs
 
 
 def test_an_answer_is_drawn_by_the_function_that_is_given():

@@ -1,5 +1,6 @@
 """Pictures of lesson 14: whose anchors are positive under two rules, what each switch brought."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from lesson_lib.anchors import PyramidAnchors
 from lesson_lib.atss import adaptive_threshold, centreness, match_atss
 from lesson_lib.boxes import pairwise_iou
+from lesson_lib.colours import COLOURS
 from lesson_lib.course import svg
 from lesson_lib.course.paired import Difference
 from lesson_lib.course.svg import shape
@@ -109,20 +111,53 @@ def counts(match: Match, objects: int) -> list[int]:
 
 
 def rules_drawing(sample: Sample, spec: PyramidAnchors, number: int, k: int, name: str) -> str:
-    """The positive anchors of one object under both rules, beside each other -> SVG."""
-    anchors, panels = spec.make(sample.size), []
-    for rule, match in zip(BOTH, matches(sample, spec, k), strict=True):
-        own = anchors[match.gt_index == number]
-        if rule == BOTH[0]:
-            near = pairwise_iou(sample.boxes[number][None], anchors)[0] >= 0.4
-            ignored = anchors[near & (match.label == IGNORE)]
-            words = f"{rule}: {len(own)} positive for {name}, {len(ignored)} ignored"
-            shapes = [shape("ignored", ignored)]
-        else:
-            words, shapes = f"{rule}, k = {k}: {len(own)} positive for {name}, none ignored", []
-        shapes += [shape("matched", own), shape("truth", sample.boxes[number])]
-        panels.append(svg.picture(sample.image, shapes, words, caption=words, width=370))
+    """The surroundings of one object under both rules, beside each other: at each position a dot,
+    the larger the more of its anchors are positive, a ring where some are ignored, and of each
+    level the positive anchor that overlaps most -> SVG.
+    """
+    anchors, box = spec.make(sample.size), sample.boxes[number]
+    iou = pairwise_iou(box[None], anchors)[0]
+    part, corner = _around(sample.image, box)
+    panels = []
+    for rule, match in zip((BOTH[0], f"{BOTH[1]}, k = {k}"), matches(sample, spec, k), strict=True):
+        own, ignored = match.gt_index == number, (iou >= 0.4) & (match.label == IGNORE)
+        shapes = [_ring(*place, many) for place, many in _places(anchors[ignored] - corner)]
+        told = []
+        for level, positions in enumerate(spec.levels_of(anchors), 3):
+            here = positions.repeat_interleave(len(anchors) // len(positions))
+            if many := int((own & here).sum()):
+                told.append(f"{many} on P{level}")
+                shapes.append(shape("matched", anchors[((own & here) * iou).argmax()] - corner))
+        for (x, y), many in _places(anchors[own] - corner):
+            shapes.append(svg.dot(x, y, COLOURS["positive"], round(0.8 * many**0.5, 1)))
+        words = f"{rule}: {int(own.sum())} positive, {', '.join(told)}; "
+        words += f"{int(ignored.sum()) or 'none'} ignored"
+        shapes.append(shape("truth", box - corner))
+        panels.append(svg.picture(part, shapes, f"{name}, {words}", caption=words, width=370))
     return svg.beside(*panels)
+
+
+def _around(image: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """The square part of a picture (3, H, W) that holds a box with room around it, and the (4,)
+    that brings boxes into its pixels when subtracted.
+    """
+    side = max(96, round(1.4 * float((box[2:] - box[:2]).max())))
+    left, top = (
+        min(max(0, round(float(middle) - side / 2)), length - side)
+        for middle, length in zip((box[:2] + box[2:]) / 2, image.shape[:0:-1], strict=True)
+    )
+    return image[:, top : top + side, left : left + side], torch.tensor([left, top] * 2)
+
+
+def _places(anchors: Tensor) -> list[tuple[tuple[float, float], int]]:
+    """The centres of anchors (A, 4), each with how many stand there."""
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).tolist()
+    return sorted(Counter((round(x, 1), round(y, 1)) for x, y in centres).items())
+
+
+def _ring(x: float, y: float, many: int) -> dict[str, Any]:
+    dot = svg.dot(x, y, COLOURS["ignored"], round(1.2 + 0.8 * many**0.5, 1))
+    return dot | {"fill": "none", "width": 2}
 
 
 def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tensor]) -> str:
@@ -139,14 +174,19 @@ def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tens
 
 
 def centreness_drawing(
-    image: Tensor, box: Tensor, score: Callable[[float, float, Tensor], Any], words: str = ""
+    image: Tensor,
+    box: Tensor,
+    score: Callable[[float, float, Tensor], Any],
+    words: str = "",
+    rows: int = 0,
 ) -> str:
-    """The part of a picture (3, H, W) around a box (4,), and at each position of stride 8 a dot as
-    large as `score(x, y, box)`, a number from 0 to 1 -> SVG.
+    """The part of a picture (3, H, W) around a box (4,), `rows` px high or as high as it needs, and
+    at each position of stride 8 a dot as large as `score(x, y, box)`, a number from 0 to 1 -> SVG.
     """
     height, width = image.shape[1:]
     left, top = (max(0, int(low - 16) // 8 * 8) for low in box[:2].tolist())
     right, bottom = (min(n, int(high + 20)) for n, high in zip((width, height), box[2:].tolist()))
+    top = max(0, bottom - rows) // 8 * 8 if rows else top
     dots = []
     for y in range(top + 4, bottom, 8):
         for x in range(left + 4, right, 8):
@@ -155,7 +195,7 @@ def centreness_drawing(
                 dots.append(svg.dot(x - left, y - top, "#009E73", round(0.5 + 3 * value, 1)))
     own = shape("truth", box - torch.tensor([left, top, left, top]))
     part = image[:, top:bottom, left:right]
-    wide = round(4 * (right - left))
+    wide = round(3 * (right - left))
     return svg.picture(part, [own, *dots], words, caption=words, width=wide)
 
 
