@@ -41,10 +41,13 @@ def test_a_lost_state_jumps_where_it_was_lost(found):
 def test_a_starving_gpu_learns_alike_and_waits(found):
     assert found["D"][5].loss == pytest.approx(found["healthy"][5].loss, rel=1e-2)
     assert min(row.wait for row in found["D"]) >= 1000 * SLOW
-    assert found["healthy"][-1].wait < 1000 * SLOW
+    assert min(row.wait for row in found["healthy"]) < 1000 * SLOW
 
 
 def test_the_drawing_has_a_column_for_each_log(found):
     figure = draw_logs(found)
     titles = [axes.get_title() for axes in figure.axes[: len(found)]]
     assert titles == ["healthy", "log A", "log B", "log C", "log D"]
+    for axes in figure.axes:  # no curve leaves its panel: D's waits are a hundred healthy ones
+        low, high = axes.get_ylim()
+        assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())

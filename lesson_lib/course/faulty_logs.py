@@ -97,11 +97,11 @@ def draw_logs(found: dict[str, list[Row]]) -> Figure:
             healthy, own = ([getattr(row, what) for row in log] for log in (found["healthy"], rows))
             axes.plot(steps, healthy, ":", color="0.4", linewidth=1)
             axes.plot(steps, own, color=CURVES["two" if len(name) == 1 else "one"], linewidth=1.6)
-        column[0].set(yscale="log")
-        column[1].set(yscale="log")
+            axes.set_yscale(
+                "log"
+            )  # the healthy log waits for a millisecond or less, D for a hundred
         column[0].set_title(f"log {name}" if len(name) == 1 else name, fontsize=9)
         column[-1].set_xlabel("step")
-    panels[2, 0].set_ylim(0, None)  # of all, since they share it
     for axes, words in zip(
         panels[:, 0], ("loss", "length of the\ngradient", "ms that the\nGPU waits")
     ):
