@@ -19,6 +19,13 @@ def run(command, ap, seconds, judged="evaluate x --data smears"):
     }
 
 
+def test_a_run_with_more_changes_is_another_training(monkeypatch):
+    runs = [run("train --data smears --model a --recipe b --set size=96", 0.5, 60) | {"busy": True}]
+    monkeypatch.setattr(plans, "recorded", lambda *words: runs)
+    assert known_about(Plan("a", "b", []), "laptop") == ""
+    assert known_about(Plan("a", "b", ["size=96"]), "laptop").endswith("(m, beside other work)")
+
+
 def test_a_command_is_one_command_with_every_change():
     line = command_of(Plan("a", "b", ["size=96", "lr=4e-3"]), "runs/x")
     words = shlex.split(line)

@@ -52,6 +52,12 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
         "--data smears --model retinanet-tiny --budget laptop",
         "--data smears --split test",
     ),
+    "smears-retinanet-192": (
+        "smears, RetinaNet as in lesson 11",
+        "--data smears --model retinanet-tiny --train-split train --recipe smears-laptop "
+        "--set size=192 --set epochs=24 --set lr=4e-3",
+        "--data smears --split test",
+    ),
     "smears-to-bccd": (
         "trained on smears alone, tested on BCCD",
         "--data smears --model ssd-tiny --budget laptop",
@@ -80,6 +86,13 @@ def call(arguments: list[str]) -> str:
     return done.stdout
 
 
+def folder_of(train: str, seed: int) -> str:
+    """Where a run goes: named by data, model and every change, so that no two recipes share one."""
+    words = train.split()
+    changes = [word for word in words if "=" in word]
+    return "runs/" + "-".join([words[1], words[3], *changes, str(seed)])
+
+
 def known_runs() -> list[dict]:
     """What has been recorded so far."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -95,7 +108,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS, busy: bool = False) ->
         for seed in seeds:
             if any((r["name"], r["seed"]) == (name, seed) for r in known_runs()):
                 continue
-            folder = f"runs/{train.split()[1]}-{train.split()[3]}-{seed}"
+            folder = folder_of(train, seed)
             command = f"train {train} --seed {seed} --out {folder}"
             call(command.split())
             seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])[

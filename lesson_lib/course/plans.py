@@ -43,12 +43,14 @@ def known_about(plan: Plan, budget: str) -> str:
         run
         for run in recorded("--data smears", f"--model {plan.model}", *plan.settings)
         if "--data smears" in run["evaluate"]
+        and run["train"].count("--set ") == len(plan.settings)
         and (plan.recipe in run["train"] or f"--budget {budget}" in run["train"])
     ]
     if not runs:
         return ""
     minutes = sum(run["seconds"] for run in runs) / 60 / len(runs)
+    busy = ", beside other work" if any(run.get("busy") for run in runs) else ""
     return (
         f"AP {mean_ap(runs):.1f} in {minutes:.1f} minutes, mean of {len(runs)} seeds "
-        f"({runs[0]['machine']})"
+        f"({runs[0]['machine']}{busy})"
     )
