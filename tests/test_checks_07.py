@@ -9,7 +9,15 @@ from answers import exercise_tests
 
 from lesson_lib.course import fields, pieces
 from lesson_lib.course.checks import WRONG, verdict
-from lesson_lib.course.checks.lesson07 import EXERCISES, MAPS, PORTS, port_logs
+from lesson_lib.course.checks.lesson07 import (
+    EXERCISES,
+    MAPS,
+    PLANS,
+    PORTS,
+    SEEN,
+    STRIDES,
+    port_logs,
+)
 
 
 def receptive_field(layers, jump_after=True, use_dilation=True):
@@ -51,9 +59,10 @@ MISTAKES = [
     ("07.ports", lambda letter: "pooling rounds down", "port L"),
     ("07.ports", (PORTS | {"K": "pool5 halves"}).get, "port K"),
     ("07.ports", (PORTS | {"N": "fc6 has no holes"}).get, "port N"),
-    ("07.maps", lambda side: "C3", "an object of 55 px"),
-    ("07.maps", lambda side: "C5", "an object of 20 px"),
-    ("07.maps", {20: "C3", 55: "C4", 100: "C4"}.get, "an object of 100 px"),
+    ("07.maps", lambda letter: "right", "plan F"),
+    ("07.maps", (MAPS | {"G": "seen in part"}).get, "plan G"),
+    ("07.maps", (MAPS | {"H": "right"}).get, "plan H"),
+    ("07.maps", (MAPS | {"I": "right"}).get, "plan I"),
     (
         "07.receptive_field",
         lambda layers: receptive_field(layers, jump_after=False),
@@ -119,6 +128,22 @@ def test_the_logs_of_the_ports_are_worked_out():
     assert logs["K"] == ([37, 18, 9, 5, 3, 1], 420)
     assert logs["L"] == ([38, 19, 10, 5, 3, 1], 420 - 5 * 2 * 16)
     assert logs["M"][0] == [38, 19, 10, 5, 5, 5] and logs["N"][0] == [38, 10, 5, 3, 1]
+
+
+def test_the_plans_are_judged_by_counting_pixels():
+    """G and H's squares pass; 55 px at 3 : 1 are 95 px long; 80 and 20 px just miss 0.5."""
+    verdicts = {}
+    for letter, plan in PLANS.items():
+        fine = True
+        for (side, _), stride in zip(plan, STRIDES):
+            here = {(x, y) for x in range(side) for y in range(side)}
+            moved = {(x + stride // 2, y + stride // 2) for x, y in here}
+            fine &= len(here & moved) / len(here | moved) >= 0.5
+        whole = all(side * ratio**0.5 <= seen for (side, ratio), seen in zip(plan, SEEN))
+        verdicts[letter] = fine, whole
+    assert verdicts == {"F": (0, 1), "G": (1, 1), "H": (1, 0), "I": (0, 1)}
+    words = {(0, 1): "too far apart", (1, 1): "right", (1, 0): "seen in part"}
+    assert {letter: words[found] for letter, found in verdicts.items()} == MAPS
 
 
 @pytest.mark.parametrize("name, right", [("07.ports", PORTS), ("07.maps", MAPS)])

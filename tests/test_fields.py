@@ -76,6 +76,23 @@ def test_pull_is_a_share_and_its_square_holds_what_is_asked():
     assert (near >= 0).all() and not torch.equal(near, far)
 
 
+def test_the_statistics_of_norms_let_nothing_be_seen():
+    """Through a mean over the map every pixel moves every row; held fixed, only its field does."""
+    torch.manual_seed(0)
+    model = tiny_retinanet().eval()
+    field = fields.measured_fields(tiny_ssd(), 1, width=384)[0]["backbone"] + 6 * 2 * 8
+    widths = []
+    for way_down in (False, True):
+        (pull,) = fields.pulls(model, 1, [running_smear(288)], way_down)
+        columns = (pull.sum(dim=0) > 0).nonzero().flatten()
+        widths.append(int(columns[-1] - columns[0] + 1))
+    assert widths[0] == field < widths[1] < 288
+    images = torch.rand(1, 3, 64, 64)
+    with fields._fixed(way_down=False):
+        fixed = model.features(images)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(fixed, model.features(images)))
+
+
 @pytest.mark.parametrize(("model", "stride"), [(tiny_ssd(), 8), (tiny_retinanet(), 8)])
 def test_the_middle_position_has_its_anchors_there(model, stride):
     anchors = model.anchors(64)
@@ -99,6 +116,11 @@ def test_the_cone_colours_what_the_top_is_made_of():
     assert [f"{name}: sees {n}" in drawn for name, n in zip("abc", (3, 4, 12))] == [True] * 3
     taps = {0, 2, 4}  # of c, on b, 2 pixels apart, each of 4 pixels
     assert f"made of {len({2 * t + i for t in taps for i in range(4)})} of the 24" in drawn
+
+
+def test_before_the_question_the_cone_is_not_followed():
+    drawn = fields.cone_drawing([Layer("a", 3), Layer("b", 2, 2)], 12, followed=False)
+    assert "sees" not in drawn and "made of" not in drawn and drawn.count('r="5"') == 1
 
 
 def test_three_kernels_span_the_same_pixels():

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from lesson_lib.colours import CLASS_COLOURS
 from lesson_lib.course import plots
 from lesson_lib.course.plots import draw_boxes, draw_picture, show
+from lesson_lib.course.story import running_smear
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ def test_a_sharp_figure_has_twice_the_pixels_at_the_same_size(monkeypatch):
     (wide, high), (twice, _) = (Pillow.open(io.BytesIO(png.data)).size for png in (plain, sharp))
     assert abs(twice - 2 * wide) <= 2 and abs(sharp.width - wide) <= 1 and wide > high
     assert sharp._repr_mimebundle_()[1]["image/png"]["alt"] == "a frame"
+
+
+def test_a_smear_keeps_more_colours(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    for colours in (64, 256):
+        figure, axes = plt.subplots(figsize=(3, 2))
+        draw_picture(axes, running_smear(128).image)
+        show(figure, alt="a smear", caption="A smear.", sharp=True, colours=colours)
+    few, many = (
+        len(Pillow.open(io.BytesIO(png.data)).convert("RGB").getcolors(999)) for png in shown[::2]
+    )
+    assert few <= 64 < many <= 256
 
 
 def test_the_look_is_asked_for_and_not_imported():

@@ -18,6 +18,7 @@ from lesson_lib.anchors import PyramidAnchors, Size, as_pair
 from lesson_lib.colours import BLACK, BLUE, CURVES, VERMILION
 from lesson_lib.course import svg
 from lesson_lib.data.samples import Sample
+from lesson_lib.detectors import fpn
 from lesson_lib.detectors.backbones import VGG16
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -141,16 +142,47 @@ def _width(answer: Tensor, images: Tensor) -> int:
     return int(columns[-1] - columns[0] + 1)
 
 
-def pulls(model: Detector, levels: int, samples: Sequence[Sample]) -> list[Tensor]:
+@contextmanager
+def _fixed(way_down: bool) -> Iterator[None]:
+    """Group norms whose mean and spread have no gradient: they are taken over a whole map, and so
+    let every pixel move every row a little. Without `way_down`, no gradient comes down a pyramid.
+    """
+
+    def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+        groups = x.detach().unflatten(1, (num_groups, -1)).flatten(2)
+        spread, mean = torch.std_mean(groups, dim=2, correction=0)
+        each = x.shape[1] // num_groups
+        mean, scale = (
+            v.repeat_interleave(each, dim=1)[..., None, None]
+            for v in (mean, (spread**2 + eps).rsqrt())
+        )
+        return (x - mean) * scale * weight[:, None, None] + bias[:, None, None]
+
+    enlarge = fpn.enlarge
+
+    def held(coarse: Tensor, like: Tensor) -> Tensor:
+        return enlarge(coarse if way_down else coarse.detach(), like)
+
+    with mock.patch.object(F, "group_norm", group_norm), mock.patch.object(fpn, "enlarge", held):
+        yield
+
+
+def pulls(
+    model: Detector, levels: int, samples: Sequence[Sample], way_down: bool = True
+) -> list[Tensor]:
     """For each of the first `levels` maps, how much the rows at its middle position depend on each
     pixel: (H, W), sums to 1; the mean over pictures of one size.
+
+    The statistics of group norms count as fixed. way_down: whether what comes down through a
+    feature pyramid counts.
     """
     totals = [torch.zeros(()) for _ in range(levels)]
     for sample in samples:
         images = (sample.image[None] / 255).requires_grad_()
-        maps = model.features(images)
-        for level in range(levels):
-            answer = head_answer(model, maps, level)
+        with _fixed(way_down):
+            maps = model.features(images)
+            answers = [head_answer(model, maps, level) for level in range(levels)]
+        for level, answer in enumerate(answers):
             middle = answer[..., answer.shape[2] // 2, answer.shape[3] // 2].abs().sum()
             (slope,) = torch.autograd.grad(middle, images, retain_graph=True)
             totals[level] = totals[level] + slope[0].abs().sum(dim=0)
@@ -202,21 +234,23 @@ def growth_drawing(
     beyond = ", beyond this picture" if field > image.shape[-1] else ""
     words = (
         f"After {name} ({count} of {len(layers)} layers): one position sees {field} px "
-        f"(orange{beyond}), its neighbour stands {stride} px away (blue)."
+        f"(orange{beyond}; black: the layers before), its neighbour stands {stride} px away (blue)."
     )
     return svg.picture(image, shapes, alt=words, caption=words)
 
 
-def cone_drawing(layers: Sequence[Layer], pixels: int = 24, width: int = 640) -> str:
+def cone_drawing(
+    layers: Sequence[Layer], pixels: int = 24, width: int = 640, followed: bool = True
+) -> str:
     """One row of pixels at the bottom, one row of positions for each layer above it, and in colour
-    all that the middle position at the top is made of. Returns SVG.
+    the middle position at the top and, if `followed`, all that it is made of. Returns SVG.
 
     Positions stand over the middle of what they see; paddings are left out.
     """
     places, links = _rows_of_places(layers, pixels)
     seen, top = [set() for _ in places], len(places) - 1
     seen[top] = {len(places[top]) // 2}
-    for n in range(top, 0, -1):
+    for n in range(top if followed else 0, 0, -1):
         seen[n - 1] = {below for at in seen[n] for below in links[n - 1][at]}
     step, left = (width - 190) / pixels, 170
     height, body = 44 * len(places) + 20, ""
@@ -224,27 +258,27 @@ def cone_drawing(layers: Sequence[Layer], pixels: int = 24, width: int = 640) ->
     def spot(n: int, i: int) -> tuple[float, float]:
         return left + (places[n][i] + 0.5) * step, height - 30 - 44 * n
 
+    faint = ".12" if followed else ".45"
     for n, row in enumerate(links):
         for at, below in enumerate(row):
             for i in below:
-                (x, y), (a, b), own = spot(n + 1, at), spot(n, i), at in seen[n + 1]
-                look = (
-                    f'stroke="{VERMILION}" stroke-width="1.6"' if own else 'stroke="currentColor"'
-                )
-                dim = "" if own else ' stroke-opacity=".12"'
-                body += f'<path d="M{x:.1f} {y:.1f}L{a:.1f} {b:.1f}" {look}{dim}/>'
+                (x, y), (a, b), own = spot(n + 1, at), spot(n, i), followed and at in seen[n + 1]
+                look = f'"{VERMILION}" stroke-width="1.6"' if own else '"currentColor"'
+                dim = "" if own else f' stroke-opacity="{faint}"'
+                body += f'<path d="M{x:.1f} {y:.1f}L{a:.1f} {b:.1f}" stroke={look}{dim}/>'
     for n, row in enumerate(places):
         for i in range(len(row)):
             x, y = spot(n, i)
-            own = i in seen[n]
-            fill, radius = (VERMILION, 5) if own else ("currentColor", 3)
-            dim = "" if own else ' fill-opacity=".4"'
-            body += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}"{dim}/>'
-        words = f"{layers[n - 1].name}: sees {len(_span(seen, links, n))}" if n else "pixels"
+            look = f'r="5" fill="{VERMILION}"' if i in seen[n] else 'r="3" fill="currentColor"'
+            dim = "" if i in seen[n] else ' fill-opacity=".4"'
+            body += f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}{dim}/>'
+        words = layers[n - 1].name if n else "pixels"
+        words += f": sees {len(_span(seen, links, n))}" if n and followed else ""
         body += svg.text(4, spot(n, 0)[1] + 5, words)
+    made = f"is made of {len(seen[0])} of the {pixels} pixels at the bottom" if followed else ""
     alt = (
         f"Rows of dots for {', '.join(layer.name for layer in layers)}; the middle dot of the top "
-        f"row is made of {len(seen[0])} of the {pixels} pixels at the bottom."
+        f"row {made or 'is orange'}."
     )
     return svg.document(body, width, height, alt)
 

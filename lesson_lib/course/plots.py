@@ -58,13 +58,13 @@ def use_style() -> None:
     plt.rcParams.update(mpl.RcParams(STYLE))
 
 
-def show(figure: Figure, alt: str, caption: str, sharp: bool = False) -> None:
+def show(figure: Figure, alt: str, caption: str, sharp: bool = False, colours: int = 64) -> None:
     """Display a figure with words for those who do not see it, a caption sentence under it, and
     close it.
 
     `alt` goes into the output's metadata, where nbconvert looks for it; the caption is text on the
     page. The figure stays white, a card on a dark page. sharp: twice the pixels at the same size on
-    the page, in 64 colours: for drawings with small letters.
+    the page, in so many colours: 64 for drawings with small letters, 256 where a smear is in it.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -76,15 +76,15 @@ def show(figure: Figure, alt: str, caption: str, sharp: bool = False) -> None:
         metadata={"Software": None},
     )
     plt.close(figure)
-    png = _few_colours(buffer) if sharp else buffer.getvalue()
+    png = _few_colours(buffer, colours) if sharp else buffer.getvalue()
     display(Image(png, format="png", alt=alt, retina=sharp))
     display(HTML(f'<p style="max-width:46em;margin:.2em 0 1em"><em>{escape(caption)}</em></p>'))
 
 
-def _few_colours(picture: io.BytesIO) -> bytes:
-    """The same PNG with a palette of 64 colours, a third of the size for a drawing."""
+def _few_colours(picture: io.BytesIO, colours: int) -> bytes:
+    """The same PNG with a palette; 64 colours are a third of the size for a drawing."""
     small = io.BytesIO()
-    PIL.Image.open(picture).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
+    PIL.Image.open(picture).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

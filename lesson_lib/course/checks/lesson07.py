@@ -1,5 +1,5 @@
-"""Cases for lesson 7: receptive fields, ports that went wrong, which map for which object, L2Norm,
-the top-down path.
+"""Cases for lesson 7: receptive fields, ports that went wrong, plans of anchors, L2Norm, the
+top-down path.
 
 The expected values are counted or added up here in plain Python, with pixels as sets and maps as
 lists.
@@ -26,8 +26,32 @@ PORTS = {
     "M": "the last two maps are padded",
     "N": "pool5 halves",
 }
-#: Which map of three, that see 42, 90 and 178 px in effect, answers for an object of a size in px.
-MAPS = {20: "C3", 55: "C4", 100: "C5"}
+#: What the rows on C3, C4 and C5 of the trained SSD see in effect, and how far they stand apart.
+SEEN, STRIDES = (42, 90, 178), (8, 16, 32)
+#: Four plans of anchors for these maps: (side in px of the square, the most elongated ratio).
+PLANS = {
+    "F": ((24, 1), (48, 1), (80, 1)),
+    "G": ((36, 1), (72, 1), (150, 1)),
+    "H": ((30, 1), (55, 3), (120, 1)),
+    "I": ((20, 1), (53, 1), (86, 1)),
+}
+
+
+def _verdict_on(plan: tuple[tuple[int, int], ...]) -> str:
+    """Whether each anchor is seen whole, and reaches IoU 0.5 with an object of its shape that lies
+    half a stride off both ways.
+    """
+    for (side, ratio), seen, stride in zip(plan, SEEN, STRIDES):
+        width, height = side * math.sqrt(ratio), side / math.sqrt(ratio)
+        shared = (width - stride / 2) * (height - stride / 2)
+        if width > seen:
+            return "seen in part"
+        if shared / (2 * side**2 - shared) < 0.5:
+            return "too far apart"
+    return "right"
+
+
+MAPS = {letter: _verdict_on(plan) for letter, plan in PLANS.items()}
 
 #: What speaks against each wrong answer of PORTS and MAPS.
 _COUNTS = "all six maps have the right number of positions."
@@ -54,19 +78,14 @@ PORT_REASONS = {
         "than the one before.",
     },
 }
+_OFF = "an object can lie where the nearest anchor of its size shares too little with it."
+_WHOLE = "each anchor's longest side is less than what the rows of its map see."
+_NEAR = "half a stride off both ways, each anchor still overlaps its object by more than 0.5."
 MAP_REASONS = {
-    20: {
-        "C4": "it sees the platelet whole, but a finer map does so too and stands closer.",
-        "C5": "it sees the platelet whole, but a finer map does so too and stands closer.",
-    },
-    55: {
-        "C3": "in effect its rows see 42 px, less than the cell.",
-        "C5": "it sees the cell whole, but a finer map does so too and stands closer.",
-    },
-    100: {
-        "C3": "in effect its rows see 42 px, less than half of the cell.",
-        "C4": "in effect its rows see 90 px, less than the cell.",
-    },
+    "F": {"right": _OFF, "seen in part": _WHOLE},
+    "G": {"too far apart": _NEAR, "seen in part": _WHOLE},
+    "H": {"right": "look at each anchor's longest side.", "too far apart": _NEAR},
+    "I": {"right": _OFF, "seen in part": _WHOLE},
 }
 
 
@@ -269,15 +288,20 @@ EXERCISES = {
     ),
     "07.maps": Exercise(
         [
-            Case(f"an object of {side} px", (side,), Choice(answer, MAP_REASONS[side]))
-            for side, answer in MAPS.items()
+            Case(
+                f"plan {letter}: is your verdict right?",
+                (letter,),
+                Choice(answer, MAP_REASONS[letter]),
+            )
+            for letter, answer in MAPS.items()
         ],
-        "small objects on fine maps, large ones where they are seen whole.",
+        "an anchor has a largest size on its map, and a smallest.",
         hints=(
-            "Two wishes: the position should see the whole object, and stand close to it.",
-            "Cross out the maps that see too little. Of those that are left, which has its "
-            "positions closest together?",
-            "The finest map whose view in effect is wider than the object.",
+            "Two tests for each anchor: its longest side against what the rows of its map see, and "
+            "its overlap with an object that lies half a stride off, both ways.",
+            "Of a square of side s that is moved by d both ways, (s - d) squared is still shared. "
+            "What do both cover together?",
+            "At equal area, 3 : 1 makes a box longer by the root of 3.",
         ),
     ),
     "07.l2norm": Exercise(
