@@ -62,6 +62,11 @@ def test_the_results_are_those_of_the_recorded_runs():
     assert record.readme(README) == README, "run tools/record.py readme"
 
 
+def test_no_two_recipes_share_a_folder():
+    recipes = {train for _, train, _ in record.RUNS.values()}
+    assert len({record.folder_of(train, 0) for train in recipes}) == len(recipes)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8")):
