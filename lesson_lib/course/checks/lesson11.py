@@ -166,7 +166,7 @@ REVIEW = [
     Question(
         "Four processes share a batch. By what must each divide its loss?",
         ("by the positives of all four", "by its own positives", "by four"),
-        "Else a process with few cells weighs each of them more.",
+        "Else a process with few cells weighs each more. (Times four, as DDP averages.)",
     ),
     Question(
         "Batch 16 does not fit, 4 does. What gives the same step?",
@@ -184,6 +184,6 @@ REVIEW = [
             "they would be slower",
             "they have no gradient",
         ),
-        "At 800 px coordinates are off by up to 2 px, and labels of anchors flip.",
+        "Beyond 512 px one rounding is off by up to 2 px, three by up to 4: labels flip.",
     ),
 ]
