@@ -1,8 +1,10 @@
 """Pictures of what a detector finds and misses: lessons 8 and 9."""
 
+import re
+
 import torch
 
-from lesson_lib.course.detection_pictures import found_picture, missed
+from lesson_lib.course.detection_pictures import found_picture, taken
 from lesson_lib.data.samples import Sample
 
 SAMPLE = Sample(
@@ -29,17 +31,25 @@ def test_what_nothing_of_its_class_overlaps_is_missed():
         ([20.0, 20, 40, 40], 0.9, 2),  # right place, wrong class
         ([50.0, 50, 60, 54.9], 0.9, 0),  # IoU .49
     )
-    assert missed(said, SAMPLE.target()).tolist() == [False, True, True]
+    assert taken(said, SAMPLE.target()).tolist() == [0, -1, -1, -1]
 
 
-def test_half_an_overlap_is_enough_and_nothing_found_misses_all():
+def test_half_an_overlap_is_enough_and_nothing_found_takes_none():
     half = found(([50.0, 50, 60, 55], 0.4, 0))
-    assert missed(half, SAMPLE.target()).tolist() == [True, True, False]
-    assert missed(found(), SAMPLE.target()).tolist() == [True] * 3
+    assert taken(half, SAMPLE.target()).tolist() == [2]
+    assert taken(found(), SAMPLE.target()).tolist() == []
+
+
+def test_a_second_detection_is_drawn_dotted():
+    twice = found(([0.0, 0, 10, 10], 0.9, 0), ([0.0, 0, 10, 9], 0.8, 0))
+    drawing = found_picture(SAMPLE, twice, title="Here:")
+    assert "Here: 3 cells: 1 found (solid), 2 missed (dashed); 1 false or double" in drawing
+    dashes = re.findall(r'd="M0 0H10V(10|9)[^>]*stroke-dasharray="([^"]*)"', drawing)
+    assert dashes == [("10", ""), ("9", "2 3")]
 
 
 def test_the_picture_counts_and_draws_missed_objects_alone():
     drawing = found_picture(SAMPLE, found(([0.0, 0, 10, 10], 0.9, 0)), letters=["P4"])
-    assert "3 cells, 1 detections (solid), 2 cells missed (dashed)." in drawing
+    assert "3 cells: 1 found (solid), 2 missed (dashed); 0 false or double (dotted)." in drawing
     assert "M20 20H40V40" in drawing and "M50 50H60V60" in drawing and ">P4<" in drawing
     assert drawing.count("M0 0H10V10") == 2  # the detection and its casing, no dashed box under it

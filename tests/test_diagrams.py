@@ -72,7 +72,7 @@ def test_the_model_and_its_mode_stay_as_they_were(paper_ssd):
     assert all(torch.equal(before[name], value) for name, value in paper_ssd.state_dict().items())
 
 
-@pytest.mark.parametrize("p6_from, start", [("C5", 2.75), ("P5", 5.15)])
+@pytest.mark.parametrize("p6_from, start", [("C5", 2.52), ("P5", 5.52)])
 def test_a_pyramid_says_where_p6_comes_from(drawn, p6_from, start):
     words, arrows = drawn(tiny_retinanet(p6_from=p6_from), (96, 160))
     assert "C5\n3 × 5 × 64" in words and "P3\n12 × 20 × 16" in words and "P7\n1 × 2 × 16" in words
@@ -172,7 +172,25 @@ def test_a_complete_pyramid_names_its_convolutions(drawn, p6_from):
     plain, _ = drawn(model, 64, parallel_heads=True)
     words, _ = drawn(model, 64, parallel_heads=True, complete=True)
     new = [word for word in words if word not in plain]
-    assert new == ["1 × 1"] * 3 + ["3 × 3, stride 2", "ReLU, 3 × 3,\nstride 2"]
+    assert new == ["1 × 1", "3 × 3"] * 3 + ["3 × 3, stride 2", "ReLU, 3 × 3,\nstride 2"]
+
+
+def test_the_way_down_adds_sums_and_not_levels(drawn):
+    """m_l = lateral(C_l) + enlarge(m_l+1), P_l = conv(m_l): FPN (arXiv:1612.03144), section 3."""
+    words, arrows = drawn(tiny_retinanet(), 64)
+    assert [w for w in words if w[0] == "m"] == ["m3", "m4", "m5"]
+    ends = [arrow._posA_posB for arrow in arrows]
+    down = [(a, b) for a, b in ends if a[0] == b[0] and b[1] < a[1]]
+    assert {a[0] for a, _ in down} == {4.0} and len(down) == 2
+    assert sum(a == (4.0 + 0.18, i) and b[1] == i for i in range(3) for a, b in ends) == 3
+
+
+@pytest.mark.parametrize("parallel_heads", [False, True])
+@pytest.mark.parametrize("make", [lambda: SSD(SSD_CONFIGS["paper-300"]), tiny_retinanet])
+def test_totals_are_left_out_where_a_page_asks_for_them(drawn, make, parallel_heads):
+    words, _ = drawn(make(), 300, parallel_heads=parallel_heads, totals=False)
+    assert not [w for w in words if "anchors" in w or w.endswith(" M")]
+    assert not [w for w in words if w.replace(",", "").isdigit()]
 
 
 def test_letters_grow_by_what_is_asked():

@@ -10,6 +10,7 @@ SERVED = {
     "07.l2norm": "l2norm",
     "07.top_down": "top_down",
     "08.flatten": "flatten_predictions",
+    "08.address": "address",
     "08.ssd_loss": "ssd_loss",
     "09.retinanet_loss": "retinanet_loss",
 }

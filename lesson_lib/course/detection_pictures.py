@@ -76,43 +76,49 @@ def verdicts(boxes: Tensor, scores: Tensor, objects: Tensor, iou: float = 0.5) -
     return true
 
 
-def missed(detections: dict, target: dict, iou: float = 0.5) -> Tensor:
-    """The objects (G,), bool, that no detection of their own class takes, by COCO's rule."""
-    lost = torch.ones(len(target["labels"]), dtype=torch.bool)
-    for label in target["labels"].unique():
-        mine = detections["labels"] == label
-        own = (target["labels"] == label).nonzero()[:, 0]
-        boxes, scores = detections["boxes"][mine], detections["scores"][mine]
-        free = own.tolist()
-        for i in scores.argsort(descending=True, stable=True).tolist():
-            overlap = pairwise_iou(boxes[i][None], target["boxes"][free])[0]
-            if len(free) and overlap.max() >= iou:
-                lost[free.pop(int(overlap.argmax()))] = False
-    return lost
+def taken(detections: dict, target: dict, iou: float = 0.5) -> Tensor:
+    """For each detection (N,) the object of its class that it takes by COCO's rule; -1 for none,
+    when it is false or a second one.
+    """
+    took = torch.full((len(detections["labels"]),), -1)
+    free = torch.ones(len(target["labels"]), dtype=torch.bool)
+    for i in detections["scores"].argsort(descending=True, stable=True).tolist():
+        own = (free & (target["labels"] == detections["labels"][i])).nonzero()[:, 0]
+        overlap = pairwise_iou(detections["boxes"][i][None], target["boxes"][own])[0]
+        if len(own) and overlap.max() >= iou:
+            took[i] = own[overlap.argmax()]
+            free[took[i]] = False
+    return took
 
 
 def found_picture(
-    sample: Sample, detections: dict, letters: Sequence[str] = (), width: int = 390
+    sample: Sample,
+    detections: dict,
+    letters: Sequence[str] = (),
+    width: int = 390,
+    title: str = "",
 ) -> str:
-    """What a detector finds in a picture (solid, in its class's colour) and which objects it misses
-    (dashed), as SVG; found objects have no dashed box, so that crowds stay readable.
+    """What a detector finds in a picture (solid, in its class's colour; dotted where it is false or
+    a second one) and which objects it misses (dashed), as SVG; found objects have no dashed box, so
+    that crowds stay readable.
 
     detections: "boxes" (N, 4), "scores" (N,), "labels" (N,); letters: a word for each detection,
-    drawn above its upper left corner; "" for none.
+    drawn above its upper left corner; "" for none; title: the first words of its caption.
     """
-    target = sample.target()
-    lost = missed(detections, target)
-    shapes = [
-        shape("prediction", detections["boxes"][detections["labels"] == k], colour=colour)
-        for k, colour in enumerate(colours.CLASS_COLOURS[name] for name in CELL_CLASSES)
-    ]
+    target, took, shapes = sample.target(), taken(detections, sample.target()), []
+    lost = torch.ones(len(target["labels"]), dtype=torch.bool)
+    lost[took[took >= 0]] = False
+    for k, colour in enumerate(colours.CLASS_COLOURS[name] for name in CELL_CLASSES):
+        for chosen, dash in ((took >= 0, "solid"), (took < 0, "dotted")):
+            boxes = detections["boxes"][chosen & (detections["labels"] == k)]
+            shapes.append(shape("prediction", boxes, colour=colour) | {"dash": svg.DASHES[dash]})
     shapes.append(shape("truth", target["boxes"][lost]))
     corners = detections["boxes"][:, :2].tolist()
     words = [(max(x, 1), max(y - 1, 5), word) for (x, y), word in zip(corners, letters) if word]
     said = (
-        f"{len(lost)} cells, {len(detections['labels'])} detections (solid), {int(lost.sum())} "
-        "cells missed (dashed)."
-    )
+        f"{title} {len(lost)} cells: {int((took >= 0).sum())} found (solid), {int(lost.sum())} "
+        f"missed (dashed); {int((took < 0).sum())} false or double (dotted)."
+    ).strip()
     return svg.picture(sample.image, shapes, alt=said, labels=words, caption=said, width=width)
 
 

@@ -20,6 +20,7 @@ from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 
 BACKBONE, NECK, HEAD, SHARED, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "#fdf3ea", "white"
+SUMS, PYRAMID = 4.0, 5.52  # where the pyramid's sums and its levels stand
 Model = Backbone | SSD | RetinaNet
 Shapes = list[tuple[int, ...]]
 
@@ -58,6 +59,7 @@ def draw_architecture(
     parallel_heads: bool = False,
     complete: bool = False,
     letters: float = 1.0,
+    totals: bool = True,
 ) -> Axes:
     """Draws what `read_shapes` finds: axes 8 inches wide, 0.8 high for a level; a backbone alone
     3.5 wide.
@@ -67,6 +69,8 @@ def draw_architecture(
     complete: also what lies between two maps where the papers' figures leave it out, and SSD's
     L2Norms.
     letters: times their usual size, for axes that fill their figure.
+    totals: with the parameters of each part and the numbers of anchors, which a page may want to
+    ask for first.
     """
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
@@ -82,22 +86,24 @@ def draw_architecture(
     axes.axis("off")
     column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * len(maps) + [NECK] * (len(column) - len(maps))
+    at, spread = (2.52, (1.3, 0.5)) if fpn else (2.75, (1.2, 0.8))  # a pyramid needs room
     _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
-    edges = _draw_maps(axes, 2.75, column, level_names(backbone, len(column)), colours)
-    _arrow(axes, (0.7 + side / 2, 0), (5.5 - edges[0], 0))
+    edges = _draw_maps(axes, at, column, level_names(backbone, len(column)), colours, spread)
+    _arrow(axes, (0.7 + side / 2, 0), (2 * at - edges[0], 0))
     between = _ways_up(model, len(column)) if complete else [""] * len(column)
     for i in range(1, len(column)):
-        _arrow(axes, (2.75, i - 0.7), (2.75, i - 0.3), between[i - 1])
+        _arrow(axes, (at, i - 0.7), (at, i - 0.3), between[i - 1])
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
-    _below(axes, 2.75, f"backbone {known}", backbone)
+    _below(axes, at, f"backbone {known}", backbone if totals else None)
     if isinstance(model, RetinaNet):
         edges = _draw_pyramid(axes, model, edges, levels, complete)
+        _below(axes, PYRAMID, "pyramid", model.fpn if totals else None)
     elif isinstance(model, SSD):
-        _below(axes, 2.75, "extra maps", model.extras, y=-1.2)
+        _below(axes, at, "extra maps", model.extras if totals else None, -1.2 if totals else -1.0)
     if not isinstance(model, Backbone):
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
-        draw_heads(axes, model, edges, levels, classes)
-        total = f"{anchors:,} anchors\n× ({classes} + 4)"
+        draw_heads(axes, model, edges, levels, classes, totals)
+        total = f"{anchors:,} anchors\n× ({classes} + 4)" if totals else ""
         x = 8.85 if parallel_heads else 9.0
         axes.text(x, -0.8, total, fontsize=8, va="center", weight="bold")
     if complete and isinstance(model, SSD):
@@ -147,21 +153,21 @@ def _draw_l2norms(axes: Axes, model: SSD, edges: list[float]) -> None:
 def _draw_pyramid(
     axes: Axes, model: RetinaNet, starts: list[float], levels: Shapes, complete: bool
 ) -> list[float]:
-    """Laterals, the way down and the levels above it; complete: with the convolutions' words."""
-    own, names = len(starts), [f"P{3 + i}" for i in range(len(levels))]
-    edges = _draw_maps(axes, 5.15, levels, names, [NECK] * len(levels))
+    """Laterals, sums on the way down, and levels; complete: with the convolutions' words."""
+    own, names, half = len(starts), [f"P{3 + i}" for i in range(len(levels))], 0.18
+    edges = _draw_maps(axes, PYRAMID, levels, names, [NECK] * len(levels), (1.3, 0.35))
     for i, start in enumerate(starts):
-        _arrow(axes, (start, i), (10.3 - edges[i], i))
+        _block(axes, SUMS, i, 2 * half, f"m{3 + i}", NECK, 0.4)
+        _arrow(axes, (start, i), (SUMS - half, i))
+        _arrow(axes, (SUMS + half, i), (2 * PYRAMID - edges[i], i))
         if i:
-            _arrow(axes, (5.15, i - 0.3), (5.15, i - 0.7), "enlarge, add")
-    start, end = (
-        (2.75, (10.3 - edges[own], own)) if model.fpn.p6_from == "C5" else (5.15, (5.15, own - 0.3))
-    )
+            _arrow(axes, (SUMS, i - 0.2), (SUMS, i - 0.8), "enlarge, add")
+    top, left = (PYRAMID, own - 0.3), 2 * PYRAMID - edges[own]
+    start, end = (2.52, (left, own)) if model.fpn.p6_from == "C5" else (PYRAMID, top)
     _arrow(axes, (start, own - 0.7), end)
-    _arrow(axes, (5.15, own + 0.3), (5.15, own + 0.7))
+    _arrow(axes, (PYRAMID, own + 0.3), (PYRAMID, own + 0.7))
     if complete:
         _draw_pyramids_words(axes, model, starts, edges)
-    _below(axes, 5.15, "pyramid", model.fpn)
     return edges
 
 
@@ -171,16 +177,18 @@ def _draw_pyramids_words(
     """What stands on the pyramid's arrows, read from its convolutions."""
     fpn, own = model.fpn, len(starts)
     p6, p7 = _convolution(fpn.p6), _convolution(fpn.p7)
-    side = next(m for m in fpn.lateral[0].modules() if isinstance(m, nn.Conv2d)).kernel_size[0]
     for i, start in enumerate(starts):
-        middle = (start + 10.3 - edges[i]) / 2
-        axes.text(middle, i + 0.07, f"{side} × {side}", fontsize=5.6, ha="center", color="0.3")
+        middles = (start + SUMS - 0.18) / 2, (SUMS + 0.18 + 2 * PYRAMID - edges[i]) / 2
+        for middle, part in zip(middles, (fpn.lateral[i], fpn.output[i])):
+            conv = next(m for m in part.modules() if isinstance(m, nn.Conv2d))
+            words = " × ".join(map(str, conv.kernel_size))
+            axes.text(middle, i + 0.07, words, fontsize=5.6, ha="center", color="0.3")
     if fpn.p6_from == "C5":
         axes.text(3.6, own - 0.05, p6, fontsize=6.5, ha="right", va="center", color="0.3")
     else:
-        axes.text(5.25, own - 0.5, p6, fontsize=6.5, va="center", color="0.3")
+        axes.text(PYRAMID + 0.1, own - 0.5, p6, fontsize=6.5, va="center", color="0.3")
     words = f"ReLU, {p7}".replace(", stride", ",\nstride")
-    axes.text(5.25, own + 0.5, words, fontsize=6.5, va="center", color="0.3")
+    axes.text(PYRAMID - 0.1, own + 0.5, words, fontsize=6.5, ha="right", va="center", color="0.3")
 
 
 def _convolution(conv: nn.Conv2d) -> str:
@@ -189,7 +197,12 @@ def _convolution(conv: nn.Conv2d) -> str:
 
 
 def _draw_heads(
-    axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
+    axes: Axes,
+    model: SSD | RetinaNet,
+    starts: list[float],
+    levels: Shapes,
+    classes: int,
+    totals: bool,
 ) -> None:
     shared = isinstance(model, RetinaNet)
     middle, half = (7.55, 1.0) if shared else (6.4, 1.2)
@@ -212,17 +225,23 @@ def _draw_heads(
             _block(axes, middle, i, 2 * half, f"3 × 3, {k} × ({classes} classes + 4)", HEAD)
         _arrow(axes, (starts[i], i), (middle - half, i))
         _arrow(axes, (middle + half, i), (8.95, i))
-        axes.text(9.0, i, f"{rows * columns * k:,}", fontsize=8, va="center")
+        if totals:
+            axes.text(9.0, i, f"{rows * columns * k:,}", fontsize=8, va="center")
     _below(
         axes,
         middle,
         "heads, shared by all levels" if shared else "heads, one for each map",
-        model.heads,
+        model.heads if totals else None,
     )
 
 
 def _draw_parallel_heads(
-    axes: Axes, model: SSD | RetinaNet, starts: list[float], levels: Shapes, classes: int
+    axes: Axes,
+    model: SSD | RetinaNet,
+    starts: list[float],
+    levels: Shapes,
+    classes: int,
+    totals: bool,
 ) -> None:
     """A pair of heads for each level, class head over box head, and what becomes of their outputs.
 
@@ -238,22 +257,32 @@ def _draw_parallel_heads(
             _block(axes, middle, end, 2 * half, f"{name} head: {k} × {outputs}", HEAD, 0.32)
             _arrow(axes, (starts[i], i + side / 2), (middle - half, end))
             _arrow(axes, (middle + half, end), (8.8, i + side / 3))
-        axes.text(8.85, i, f"{rows * columns * k:,}", fontsize=8, va="center")
-        _arrow(axes, (9.6, i), (9.9, i))
+        if totals:
+            axes.text(8.85, i, f"{rows * columns * k:,}", fontsize=8, va="center")
+        _arrow(axes, (9.6 if totals else 8.85, i), (9.9, i))
     _block(axes, 10.35, last / 2, 0.9, "score,\nthen\ndrop\ndoubles\n(NMS)", DATA, last + 0.7)
     words = "heads, a pair a map"
     if isinstance(model, RetinaNet):
         convs = [m for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)]
-        words = "heads, one pair for all:\n"
-        words += f"{len(convs)} times 3 × 3 × {convs[0].out_channels}, then"
-    _below(axes, middle, words, model.heads, y=-0.8 if shared else -0.7)
+        words = (
+            f"one pair for all: {len(convs)} times\n3 × 3 × {convs[0].out_channels}, and the last"
+        )
+    _below(axes, middle, words, model.heads if totals else None, y=-0.8 if shared else -0.7)
 
 
 def _draw_maps(
-    axes: Axes, x: float, shapes: Shapes, names: list[str], colours: list[str]
+    axes: Axes,
+    x: float,
+    shapes: Shapes,
+    names: list[str],
+    colours: list[str],
+    spread: tuple[float, float],
 ) -> list[float]:
-    """A column of blocks around x; returns their right edges."""
-    widths = [1.2 + 0.8 * math.sqrt(rows / shapes[0][1]) for _, rows, _ in shapes]
+    """A column of blocks around x; returns their right edges. spread: the least width, and what the
+    finest map adds to it.
+    """
+    least, more = spread
+    widths = [least + more * math.sqrt(rows / shapes[0][1]) for _, rows, _ in shapes]
     for i, (channels, rows, columns) in enumerate(shapes):
         _block(axes, x, i, widths[i], f"{names[i]}\n{rows} × {columns} × {channels}", colours[i])
     return [x + width / 2 for width in widths]
@@ -296,8 +325,8 @@ def _arrow(
     )
 
 
-def _below(axes: Axes, x: float, words: str, part: nn.Module, y: float = -0.7) -> None:
-    millions = sum(p.numel() for p in part.parameters()) / 1e6
-    axes.text(
-        x, y, f"{words}\n{millions:.2f} M", ha="center", va="center", fontsize=7.5, color="0.3"
-    )
+def _below(axes: Axes, x: float, words: str, part: nn.Module | None, y: float = -0.7) -> None:
+    """Words under a column, with the parameters of `part`, if there is one."""
+    if part is not None:
+        words += f"\n{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M"
+    axes.text(x, y, words, ha="center", va="center", fontsize=7.5, color="0.3")

@@ -34,6 +34,7 @@ LIBRARY = {
     "l2norm": "lesson_lib.course.pieces",
     "top_down": "lesson_lib.course.pieces",
     "flatten_predictions": "lesson_lib.detectors.heads",
+    "address": "lesson_lib.course.pieces",
     "ssd_loss": "lesson_lib.course.pieces",
     "retinanet_loss": "lesson_lib.course.pieces",
     "join_tiles": "lesson_lib.data.tiles",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lesson_lib import losses
+from lesson_lib.anchors import anchor_address
 from lesson_lib.detectors.fpn import enlarge
 from lesson_lib.mining import hard_negative_mask
 
@@ -29,6 +30,13 @@ def top_down(maps: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     for level in range(len(merged) - 2, -1, -1):
         merged[level] = merged[level] + enlarge(merged[level + 1], like=merged[level])
     return merged
+
+
+def address(row: int, maps: Sequence[tuple[int, int, int]]) -> tuple[int, int, int, int]:
+    """(map, y, x, box), from 0, of row number `row` of all maps' rows in one list; maps: (rows,
+    columns, boxes at a position), finest first.
+    """
+    return anchor_address(row, [place[:2] for place in maps], [place[2] for place in maps])
 
 
 def ssd_loss(

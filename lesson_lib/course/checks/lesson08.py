@@ -238,6 +238,7 @@ EXERCISES = {
             "than the next one.",
             "In what is left, the box runs fastest, then the column, then the row: `%` and `//`.",
         ),
+        serves="address",
     ),
     "08.flatten": Exercise(
         [
