@@ -25,7 +25,7 @@ def record(tmp_path, monkeypatch):
         (0.8, ">", 0.5, "AP50: 0.800 (asked: more than 0.5)\n"),
         (0, "<", 1e-3, "AP50: 0.00 (asked: less than 0.001)\n"),
         (123.4, ">", 100, "AP50: 123 (asked: more than 100)\n"),
-        (98765.0, ">", 100, "AP50: 9.88e+04 (asked: more than 100)\n"),
+        (98765.0, ">", 100, "AP50: 98,800 (asked: more than 100)\n"),
         (2e-7, "<", 1e-3, "AP50: 2e-07 (asked: less than 0.001)\n"),
     ],
 )

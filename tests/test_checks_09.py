@@ -87,8 +87,10 @@ RIGHT = {
     "caught": CAUGHT.get,
 }
 WRONG = [
-    ("prior", lambda: 0.0001, "the largest prior"),
-    ("prior", lambda: 0.01, "the largest prior"),
+    ("prior", lambda: 0.0001, "a larger one also leaves"),
+    ("prior", lambda: 0.01, "the background gives the larger part"),
+    ("prior", lambda: 0.1, "the background gives the larger part"),
+    ("prior", lambda: 0.002, "look again"),
     ("caught", (CAUGHT | {"P": "no prior", "R": "divided by all anchors"}).get, "detector P"),
     ("caught", (CAUGHT | {"Q": "variances in the loss alone"}).get, "detector Q"),
     ("caught", lambda letter: "divided by all anchors", "detector Q"),
@@ -203,10 +205,11 @@ def test_the_prior_is_worked_out():
     assert [round(x, 3) for x in both_parts(0.001)] == [0.009, 1.723]
 
 
-@pytest.mark.parametrize("answer", [0.01, 0.0001, "0.01"])
+@pytest.mark.parametrize("answer", [0.1, 0.01, 0.0001, 0.5, "0.01", "no number"])
 def test_a_wrong_prior_is_not_told_the_right_one(answer):
     said = verdict("09.prior", answer)
-    assert said.startswith("✗") and "look again" in said and str(CHOSEN) not in said
+    assert said.startswith("✗") and str(CHOSEN) not in said
+    assert ("is not it: " if answer in PRIORS else "look again") in said
 
 
 def test_a_wrong_diagnosis_is_not_told_the_right_one():

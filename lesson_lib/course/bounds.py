@@ -48,7 +48,9 @@ def expect(name: str, what: str, value: float, relation: str, bound: float) -> N
 
 def shown(value: float) -> str:
     """Three significant digits without an exponent, as far as a lesson's numbers go."""
-    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1e3 or value == 0 else f"{value:.3g}"
+    if abs(value) >= 1e3:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 or value == 0 else f"{value:.3g}"
 
 
 def recorded() -> list[dict[str, Any]]:

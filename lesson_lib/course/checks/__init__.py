@@ -107,7 +107,22 @@ class Choice(str):
 
 
 class UntoldNumber(float):
-    """A right number of which the same holds."""
+    """A right number of which the same holds.
+
+    reasons  wrong number -> one sentence that refutes it, as those of `Choice`
+    """
+
+    reasons: dict[float, str]
+
+    def __new__(cls, right: float, reasons: dict[float, str]) -> "UntoldNumber":
+        number = super().__new__(cls, right)
+        number.reasons = reasons
+        return number
+
+    def fault(self, got: Any) -> str:
+        """What speaks against `got`, if there is a sentence for it."""
+        reason = self.reasons.get(got, "") if isinstance(got, int | float) else ""
+        return f"{got} is not it: {reason}" if reason else ""
 
     def __repr__(self) -> str:
         return "something else: look again"
@@ -335,6 +350,8 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
         return _tensor_difference(got, expected, tolerance)
     if isinstance(expected, Choice):
         return expected.fault(got)
+    if isinstance(expected, UntoldNumber) and (fault := expected.fault(got)):
+        return fault
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             return f"expected a dict with {', '.join(map(repr, expected))}, got {_short(got)}"

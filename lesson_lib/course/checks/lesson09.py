@@ -60,8 +60,15 @@ def both_parts(
     return background, alpha * (1 - pi) ** gamma * -math.log(pi)
 
 
-#: The largest prior that leaves the first word to the objects.
+#: The largest prior that leaves the first word to the objects, and what speaks against the others.
 CHOSEN = max(pi for pi in PRIORS if both_parts(pi)[0] < both_parts(pi)[1])
+PRIOR_REASONS = {
+    pi: "a larger one also leaves the larger part to the objects."
+    if pi < CHOSEN
+    else "with it the background gives the larger part."
+    for pi in PRIORS
+    if pi != CHOSEN
+}
 
 
 def _first(
@@ -233,7 +240,7 @@ EXERCISES = {
             Case(
                 "the largest prior that leaves the first word to the objects",
                 (),
-                UntoldNumber(CHOSEN),
+                UntoldNumber(CHOSEN, PRIOR_REASONS),
             )
         ],
         "the more answers there are, the smaller the prior has to be.",
