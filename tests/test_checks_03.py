@@ -10,7 +10,7 @@ import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes, pyramid_anchors
 from lesson_lib.course.checks import verdict
-from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, bug_tables
+from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, STRIP, bug_tables
 from lesson_lib.course.matching_pictures import (
     best_overlaps,
     match_index,
@@ -18,7 +18,7 @@ from lesson_lib.course.matching_pictures import (
     six_grids,
 )
 from lesson_lib.course.story import running_smear
-from lesson_lib.matching import match_ssd
+from lesson_lib.matching import match_retinanet, match_ssd
 
 
 def iou(a, b):
@@ -26,8 +26,37 @@ def iou(a, b):
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def labels(best, positive, negative):
+def by_threshold(best, positive, negative):
     return torch.where(best >= positive, 1, torch.where(best < negative, 0, -1))
+
+
+def labels(overlaps, positive, negative, force_best, ties=True, nothing=False, rule=by_threshold):
+    """RetinaNet's labels, row by row; the keywords make mistakes."""
+    best = torch.zeros(overlaps.shape[1])
+    for row in overlaps:
+        best = torch.maximum(best, row)
+    label = rule(best, positive, negative)
+    for row in overlaps if force_best else []:
+        own = (row == row.max()) & (nothing | (row > 0))
+        label[own if ties else own.nonzero()[:1, 0]] = 1
+    return label
+
+
+def labels_by(rule):
+    return lambda *args: labels(*args, rule=rule)
+
+
+def of_the_first_object(overlaps, positive, negative, force_best):
+    return labels(overlaps[:1], positive, negative, force_best)
+
+
+def forced_if_background(overlaps, positive, negative, force_best):
+    plain = labels(overlaps, positive, negative, False)
+    return torch.where(plain < 0, -1, labels(overlaps, positive, negative, force_best))
+
+
+def without_a_word_for_no_object(overlaps, *rest):
+    return labels(overlaps, *rest) if overlaps.amax(dim=0) is not None else None
 
 
 def input_side(side, picture, anchor, threshold):
@@ -122,19 +151,39 @@ def claimed_only_if_over(objects, anchors, threshold):
 
 RIGHT = {"labels": labels, "input_side": input_side, "match": match, "bugs": BUGS.get}
 WRONG = [
-    ("labels", lambda b, p, n: torch.where(b > p, 1, torch.where(b < n, 0, -1)), "upper threshold"),
     (
         "labels",
-        lambda b, p, n: torch.where(b >= p, 1, torch.where(b <= n, 0, -1)),
+        labels_by(lambda b, p, n: torch.where(b > p, 1, torch.where(b < n, 0, -1))),
+        "upper threshold",
+    ),
+    (
+        "labels",
+        labels_by(lambda b, p, n: torch.where(b >= p, 1, torch.where(b <= n, 0, -1))),
         "lower threshold",
     ),
     (
         "labels",
-        lambda b, p, n: labels(b, 0.5, 0.4) if n != 0.25 else labels(b, 0.5, 0.25),
+        labels_by(lambda b, p, n: by_threshold(b, 0.5, n if n in (0.25, 0.5) else 0.4)),
         "other thresholds",
     ),
-    ("labels", lambda b, p, n: labels(b, p, n).clamp(min=0), "each kind"),
-    ("labels", lambda b, p, n: torch.where(b >= p, 1, torch.where(b < n, -1, 0)), "each kind"),
+    ("labels", labels_by(lambda b, p, n: by_threshold(b, p, n).clamp(min=0)), "each kind"),
+    (
+        "labels",
+        labels_by(lambda b, p, n: torch.where(b >= p, 1, torch.where(b < n, -1, 0))),
+        "each kind",
+    ),
+    ("labels", of_the_first_object, "the one that an anchor overlaps most decides"),
+    ("labels", lambda *a: labels(*a[:3], True), "lower threshold"),
+    ("labels", lambda *a: labels(*a[:3], False), "the second object's best anchor"),
+    ("labels", lambda *a: labels(*a, ties=False), "two anchors tie"),
+    ("labels", forced_if_background, "would be ignored"),
+    ("labels", lambda *a: labels(*a, nothing=True), "overlaps nothing forces nothing"),
+    ("labels", without_a_word_for_no_object, "no object"),
+    (
+        "labels",
+        lambda t, p, n, force: match_retinanet(STRIP[: len(t)], STRIP, p, n, force).label,
+        "match_retinanet",
+    ),
     ("input_side", lambda s, z, a, t: z * a * t / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * a / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * 32 * math.sqrt(t) / s, "21 px"),

@@ -131,6 +131,18 @@ def test_the_map_says_who_makes_the_loss(one_cell):
     assert "painted: P4" in loss_map(sample, said, sigmoid_focal_loss, 0.0, "P4")
 
 
+def test_the_brightest_place_is_framed_where_it_lies_in_no_box(one_cell):
+    sample, match = one_cell
+    inside = (match.label == POSITIVE).nonzero()[0, 0]
+    said = answers(Fixed(torch.full((len(match.label), 3), -9.0)), sample)
+    for at, framed in ((inside, False), (0, True)):  # anchor 0 lies at the picture's corner
+        said.logits.fill_(-9.0)
+        said.logits[at, 0] = 9.0
+        said.logits[match.label == POSITIVE, 1] = 9.0
+        drawn = loss_map(sample, said, sigmoid_focal_loss, 2.0)
+        assert (">no label</text>" in drawn) == framed
+
+
 def test_the_key_of_the_map_stands_at_the_brightness_of_its_numbers():
     image, painted = torch.full((3, 1, 100), 153, dtype=torch.uint8), torch.zeros(1, 100)
     painted[0, :2] = torch.tensor([60.0, 40.0])  # times the even share

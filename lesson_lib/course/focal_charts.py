@@ -188,6 +188,9 @@ class Tally:
 
 def figure_4(tally: Tally, gamma: float) -> str:
     """FL's Figure 4 for a tally: cumulative normalised loss of positives and of negatives."""
+    looks = [(of, look) for of, look in LOOKS.items() if of <= 2 and of != gamma]
+    curves = [(of, name, (dash, INK, width)) for of, (name, dash, width) in looks]
+    curves.append((gamma, f"yours, γ = {gamma:g}", ("solid", YOURS, THICK)))
     charts = []
     for kind, low, hard in (("positives", 0.0, 0.2), ("negatives", 0.9, 0.01)):
         chart = Chart(
@@ -201,16 +204,12 @@ def figure_4(tally: Tally, gamma: float) -> str:
             **PANEL,
         )
         x = np.linspace(low, 1, 150)
-
-        def made(of: float, kind: str = kind, x: np.ndarray = x) -> list[float]:
-            return np.interp(x, *tally.cumulative(kind, of)).tolist()
-
-        for paper, (name, dash, width) in LOOKS.items():
-            if paper <= 2 and paper != gamma:
-                chart.curve(x.tolist(), made(paper), name, dash, INK, width)
-        chart.curve(x.tolist(), made(gamma), f"yours, γ = {gamma:g}", "solid", YOURS, THICK)
+        for of, name, (dash, colour, width) in curves:
+            y = np.interp(x, *tally.cumulative(kind, of)).tolist()
+            chart.curve(x.tolist(), y, name, dash, colour, width)
+        chart.key = None  # one key below serves both
         charts.append(chart.svg())
-    return beside(*charts)
+    return below(beside(*charts), key_line([(name, look) for _, name, look in curves]))
 
 
 def balance(tally: Tally, gamma: float, alpha: float) -> str:
@@ -235,13 +234,20 @@ def balance(tally: Tally, gamma: float, alpha: float) -> str:
     return chart.svg()
 
 
-def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> str:
-    """First loss of background and of objects over pi; alpha is .25 where gamma is over 0."""
-    objects = 10**log10_objects
-    pi = torch.logspace(-6, math.log10(0.5), 120, dtype=torch.float64)
+def _first(pi: Tensor, objects: float, gamma: float, entries: int) -> tuple[Tensor, Tensor]:
+    """First loss of the background and of the objects at each pi: (n,), (n,)."""
     alpha = 0.25 if gamma else None
     background = entries * sigmoid_focal_loss(pi.logit(), torch.zeros_like(pi), alpha, gamma)
-    positive = objects * sigmoid_focal_loss(pi.logit(), torch.ones_like(pi), alpha, gamma)
+    return background, objects * sigmoid_focal_loss(pi.logit(), torch.ones_like(pi), alpha, gamma)
+
+
+def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> str:
+    """First loss of background and of objects over pi; alpha is .25 where gamma is over 0. Dotted:
+    the sum at gamma 2.
+    """
+    objects = 10**log10_objects
+    pi = torch.logspace(-6, math.log10(0.5), 120, dtype=torch.float64)
+    background, positive = _first(pi, objects, gamma, entries)
     total = background + positive
     chart = Chart(
         f"γ = {gamma:g}, {'α = .25' if gamma else 'no α'}, {objects:,.0f} positive anchors: "
@@ -259,6 +265,9 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
     )
     chart.curve(pi.tolist(), positive.tolist(), label="objects", dash="dashdot", colour=OBJECT)
     chart.curve(pi.tolist(), total.tolist(), label="both", colour=INK, width=3)
+    if gamma != 2:
+        theirs = sum(_first(pi, objects, 2.0, entries))
+        chart.curve(pi.tolist(), theirs.tolist(), "both at γ = 2", "dotted", INK)
     chart.vline(0.01, label="the paper's .01")
     return chart.svg()
 

@@ -132,7 +132,10 @@ def loss_map(
     level: str = ALL_LEVELS,
     width: int = 560,
 ) -> str:
-    """Each anchor's loss at its position over the smear, objects dashed, and who makes it: SVG."""
+    """Each anchor's loss at its position over the smear, objects dashed, and who makes it: SVG.
+
+    Where the brightest place lies in no object's box, it is framed and named.
+    """
     losses = anchor_losses(said, loss, gamma)
     painted = spread(said, losses, sample.size, level)
     share = background_share(said, losses)
@@ -140,4 +143,10 @@ def loss_map(
     if level != ALL_LEVELS:
         words += f"; painted: {level}, {painted.sum() / losses.sum():.0%} of it"
     frame = svg.shape("truth", sample.boxes, colour="#ffffff") | {"casing": "", "width": 1.3}
-    return svg.picture(glowing(sample.image, painted), [frame], words, caption=words, width=width)
+    shapes, marks = [frame], []
+    y, x = (int(v) // 16 * 16 for v in divmod(int(painted.argmax()), painted.shape[1]))
+    middle = torch.tensor([x + 8.0, y + 8.0])
+    if not ((sample.boxes[:, :2] <= middle) & (middle <= sample.boxes[:, 2:])).all(1).any():
+        shapes.append(svg.shape("hull", torch.tensor([x - 4.0, y - 4.0, x + 20.0, y + 20.0])))
+        marks.append((x - 16.0, y + 36.0, "no label"))
+    return svg.picture(glowing(sample.image, painted), shapes, words, marks, words, width)

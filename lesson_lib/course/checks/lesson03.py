@@ -1,4 +1,4 @@
-"""Cases for lesson 3: labels by threshold, the smallest object, best pairs first, SSD's whole rule.
+"""Cases for lesson 3: RetinaNet's labels, the smallest object, best pairs first, SSD's whole rule.
 
 Small enough to work out by hand; what is expected was written down from the overlaps, not by any
 matching code.
@@ -18,10 +18,16 @@ STRIP = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0
 
 
 def _labels(
-    why: str, best: list[float], positive: float, negative: float, expected: list[int]
+    why: str,
+    overlaps: list[list[float]],
+    expected: list[int],
+    positive: float = 0.5,
+    negative: float = 0.4,
+    force_best: bool = False,
 ) -> Case:
+    table = torch.tensor(overlaps).reshape(-1, len(expected))
     return Case(
-        why, (torch.tensor(best), positive, negative), torch.tensor(expected, dtype=torch.int64)
+        why, (table, positive, negative, force_best), torch.tensor(expected, dtype=torch.int64)
     )
 
 
@@ -64,14 +70,14 @@ BUG_REASONS = {
         "and C have none.",
         "last claim wins": "whoever claims last has an anchor, and C, claiming last and alone, has "
         "none here.",
-        "predictions are matched": "an untrained network's boxes lie anywhere; A's anchor here is "
-        "the one that fits it best.",
+        "predictions are matched": "A's anchor here is the one that fits it best, whatever a "
+        "network says.",
     },
     "Q": {
         "last claim wins": "A and B both want anchor 6 and B is the later one, yet A has it.",
         "nothing is forced": "no anchor reaches 0.7 with C, and C has one all the same.",
-        "predictions are matched": "A has its best-fitting anchor and B one beside it: the boxes "
-        "of an untrained network would not fall so neatly.",
+        "predictions are matched": "A has its best-fitting anchor and B its next best: the "
+        "overlaps explain both.",
     },
     "R": {
         "best pairs first": "A overlaps anchor 6 far more than B does, and would be served before "
@@ -115,26 +121,67 @@ def _fresh_match(draw: random.Random) -> Case:
 EXERCISES = {
     "03.labels": Exercise(
         [
-            _labels("one anchor of each kind", [0.8, 0.45, 0.1], 0.5, 0.4, [1, -1, 0]),
-            _labels("exactly at the upper threshold", [0.5], 0.5, 0.4, [1]),
-            _labels("exactly at the lower threshold", [0.25], 0.5, 0.25, [-1]),
+            _labels("one anchor of each kind", [[0.8, 0.45, 0.1]], [1, -1, 0]),
+            _labels("exactly at the upper threshold", [[0.5]], [1]),
+            _labels("exactly at the lower threshold", [[0.25]], [-1], negative=0.25),
+            _labels(
+                "two objects: the one that an anchor overlaps most decides",
+                [[0.1, 0.45, 0.3], [0.6, 0.2, 0.1]],
+                [1, -1, 0],
+            ),
             _labels(
                 "other thresholds than 0.5 and 0.4",
-                [0.8, 0.65, 0.45, 0.1],
-                0.7,
-                0.3,
+                [[0.8, 0.65, 0.45, 0.1]],
                 [1, -1, -1, 0],
+                positive=0.7,
+                negative=0.3,
             ),
             _labels(
-                "two equal thresholds: nothing is ignored", [0.49, 0.5, 0.51], 0.5, 0.5, [0, 1, 1]
+                "two equal thresholds: nothing is ignored",
+                [[0.49, 0.5, 0.51]],
+                [0, 1, 1],
+                negative=0.5,
             ),
-            _labels("no anchor", [], 0.5, 0.4, []),
+            _labels(
+                "nothing is forced: an object may be left without",
+                [[0.8, 0.1, 0.0], [0.0, 0.2, 0.3]],
+                [1, 0, 0],
+            ),
+            _labels(
+                "best forced: the second object's best anchor, too",
+                [[0.8, 0.1, 0.0], [0.0, 0.2, 0.3]],
+                [1, 0, 1],
+                force_best=True,
+            ),
+            _labels(
+                "best forced: two anchors tie for an object's best",
+                [[0.25, 0.25, 0.125]],
+                [1, 1, 0],
+                force_best=True,
+            ),
+            _labels(
+                "best forced: an anchor that would be ignored",
+                [[0.45, 0.42]],
+                [1, -1],
+                force_best=True,
+            ),
+            _labels(
+                "best forced: an object that overlaps nothing forces nothing",
+                [[0.0, 0.0], [0.6, 0.1]],
+                [1, 0],
+                force_best=True,
+            ),
+            _labels("no object: every anchor is background", [], [0, 0, 0], force_best=True),
         ],
-        "and that is RetinaNet's rule, but for the forced matches.",
+        "and that is RetinaNet's rule, with its forced matches.",
+        refused=("match_retinanet", "match_ssd"),
         hints=(
-            "Three cases, two thresholds: draw the number line and mark what holds at each end.",
-            "The thresholds themselves: one belongs to the positives, one to the ignored.",
-            "One choice inside another: `torch.where` takes a tensor as its last argument, too.",
+            "Two best overlaps are asked for: each anchor's, over the objects, and each object's, "
+            "over the anchors.",
+            "Three cases, two thresholds, and the thresholds themselves: one belongs to the "
+            "positives, one to the ignored. Then force, over whatever they said.",
+            "One `torch.where` inside another: it takes a tensor as its last argument, too. "
+            "Without objects there is no maximum: that comes first.",
         ),
     ),
     "03.input_side": Exercise(
