@@ -40,6 +40,28 @@ def test_the_picture_says_how_many_are_kept_and_marks_the_hardest():
     assert "0 of" in " ".join(words(nobody))
 
 
+def test_negatives_of_one_centre_are_one_larger_dot():
+    smear = draw_smear(0, 1, "val", 128)
+    around = [torch.tensor([x - half, 40 - half, x + half, 40 + half])
+              for x, halves in ((30, (9,)), (60, (9, 12)), (90, (9, 12, 15)), (110, (6, 9, 12, 15)))
+              for half in halves]  # fmt: skip
+    anchors = torch.stack(around)
+    kept = torch.arange(len(anchors))
+    drawing = pictures.kept_picture(smear, anchors, kept < 0, kept, "Trained")
+    dots = re.findall(r'd="([^"]*)" fill="#000000"', drawing)
+    sides = [
+        [
+            float(right) - float(left)
+            for left, right in re.findall(r"M([\d.]+) [\d.]+H([\d.]+)", one)
+        ]
+        for one in dots
+    ]
+    assert [len(one) for one in sides] == [1, 1, 2]  # three anchors and four look alike
+    small, double, triple = (one[0] ** 2 for one in sides)
+    assert double / small == pytest.approx(2, rel=0.25)
+    assert triple / small == pytest.approx(3, rel=0.25)
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, [1]), (0.9, [1, 2]), (1.0, [1, 2, 0])])
 def test_the_fewest_that_carry_a_share_of_the_pull(share, expected):
     assert pictures.carriers(torch.tensor([0.1, 0.6, 0.3]), share).tolist() == expected

@@ -29,7 +29,8 @@ def kept_picture(
     verb: str = "kept",
 ) -> str:
     """The smear with its objects, the centres of its positive anchors (green frames) and of the
-    chosen negatives (black dots); the first `marked` rows of `kept` as boxes.
+    chosen negatives (black dots, larger where several share a centre); the first `marked` rows of
+    `kept` as boxes.
 
     anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first;
     verb: what they do or suffer, as the caption says it.
@@ -42,11 +43,25 @@ def kept_picture(
     )
     shapes = [
         shape("truth", sample.boxes),
-        _marks("negative", anchors[kept], 1.75) | DOT,
-        _marks("matched", anchors[positive], 2.5),
+        *_dots(anchors[kept]),
+        _marks("matched", anchors[positive], 3.2),
         shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
     ]
     return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
+
+
+def _dots(boxes: Tensor) -> list[dict]:
+    """Black squares on the centres of boxes (N, 4) xyxy: of one box, of two, of three or more, each
+    with twice or three times the area.
+    """
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).round(decimals=1)
+    places, counts = centres.unique(dim=0, return_counts=True)
+    several = [counts == 1, counts == 2, counts > 2]
+    return [
+        _marks("negative", places[some].repeat(1, 2), 1.6 * math.sqrt(times)) | DOT
+        for times, some in enumerate(several, start=1)
+        if some.any()
+    ]
 
 
 def _marks(kind: str, boxes: Tensor, half: float) -> dict:
