@@ -58,13 +58,19 @@ function whoStays(boxes, { iou_threshold: threshold }, { sure }) {
 
 function grade(boxes, _, { five_scores: scores, cells }) {
   const hits = course.verdicts(boxes, scores, cells);
+  const words = `${hits.map((hit, i) => `${i + 1} ${hit ? "true" : "false"}`).join(", ")}.`;
+  return [words, [shape("truth", cells), shape("kept", boxes.filter((_box, i) => hits[i]))]];
+}
+
+function gradeCurve(boxes, values, { five_scores: scores, cells }) {
+  const [, shapes] = grade(boxes, values, { five_scores: scores, cells });
+  const hits = course.verdicts(boxes, scores, cells);
   const inOrder = course.ranked(scores).map((i) => hits[i]);
   const { recall, precision } = course.precisionRecall(inOrder, cells.length);
   const area = course.averagePrecision(inOrder, cells.length, "voc-all");
-  const words = `${hits.map((hit, i) => `${i + 1} ${hit ? "true" : "false"}`).join(", ")}. `
-    + `Recall ${fixed(recall.at(-1), 2)}, precision ${fixed(precision.at(-1), 2)}; area under the curve ${fixed(area, 3)}.`;
-  const found = boxes.filter((_box, i) => hits[i]);
-  return [words, [shape("truth", cells), shape("kept", found)]];
+  const words = `Recall ${fixed(recall.at(-1), 2)}, precision ${fixed(precision.at(-1), 2)}; `
+    + `all-point AP ${fixed(area, 3)}.`;
+  return [words, shapes];
 }
 
 export const ANSWERS = {
@@ -73,4 +79,5 @@ export const ANSWERS = {
   match_readout: matchReadout,
   who_stays: whoStays,
   grade,
+  grade_curve: gradeCurve,
 };

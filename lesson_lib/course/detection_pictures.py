@@ -42,7 +42,7 @@ def nms_step_picture(
     image: Tensor, boxes: Tensor, scores: Tensor, steps: Sequence[Step], number: int
 ) -> str:
     """The picture after round `number` (0: before the first): left boxes thin, kept ones thick,
-    those that this round drops dotted.
+    the one of this round in a frame, those that it drops dotted.
     """
     words = f"Before the first step: {len(boxes)} boxes."
     shapes = [shape("anchor", boxes)]
@@ -50,14 +50,15 @@ def nms_step_picture(
         best, dropped, left = steps[number - 1]
         kept = [step.best for step in steps[:number]]
         words = (
-            f"Step {number} of {len(steps)}: the best one left, score {scores[best]:.2f}, stays "
-            f"and drops {len(dropped)}; {len(left)} are left."
+            f"Step {number} of {len(steps)}: the best one left (green frame), score "
+            f"{scores[best]:.2f}, stays and drops {len(dropped)} (dotted); {len(left)} are left "
+            "(thin). Blue: those that stay."
         )
         shapes = [
             shape("anchor", boxes[left]),
-            shape("ignored", boxes[dropped]),
+            shape("kept", boxes[best]),
             shape("prediction", boxes[kept]),
-            shape("shared", boxes[best]),
+            shape("ignored", boxes[dropped]),
         ]
     return svg.picture(image, shapes, alt=words, caption=words, width=520)
 
