@@ -32,7 +32,7 @@ html_favicon = "static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_copy_source = True
 html_css_files = ["book.css"]
-html_js_files = [("book.js", {"type": "module"})]
+html_js_files = ["served.js", ("book.js", {"type": "module"})]
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": True,

@@ -45,7 +45,7 @@ export function squeezed(picture, size) {
 }
 
 function node(name, attributes, ...children) {
-  const made = ["svg", "rect", "image", "text", "title"].includes(name) ? document.createElementNS(NS, name) : document.createElement(name);
+  const made = ["svg", "rect", "path", "image", "text", "title"].includes(name) ? document.createElementNS(NS, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
@@ -60,6 +60,13 @@ function slider(label, start, moved) {
     value: () => Number(input.value) };
 }
 
+/** Whose boxes have which line. */
+function legend(classes) {
+  const line = (k) => node("svg", { class: "detector-line", viewBox: "0 0 30 8", width: 30, height: 8, "aria-hidden": "true" },
+    node("path", { d: "M1 4H29", stroke: COLOURS[k % 5], "stroke-width": 3, "stroke-dasharray": DASHES[k % 5] }));
+  return node("p", { class: "detector-legend" }, ...classes.map((name, k) => node("span", {}, line(k), ` ${name}`)));
+}
+
 /** The playground inside `place`. */
 export async function show(place) {
   const svg = node("svg", { role: "img", class: "detector-picture" });
@@ -70,6 +77,7 @@ export async function show(place) {
   svg.setAttribute("viewBox", `0 0 ${size} ${size}`);
   let raw = null;
   let address = "";
+  let squeeze = "";                                  // what was done to a picture that is no square
 
   const draw = () => {
     if (!raw) return;
@@ -83,7 +91,7 @@ export async function show(place) {
         "stroke-width": every ? 0.5 : 2, "stroke-dasharray": every ? "" : DASHES[label % 5], "data-score": s },
       node("title", {}, `${facts.classes[label]} ${s.toFixed(2)}`)));
     const counts = facts.classes.map((name, k) => `${found.filter(({ label }) => label === k).length} ${name}`);
-    const words = `${found.length.toLocaleString("en")} boxes: ${counts.join(", ")}.`;
+    const words = `${found.length.toLocaleString("en")} boxes: ${counts.join(", ")}.${squeeze}`;
     svg.replaceChildren(node("title", {}, words), node("image", { href: address, width: size, height: size }), ...shapes);
     said.textContent = words;
     place.dataset.found = JSON.stringify(found);
@@ -96,7 +104,9 @@ export async function show(place) {
 
   const look = async (picture) => {
     const square = squeezed(picture, size);
+    const { naturalWidth: width, naturalHeight: height } = picture;
     address = square.address;
+    squeeze = width === height ? "" : ` Your ${width} × ${height} px were squeezed into a square, as the command line does it.`;
     raw = await run(square.pixels);
     draw();
     place.dataset.ready = String(Number(place.dataset.ready ?? 0) + 1);
@@ -112,14 +122,18 @@ export async function show(place) {
     }
     await look(picture);
   };
-  own.addEventListener("change", () => { if (own.files[0]) open(URL.createObjectURL(own.files[0])); });
+  own.addEventListener("change", () => {
+    if (!own.files[0]) return;
+    smears.selectedIndex = -1;                       // so that the same smear can be chosen again
+    open(URL.createObjectURL(own.files[0]));
+  });
   const smears = node("select", { id: "detector-smear" },
     ...facts.smears.map((name, k) => node("option", { value: name }, `smear ${k + 1}`)));
   smears.addEventListener("change", () => open(new URL(smears.value, HERE).href));
   place.prepend(
     node("div", { class: "lesson-control" }, node("label", { for: "detector-smear" }, "picture"), smears,
       node("label", { for: "detector-file" }, "or your own (it stays in this page)"), own),
-    score.row, overlap.row,
+    legend(facts.classes), score.row, overlap.row,
     node("div", { class: "lesson-control" }, unsuppressed, node("label", { for: "detector-raw" }, "every raw box, before NMS")));
   await open(new URL(facts.smears[0], HERE).href);
 }

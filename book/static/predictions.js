@@ -1,5 +1,6 @@
 // Predictions in a page: a question with a field or with its choices as buttons, judged as lesson_lib.course.predictions
-// judges. What the answering cell shows stays out of sight until somebody has guessed, or wants no guess.
+// judges. The answering cell and what it shows stay out of sight until somebody has guessed, or wants no guess.
+// Guesses are kept in this browser alone, for whoever comes back.
 
 import { element } from "./controls.js";
 
@@ -38,9 +39,10 @@ export const judgedChoice = (guess, answer) =>
 export function bringPredictions() {
   const folds = new Map([...document.querySelectorAll(".reveal")].map((node) => [node.dataset.predict, node]));
   const asked = [...document.querySelectorAll(".predict")].filter((box) => folds.has(box.dataset.predict));
-  const tally = { asked: asked.length, guessed: 0, hit: 0 };
+  const tally = { asked: asked.length, guessed: 0, hit: 0, skipped: 0 };
   const questions = asked.map((box) => bringQuestion(box, folds.get(box.dataset.predict), (hit) => {
-    tally.guessed += 1;
+    if (hit === null) tally.skipped += 1;
+    else tally.guessed += 1;
     tally.hit += Number(hit);
     showScore(tally);
   }));
@@ -48,38 +50,71 @@ export function bringPredictions() {
     veil(cell, questions.filter(({ fold }) => cell.contains(fold)));
   }
   showScore(tally);
+  const before = kept();
+  for (const question of questions) if (question.name in before) question.recall(before[question.name]);
 }
 
-/** One question; `counted(hit)` is called for the first guess. */
+// ----------------------------------------------------------------------------------------- what is kept in the browser
+
+const KEPT = "lesson-guesses";
+
+/** All guesses that this browser keeps: name -> what was said; null where no guess was wanted. */
+function kept() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+  } catch {                                          // a browser that keeps nothing, or keeps something else
+    return {};
+  }
+}
+
+function keep(guesses) {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(guesses));
+  } catch { /* then they last as long as the page */ }
+}
+
+/** The page as on the first day; other pages keep theirs. */
+function forget() {
+  const names = new Set([...document.querySelectorAll(".predict")].map((box) => box.dataset.predict));
+  keep(Object.fromEntries(Object.entries(kept()).filter(([name]) => !names.has(name))));
+  location.reload();
+}
+
+// ------------------------------------------------------------------------------------------------------- one question
+
+/** One question; `counted(hit)` is called once: for the first guess, or with null where none was wanted. */
 function bringQuestion(box, fold, counted) {
   const answer = fold.querySelector("b").textContent;
   const said = element("output", { "aria-live": "polite" });
-  const question = { box, fold, done: false, whenDone: () => {} };
-  const finish = () => {
+  const question = { name: box.dataset.predict, box, fold, done: false, whenDone: () => {} };
+  const finish = (guess, hit) => {
     question.done = fold.open = true;
+    counted(hit);
+    keep({ ...kept(), [question.name]: guess });
     question.whenDone();
   };
-  const answered = ([hit, sentence]) => {
+  const answered = (guess, [hit, sentence]) => {
     said.textContent = sentence;
     if (question.done) return;
     box.dataset.guessed = String(hit);
-    counted(hit);
-    finish();
+    finish(guess, hit);
   };
   const choices = box.querySelector(".lesson-choices");
-  const asked = choices ? buttons(choices, (choice) => answered(judgedChoice(choice, answer)))
-    : field((guess) => answered(judged(guess, answer, Number(fold.dataset.within ?? 0.1), Number(fold.dataset.digits ?? 3))), said);
-  box.append(asked, said);
+  const rule = [Number(fold.dataset.within ?? 0.1), Number(fold.dataset.digits ?? 3)];
+  const asked = choices ? buttons(choices, (choice) => answered(choice, judgedChoice(choice, answer)))
+    : field((text) => answered(text, judged(numberOf(text), answer, ...rule)), said);
+  box.append(asked.place, said);
   question.skip = () => {
     if (question.done) return;
-    asked.remove();
+    asked.place.remove();
     said.textContent = "Shown without a guess.";
-    finish();
+    finish(null, null);
   };
+  question.recall = (guess) => (guess === null ? question.skip() : asked.say(guess));
   return question;
 }
 
-/** The choices as buttons. */
+/** The choices as buttons: {place, say(choice)}. */
 function buttons(place, chosen) {
   const all = [...place.children].map((choice) => element("button", { type: "button", "aria-pressed": "false" }, choice.textContent));
   for (const button of all) {
@@ -89,30 +124,36 @@ function buttons(place, chosen) {
     });
   }
   place.replaceChildren(...all);
-  return place;
+  return { place, say: (choice) => all.find((button) => button.textContent === choice)?.click() };
 }
 
-/** A field for a number. */
+/** A field for a number: {place, say(text)}; guessed(text) is called for what is one. */
 function field(guessed, said) {
   const input = element("input", { type: "text", inputmode: "decimal", "aria-label": "Your guess", placeholder: "a number" });
   const form = element("form", {}, input, element("button", {}, "Guess"));
+  const submit = () => {
+    if (Number.isFinite(numberOf(input.value))) guessed(input.value);
+    else said.textContent = "A number, please, such as 12, 0.5 or 1,000.";
+  };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const guess = numberOf(input.value);
-    if (Number.isFinite(guess)) guessed(guess);
-    else said.textContent = "A number, please, such as 12, 0.5 or 1,000.";
+    submit();
   });
-  return form;
+  const say = (text) => {
+    input.value = text;
+    submit();
+  };
+  return { place: form, say };
 }
 
-/** Keeps out of sight what a cell shows and what stands right below, until each of the cell's questions has a guess, or
-    somebody wants none. */
+/** Keeps out of sight a cell's code, which works the answer out, what it shows and what stands right below, until each of
+    the cell's questions has a guess, or somebody wants none. */
 function veil(cell, questions) {
   const shows = cell.querySelector(".cell_output");
-  const veiled = [shows, ...below(cell)];
+  const veiled = [...codeOf(cell, shows), shows, ...below(cell)];
   const show = element("button", { type: "button" }, "Show it without a guess");
   const ask = element("a", { href: `#${questions[0].box.id = `predict-${questions[0].box.dataset.predict}`}` }, "a question above");
-  const note = element("p", { class: "lesson-veil" }, "What this cell shows answers ", ask, ". ", show);
+  const note = element("p", { class: "lesson-veil" }, "Here stands what answers ", ask, ". ", show);
   const open = () => {
     if (!questions.every(({ done }) => done)) return;
     note.remove();
@@ -128,6 +169,14 @@ function veil(cell, questions) {
   shows.before(note);
 }
 
+/** The code above what a cell shows, with its fold; none where a fold holds both, or the page leaves the code out. */
+function codeOf(cell, shows) {
+  const code = cell.querySelector(".cell_input");
+  const fold = code?.closest("details");
+  if (fold && cell.contains(fold)) return fold.contains(shows) ? [] : [fold];
+  return code ? [code] : [];
+}
+
 /** The code cells right below one: without a word between, they draw its answer. */
 function below(cell) {
   const found = [];
@@ -136,8 +185,10 @@ function below(cell) {
   return found;
 }
 
+const several = (number, word) => `${number} ${word}${number === 1 ? "" : word.endsWith("s") ? "es" : "s"}`;
+
 /** How good the guesses were, where the lesson says it; else under the last answer. */
-function showScore({ asked, guessed, hit }) {
+function showScore({ asked, guessed, hit, skipped }) {
   if (!asked) return;
   let place = document.querySelector(".lesson-score");
   if (!place) {
@@ -145,5 +196,11 @@ function showScore({ asked, guessed, hit }) {
     [...document.querySelectorAll(".reveal")].at(-1).closest(".cell").after(place);
   }
   place.setAttribute("aria-live", "polite");
-  place.textContent = `Your predictions on this page: ${hit} hits of ${guessed} guesses, ${asked} asked.`;
+  const unguessed = skipped ? `, ${skipped} shown without a guess` : "";
+  place.textContent = `Your predictions on this page: ${several(hit, "hit")} of ${several(guessed, "guess")}, ${asked} asked${unguessed}.`;
+  if (guessed + skipped && !document.querySelector(".lesson-forget")) {
+    const button = element("button", { type: "button" }, "Forget those of this page");
+    button.addEventListener("click", forget);
+    place.after(element("p", { class: "lesson-forget" }, "They are kept in this browser alone, never sent. ", button));
+  }
 }

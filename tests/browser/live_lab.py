@@ -260,7 +260,7 @@ class Playground:
         """Takes a box at its middle with the mouse, moves it and lets go."""
         x1, y1, x2, y2 = self.boxes()[box]
         (x, y), (to_x, to_y) = (
-            self._on_screen((x1 + x2) / 2 + d, (y1 + y2) / 2 + e) for d, e in ((0, 0), (dx, dy))
+            self.on_screen((x1 + x2) / 2 + d, (y1 + y2) / 2 + e) for d, e in ((0, 0), (dx, dy))
         )
         self.page.mouse.move(x, y)
         self.page.mouse.down()
@@ -278,7 +278,7 @@ class Playground:
         small moves.
         """
         x1, y1, x2, y2 = self.boxes()[box]
-        x, y = self._on_screen((x1 + x2) / 2, (y1 + y2) / 2)
+        x, y = self.on_screen((x1 + x2) / 2, (y1 + y2) / 2)
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         self.root.locator("output").evaluate(STOPWATCH, ["pointermove"])
@@ -288,7 +288,7 @@ class Playground:
         self.page.mouse.up()
         return self.page.evaluate("window.stopwatch.stop()")
 
-    def _on_screen(self, x: float, y: float) -> tuple[float, float]:
+    def on_screen(self, x: float, y: float) -> tuple[float, float]:
         self.root.scroll_into_view_if_needed()
         return tuple(
             self.root.locator("svg").first.evaluate(

@@ -92,7 +92,8 @@ def check_predictions(page: Page, stem: str) -> None:
     assert [box.get_attribute("data-predict") for box in boxes] == [one.name for one in asked]
     for question, box in zip(asked, boxes, strict=True):
         fold = page.locator(f".reveal[data-predict='{question.name}']")
-        assert not fold.is_visible(), question
+        code = page.locator(".cell", has=fold).locator(".cell_input")
+        assert not fold.is_visible() and not code.is_visible(), question
         assert box.locator("form").count() == (not question.choices), question
         if question.choices:
             buttons = box.get_by_role("button")
@@ -108,7 +109,9 @@ def check_predictions(page: Page, stem: str) -> None:
         assert fold.is_visible() == (not waits and not solution), question
     if asked:
         said = page.locator(".lesson-score").inner_text()
-        assert f" {len(asked)} hits of {len(asked)} guesses, {len(asked)} asked" in said
+        one = len(asked) == 1
+        hits, guesses = ("hit", "guess") if one else ("hits", "guesses")
+        assert f" {len(asked)} {hits} of {len(asked)} {guesses}, {len(asked)} asked" in said
 
 
 def replaced(file: Path, old: str, new: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from playwright.sync_api import Page, TimeoutError
 from reading_book import Asked, check_figures, check_predictions, questions, replaced
 from serving import served
@@ -72,7 +73,7 @@ def test_a_wrong_guess_is_told_and_scored(page: Page, site, faults):
     assert page.locator(f".reveal[data-predict='{name}'][open]").is_visible()
     count = page.locator(".predict").count()
     said = page.locator(".lesson-score").text_content()
-    assert said == f"Your predictions on this page: 0 hits of 1 guesses, {count} asked."
+    assert said == f"Your predictions on this page: 0 hits of 1 guess, {count} asked."
     assert faults == []
 
 
@@ -87,7 +88,7 @@ def test_a_wrong_choice_is_told_and_the_first_one_counts(page: Page, site, fault
         said = f"You said {wrong}; it is {question.answer}."
         right = f"You said {question.answer}: right."
         assert asked.locator("output").inner_text() == (said if choice == wrong else right)
-        assert "0 hits of 1 guesses" in page.locator(".lesson-score").inner_text()
+        assert "0 hits of 1 guess" in page.locator(".lesson-score").inner_text()
     assert faults == []
 
 
@@ -108,6 +109,45 @@ def test_who_wants_no_guess_sees_what_answers_it(page: Page, site, faults):
         assert not asked.get_by_role("button").count()
     assert " 0 hits of 0 guesses" in page.locator(".lesson-score").inner_text()
     assert faults == []
+
+
+def test_guesses_are_kept_in_the_browser_until_they_are_forgotten(page: Page, site, faults):
+    """Said, chosen or not wanted: all of it is there again after another page."""
+    page.goto(f"{site}/notebooks/{WHOLE}.html")
+    asked = questions(WHOLE)
+    number = next(one for one in asked if not one.choices)
+    choice = next(one for one in asked if one.choices and one.cell != number.cell)
+    shown = next(one for one in asked if one.cell not in (number.cell, choice.cell))
+
+    def told() -> list[str]:
+        places = [f".predict[data-predict='{one.name}'] output" for one in (number, choice, shown)]
+        return [page.locator(place).inner_text() for place in places]
+
+    page.locator(f".predict[data-predict='{number.name}'] input").fill("1,234,567")
+    page.locator(f".predict[data-predict='{number.name}'] button").click()
+    wrong = next(one for one in choice.choices if one != choice.answer)
+    buttons = page.locator(f".predict[data-predict='{choice.name}'] button")
+    buttons.nth(choice.choices.index(wrong)).click()
+    cell = page.locator(".cell", has=page.locator(f".reveal[data-predict='{shown.name}']"))
+    cell.get_by_role("button", name="Show it without a guess").click()
+    said, score = told(), page.locator(".lesson-score").inner_text()
+    assert "1,234,567" in said[0] and wrong in said[1] and said[2] == "Shown without a guess."
+    assert f"0 hits of 2 guesses, {len(asked)} asked, 1 shown without a guess." in score
+    page.goto(f"{site}/notebooks/{PAGES[0]}.html")
+    page.goto(f"{site}/notebooks/{WHOLE}.html")
+    assert told() == said and page.locator(".lesson-score").inner_text() == score
+    assert page.locator(".lesson-veil").count() == len({one.cell for one in asked}) - 3
+    with page.expect_navigation():
+        page.get_by_role("button", name="Forget those of this page").click()
+    assert told() == ["", "", ""] and not page.locator(".lesson-forget").count()
+    assert faults == []
+
+
+def test_a_page_that_was_opened_as_a_file_says_how_to_serve_it(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{PAGES[0]}.html")
+    assert not page.locator(".lesson-served").count() and faults == []
+    page.goto((book.SITE / "notebooks" / f"{PAGES[0]}.html").as_uri())
+    assert "python3 -m http.server" in page.locator(".lesson-served").inner_text()
 
 
 def test_a_picture_of_the_answer_waits_with_it(page: Page, site, faults):
@@ -385,6 +425,27 @@ def test_javascript_lays_the_same_default_boxes(page: Page, site, spec):
         [f"{site}/_static/boxes.js", given],
     )
     assert torch.allclose(torch.tensor(found), default_boxes(spec), atol=1e-4)
+
+
+def test_the_detector_looks_at_the_readers_own_picture(page: Page, site, faults, tmp_path):
+    """One that is no square is squeezed, and that is said; then the same smear can be had again."""
+    page.goto(site)
+    place = page.locator("[data-detector]")
+    place.scroll_into_view_if_needed()
+    page.wait_for_selector("[data-detector][data-ready='1']", timeout=120_000)
+    smear = place.locator("output").last.inner_text()
+    assert "squeezed" not in smear
+    Image.new("RGB", (64, 40), "pink").save(tmp_path / "own.png")
+    page.locator("#detector-file").set_input_files(tmp_path / "own.png")
+    page.wait_for_selector("[data-detector][data-ready='2']", timeout=120_000)
+    assert "Your 64 × 40 px were squeezed" in place.locator("output").last.inner_text()
+    assert page.locator("#detector-smear").evaluate("(node) => node.selectedIndex") == -1
+    page.locator("#detector-smear").select_option(index=0)
+    page.wait_for_selector("[data-detector][data-ready='3']", timeout=120_000)
+    assert place.locator("output").last.inner_text() == smear
+    lines = place.locator(".detector-legend path")
+    assert len(set(lines.evaluate_all("(all) => all.map((one) => one.outerHTML)"))) == 3
+    assert faults == []
 
 
 def test_the_detector_in_the_page_finds_what_predict_finds(page: Page, site, faults):

@@ -113,11 +113,10 @@ def check_drags(page: Page, place: Place) -> None:
     for box in range(len(playground.boxes())):
         before = playground.boxes()
         playground.drag(box, 17 - 9 * box, 11)
-        (top,) = [k for k, now in enumerate(playground.boxes()) if now != before[k]]
-        moved = shifted(before[top], 17 - 9 * box, 11, asked.canvas.size)
-        assert playground.boxes()[top] == pytest.approx(
-            moved, abs=1
-        )  # a mouse stops at whole pixels
+        moved = shifted(before[box], 17 - 9 * box, 11, asked.canvas.size)
+        after = playground.boxes()
+        assert after[box] == pytest.approx(moved, abs=1)  # a mouse stops at whole pixels
+        assert [*after[:box], *after[box + 1 :]] == [*before[:box], *before[box + 1 :]]
         said.add(same(playground, asked))
         before = playground.boxes()[box]
         playground.press(box, "ArrowRight", "Shift+ArrowUp")
@@ -186,6 +185,52 @@ def test_dragged_boxes_are_answered_as_python_answers(page: Page, site, faults, 
     check_drags(page, place)
     check_controls(page, place)
     assert faults == []
+
+
+def test_a_box_is_dragged_by_its_name(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{RICHEST.stem}.html")
+    playground = Playground(figure_of(page, RICHEST).locator(".box-playground"))
+    before = playground.boxes()
+    playground.root.scroll_into_view_if_needed()
+    for box, name in enumerate(playground.root.locator("svg > g > text").all()):
+        seen = name.bounding_box()
+        x, y = seen["x"] + seen["width"] / 2, seen["y"] + seen["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 4, y + 9, steps=3)
+        page.mouse.up()
+        after = playground.boxes()
+        assert [k for k in range(len(after)) if after[k] != before[k]] == [box]
+        before = after
+    assert faults == []
+
+
+def test_a_finger_on_bare_picture_scrolls_the_page_and_one_on_a_box_moves_it(browser, site):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto(f"{site}/notebooks/{RICHEST.stem}.html")
+    playground = Playground(figure_of(page, RICHEST).locator(".box-playground"))
+    playground.root.evaluate("(node) => node.scrollIntoView({ block: 'center' })")
+    before, top = playground.boxes(), page.evaluate("scrollY")
+    size = playground.root.evaluate("(node) => node.querySelector('svg').viewBox.baseVal.width")
+    swipe(page, playground.on_screen(0.9 * size, 0.9 * size))
+    assert page.evaluate("scrollY") > top + 50 and playground.boxes() == before
+    playground.root.evaluate("(node) => node.scrollIntoView({ block: 'center' })")
+    top, (x1, y1, x2, y2) = page.evaluate("scrollY"), before[1]
+    swipe(page, playground.on_screen((x1 + x2) / 2, (y1 + y2) / 2))
+    assert page.evaluate("scrollY") == top and playground.boxes()[1] != before[1]
+    context.close()
+
+
+def swipe(page: Page, start: tuple[float, float], by: float = -120) -> None:
+    """A finger goes down, up the screen by so many pixels, and off."""
+    hand, (x, y) = page.context.new_cdp_session(page), start
+    for k in range(13):
+        kind = "touchMove" if k else "touchStart"
+        point = {"x": x, "y": y + by * k / 12}
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")
 
 
 #: One that every kind of control and all default boxes belong to.

@@ -46,7 +46,7 @@ function render({ model, el }) {
   root.style.cssText = "max-width:460px;font-family:var(--jp-ui-font-family,sans-serif);color:var(--jp-content-font-color1,currentColor)";
   const svg = make("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "group",
     "aria-label": "Picture with boxes to move: Tab chooses a box, arrow keys move it" });
-  svg.style.cssText = "width:100%;display:block;touch-action:none;user-select:none;border-radius:4px";
+  svg.style.cssText = "width:100%;display:block;user-select:none;border-radius:4px";   // bare picture scrolls the page
   make("image", { href: model.get("image"), width: size[0], height: size[1] }, svg);
   const shapes = make("g", { "pointer-events": "none" }, svg);
   const out = document.createElement("output");
@@ -58,7 +58,7 @@ function render({ model, el }) {
   root.append(svg, out, help);
   el.appendChild(root);
 
-  const names = make("g", { "pointer-events": "none" }, null);      // above all boxes, so that no line strikes a name
+  const names = make("g", {}, null);                                // above all boxes, so that no line strikes a name
   const views = boxes.map((_, i) => {
     const name = model.get("names")[i];
     const group = make("g", { tabindex: 0, role: "application", "data-box": i, cursor: "move", style: "outline:none" }, svg);
@@ -67,16 +67,20 @@ function render({ model, el }) {
     const line = outline("", look.stroke, look.width, look.dash, group);
     const area = make("path", { fill: "transparent" }, group);
     const label = make("text", { "font-size": 13 * scale, fill: "#111", stroke: "white", "stroke-width": 3 * scale,
-      "paint-order": "stroke" }, names);
+      "paint-order": "stroke", cursor: "move" }, names);
     label.textContent = name;
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
-    group.addEventListener("pointerenter", () => fade(i));
-    group.addEventListener("pointerleave", () => fade(null));
+    for (const part of [area, label, ...handles]) {
+      part.style.touchAction = "none";
+      part.addEventListener("pointermove", (event) => { if (!event.buttons) fade(part === area ? meant(toPicture(event)) : i); });
+      part.addEventListener("pointerleave", () => fade(null));
+    }
     group.addEventListener("focus", () => halo.setAttribute("stroke", "#E69F00"));
     group.addEventListener("blur", () => halo.setAttribute("stroke", look.casing || "white"));
-    grab(area, i, (start, dx, dy) => moved(start, dx, dy, size));
-    handles.forEach((handle, corner) => grab(handle, i, (start, dx, dy) => resized(start, corner, dx, dy, size)));
+    grab(area, meant, (start, dx, dy) => moved(start, dx, dy, size));
+    grab(label, () => i, (start, dx, dy) => moved(start, dx, dy, size));
+    handles.forEach((handle, corner) => grab(handle, () => i, (start, dx, dy) => resized(start, corner, dx, dy, size)));
     group.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 10 : 1;
       const [dx, dy] = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key] ?? [];
@@ -89,13 +93,21 @@ function render({ model, el }) {
   });
   svg.appendChild(names);
 
-  function grab(node, i, change) {
+  /** Of the boxes under a place, that in whose middle it lies most: two that overlap are told apart, one in another is found. */
+  function meant({ x, y }) {
+    const off = ([x1, y1, x2, y2]) => Math.max(Math.abs(2 * x - x1 - x2) / (x2 - x1), Math.abs(2 * y - y1 - y2) / (y2 - y1));
+    const far = boxes.map(off);
+    return far.indexOf(Math.min(...far));
+  }
+
+  /** Lets a hand move or pull a box by `node`; whose(place) says which. */
+  function grab(node, whose, change) {
     node.addEventListener("pointerdown", (event) => {
       event.preventDefault();
       event.stopPropagation();
+      const from = toPicture(event), i = whose(from), start = [...boxes[i]];
       views[i].group.focus({ preventScroll: true });
       node.setPointerCapture(event.pointerId);
-      const from = toPicture(event), start = [...boxes[i]];
       const move = (e) => { const to = toPicture(e); place(i, change(start, to.x - from.x, to.y - from.y)); };
       node.addEventListener("pointermove", move);
       const stop = () => node.removeEventListener("pointermove", move);
@@ -139,7 +151,8 @@ function render({ model, el }) {
 
   let pointed = null;
   /** Pointing at box i fades the shapes that belong to other boxes. */
-  function fade(i) {
+  function fade(i, again = false) {
+    if (i === pointed && !again) return;
     pointed = i;
     for (const node of shapes.children) {
       const owner = node.dataset.owner;
@@ -156,7 +169,7 @@ function render({ model, el }) {
       return [...casing, outline(s.d, s.stroke, s.width, s.dash, null,
         { fill: s.fill, "fill-opacity": s.opacity, "data-kind": s.kind, ...owned })];
     }));
-    fade(pointed);
+    fade(pointed, true);
     root.dataset.seq = answer.seq;
     if (answer.seq >= seq) busy = false;
     ask();
