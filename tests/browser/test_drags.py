@@ -210,12 +210,16 @@ def test_a_finger_on_bare_picture_scrolls_the_page_and_one_on_a_box_moves_it(bro
     page = context.new_page()
     page.goto(f"{site}/notebooks/{RICHEST.stem}.html")
     playground = Playground(figure_of(page, RICHEST).locator(".box-playground"))
-    playground.root.evaluate("(node) => node.scrollIntoView({ block: 'center' })")
+    playground.root.evaluate(
+        "(node) => node.scrollIntoView({ block: 'center', behavior: 'instant' })"
+    )
     before, top = playground.boxes(), page.evaluate("scrollY")
     size = playground.root.evaluate("(node) => node.querySelector('svg').viewBox.baseVal.width")
     swipe(page, playground.on_screen(0.9 * size, 0.9 * size))
     assert page.evaluate("scrollY") > top + 50 and playground.boxes() == before
-    playground.root.evaluate("(node) => node.scrollIntoView({ block: 'center' })")
+    playground.root.evaluate(
+        "(node) => node.scrollIntoView({ block: 'center', behavior: 'instant' })"
+    )
     top, (x1, y1, x2, y2) = page.evaluate("scrollY"), before[1]
     swipe(page, playground.on_screen((x1 + x2) / 2, (y1 + y2) / 2))
     assert page.evaluate("scrollY") == top and playground.boxes()[1] != before[1]
