@@ -72,7 +72,8 @@ function render({ model, el }) {
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
     for (const part of [area, label, ...handles]) {
-      part.style.touchAction = "none";
+      // A finger on it drags, and does not scroll; Chromium knows no touch-action inside an SVG.
+      part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       part.addEventListener("pointermove", (event) => { if (!event.buttons) fade(part === area ? meant(toPicture(event)) : i); });
       part.addEventListener("pointerleave", () => fade(null));
     }
