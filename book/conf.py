@@ -3,9 +3,11 @@
 import os
 import re
 from html import unescape
+from typing import Any
 
 from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
+from sphinx.application import Sphinx
 
 project = "One-stage object detection"
 author = "the course's authors"
@@ -15,6 +17,8 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 nb_render_markdown_format = "myst"  # tables that a cell displays, too
 # A widget shows itself as a picture too: the page takes that, never the widget.
 nb_mime_priority_overrides = [
@@ -23,8 +27,7 @@ nb_mime_priority_overrides = [
     ("html", "image/svg+xml", 10),
     ("html", "image/png", 20),
 ]
-# Links of the lessons to files of the repository, which the book does not hold.
-suppress_warnings = ["myst.xref_missing", "mystnb.unknown_mime_type", "toc.not_readable"]
+suppress_warnings = ["mystnb.unknown_mime_type", "toc.not_readable"]
 mathjax_path = "mathjax.js"
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
@@ -64,3 +67,16 @@ def render_described(self: NbElementRenderer, data: MimeData) -> list[nodes.Elem
 
 # Another class of renderer can only be named as an entry point of an installed package.
 NbElementRenderer.render_image = render_described
+
+
+def say_what_it_needs(app: Sphinx, name: str, template: str, context: dict, doctree: Any) -> None:
+    """A downloaded notebook does not run by itself: its button says so."""
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("label") == "download-source-button":
+                button["tooltip"] = "The notebook: it needs the course's repository"
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx; after the theme has laid its buttons."""
+    app.connect("html-page-context", say_what_it_needs, priority=900)

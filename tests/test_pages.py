@@ -6,11 +6,12 @@ import re
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import lab
 from lesson_lib.course import predictions
-from tools import pages
+from lesson_lib.course.checks import find
+from tools import page_text, pages
 
 
 def made_page(source: str, *outputs: dict) -> list[str]:
@@ -88,3 +89,94 @@ def test_every_question_and_answer_of_a_lesson_reaches_its_page(path):
     shown = str(pages.page(stored, path.name[:2], {}))
     assert shown.count("lesson-choices") == asked
     assert predictions.NONE_YET not in shown
+
+
+WAITS = "○ not attempted yet: 03.match\n"
+
+
+@pytest.mark.parametrize("before", ["", "a table\n"])
+def test_an_exercise_has_its_hints_folded_and_waits_for_nobody(before):
+    said = new_output("stream", text=before + WAITS)
+    cell = new_code_cell('check("03.match", my_match)', outputs=[said])
+    (seen,) = pages.page(new_notebook(cells=[cell]), "03", {}).cells
+    *shown, folds = seen.outputs
+    assert [output.text for output in shown] == ([before.strip()] if before else [])
+    steps = find("03.match").hints
+    assert re.findall("<summary>(.*?)</summary>", folds.data["text/html"]) == [
+        f"Hint {k} of {len(steps)}" for k in range(1, len(steps) + 1)
+    ]
+    assert folds.data["text/html"].count("<details") == len(steps) >= 3
+
+
+def test_a_solved_check_keeps_its_line_and_has_no_hints():
+    said = new_output("stream", text="✓ 03.match: so it is\n")
+    cell = new_code_cell('check("03.match", my_solution)', outputs=[said])
+    (seen,) = pages.page(new_notebook(cells=[cell]), "03", {}).cells
+    assert seen.outputs == [said]
+
+
+@pytest.mark.parametrize("tags", [["solution", "hide-cell"], ["hide-input"]])
+def test_a_solution_is_called_one(tags):
+    cell = new_code_cell("3", metadata={"tags": tags})
+    (seen,) = pages.page(new_notebook(cells=[cell]), "03", {}).cells
+    assert seen.metadata.get("mystnb", {}).get("code_prompt_show", "") == (
+        "Show a solution" if "solution" in tags else ""
+    )
+
+
+def test_the_map_of_a_cell_leads_to_pages():
+    row = '<a href="02_b.ipynb">2</a></td><td>90</td><td></td></tr>'
+    (seen,) = made_page("", html(f"<th>min</th><th>done</th>{row}"))
+    assert seen == '<th>min</th><a href="02_b.html">2</a></td><td>90</td></tr>'
+
+
+@pytest.mark.parametrize(
+    ("link", "unknown", "known"),
+    [
+        ("[a](01_b.ipynb#c)", "[a](01_b.ipynb#c)", "[a](01_b.ipynb#c)"),
+        ("[a](../notebooks/01_b.ipynb)", "[a](01_b.ipynb)", "[a](01_b.ipynb)"),
+        ("[`x.py`](../lesson_lib/x.py)", "`lesson_lib/x.py`", "[`x.py`](F/lesson_lib/x.py)"),
+        ("([its card](../w/x.md))", "(its card)", "([its card](F/w/x.md))"),
+        ("[`capstone/`](capstone/)", "`notebooks/capstone`", "[`capstone/`](F/notebooks/capstone)"),
+        ("[a](https://b.invalid/c)", "[a](https://b.invalid/c)", "[a](https://b.invalid/c)"),
+        ("[a](#b)", "[a](#b)", "[a](#b)"),
+    ],
+)
+def test_links_lead_to_pages_to_the_repository_or_nowhere(link, unknown, known):
+    assert page_text.linked(link) == unknown
+    assert page_text.linked(link, "F") == known
+
+
+@pytest.mark.parametrize("path", lab.lessons(), ids=lambda path: path.name[:2])
+def test_a_page_says_how_exercises_are_done_there_and_asks_for_no_kernel(path):
+    stored = nbformat.read(path, 4)
+    waiting = sum("not attempted" in str(cell.get("outputs", "")) for cell in stored.cells)
+    made = pages.page(stored, path.name[:2], {})
+    assert "python3 lab.py" in made.cells[0].source
+    told = "\n".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
+    for asked in ("hint(", "<kbd>Enter</kbd>", "un the next cell", "bar on its left", "](../les"):
+        assert asked not in told, asked
+    shown = str([cell.get("outputs") for cell in made.cells])
+    assert waiting and "not attempted" not in shown
+    assert shown.count("Hint 1 of") + shown.count("hint 1 of") >= (
+        waiting - 1 if path.name[:2] != "00" else 0
+    )
+
+
+def test_every_sentence_that_a_page_says_otherwise_stands_in_a_lesson():
+    told = "\n".join(
+        cell.source
+        for path in lab.lessons()
+        for cell in nbformat.read(path, 4).cells
+        if cell.cell_type == "markdown"
+    )
+    for said in page_text.INSTEAD:
+        assert re.search(said, told), said
+
+
+def test_a_page_without_text_at_its_top_has_no_note():
+    cells = [new_code_cell("3"), new_markdown_cell("a")]
+    assert [cell.source for cell in pages.page(new_notebook(cells=cells), "03", {}).cells] == [
+        "3",
+        "a",
+    ]

@@ -37,7 +37,9 @@ from lesson_lib.detectors.export import export_onnx  # noqa: E402
 from lesson_lib.detectors.inference import ssd_detections  # noqa: E402
 from lesson_lib.files import write_whole  # noqa: E402
 from lesson_lib.training import runs  # noqa: E402
-from tools.notebooks import execute  # noqa: E402
+from tools.dead_links import dead_links  # noqa: E402
+from tools.notebooks import as_text, execute  # noqa: E402
+from tools.page_text import UNNAMED  # noqa: E402
 from tools.pages import figure, page  # noqa: E402
 
 BOOK = ROOT / "book"
@@ -54,8 +56,11 @@ RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 #: At most so many drawings for a figure, and so many bytes packed for a lesson beyond its
 #: photographs: sliders get fewer stops until both hold.
 LIMIT, BYTES = 400, 400_000
-#: Where "open in Colab" leads, without the notebook's name; unset: no such button.
-COLAB = "BOOK_COLAB"
+#: What a downloaded notebook says under its title.
+NEEDS = (
+    "> This notebook is one file of a course and imports its package `lesson_lib`. To run it, take "
+    "{source} and give `python3 lab.py` there (Python 3.11 or newer, 6 GB)."
+)
 
 
 def stored_frames(number: str) -> dict[str, Any]:
@@ -141,6 +146,17 @@ def readme_rows() -> Iterator[tuple[str, str, str, str]]:
         yield f"{int(number):02d}", title, can, minutes
 
 
+def repository() -> str:
+    """The address that the course's repository is told to have; "" where nobody says it."""
+    return os.environ.get("BOOK_REPOSITORY", "").rstrip("/")
+
+
+def files_address() -> str:
+    """The address below which the repository's files lie; "" where nobody says it."""
+    branch = os.environ.get("BOOK_BRANCH", "main")
+    return f"{repository()}/blob/{branch}" if repository() else ""
+
+
 def front_page() -> str:
     """The first page: book/index.md, with the lessons where it says so."""
     files = {path.name[:2]: path.stem for path in lab.lessons()}
@@ -151,7 +167,8 @@ def front_page() -> str:
         )
     names = "\n".join(f"notebooks/{stem}" for _, stem in sorted(files.items()))
     text = (BOOK / "index.md").read_text(encoding="utf-8")
-    text = text.replace("{{playground}}", front_playground())
+    take = f"Clone [the repository]({repository()})" if repository() else f"Take {UNNAMED}"
+    text = text.replace("{{playground}}", front_playground()).replace("{{take}}", take)
     return text.replace("{{map}}", "\n".join(lines)).replace("{{lessons}}", names)
 
 
@@ -170,7 +187,7 @@ def lay_source() -> None:
     for path in lab.lessons():
         number = path.name[:2]
         drawn = stored_frames(number)
-        notebook = page(nbformat.read(path, 4), number, drawn)
+        notebook = page(nbformat.read(path, 4), number, drawn, files_address())
         nbformat.write(notebook, SOURCE / "notebooks" / path.name)
         script = f"lessonFrames({json.dumps(number)}, {json.dumps(drawn, ensure_ascii=False)});"
         (SOURCE / "static" / "frames" / f"{number}.js").write_text(script, encoding="utf-8")
@@ -239,8 +256,18 @@ def lay_detector(packages: Path) -> None:
         shutil.copy(packages / "onnxruntime-web" / "dist" / name, target / "ort")
 
 
+def lay_downloads() -> None:
+    """Beside each page the notebook as it was published, with a sentence on what it needs."""
+    for path in lab.lessons():
+        notebook = nbformat.read(path, 4)
+        notebook.cells[0].source += "\n\n" + NEEDS.format(source=repository() or UNNAMED)
+        write_whole(SITE / "_sources" / "notebooks" / path.name, as_text(notebook).encode())
+
+
 def build() -> int:
-    """Build the site; the exit code of Sphinx."""
+    """Build the site; 0, or Sphinx's exit code, or 1 where a link of it leads nowhere."""
+    if not repository():
+        print("BOOK_REPOSITORY is not set: no page says where the code is (docs/publishing.md).")
     packages = libraries()
     lay_source()
     shutil.copy(packages / "mathjax" / "es5" / "tex-svg.js", SOURCE / "static" / "mathjax.js")
@@ -248,9 +275,14 @@ def build() -> int:
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-j", "2"]
     code = subprocess.run([*command, str(SOURCE), str(SITE)], cwd=ROOT).returncode
-    if code == 0:
-        print(f"The book is in {SITE.relative_to(ROOT)}: python -m http.server -d {SITE}")
-    return code
+    if code:
+        return code
+    lay_downloads()
+    if dead := dead_links(SITE):
+        print("Links that lead nowhere:", *dead, sep="\n  ")
+        return 1
+    print(f"The book is in {SITE.relative_to(ROOT)}: python -m http.server -d {SITE}")
+    return 0
 
 
 def main(line: list[str]) -> int:

@@ -14,24 +14,70 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from lesson_lib.course import predictions
+from lesson_lib.course.checks import TODO, find
+from tools.page_text import how, linked, linked_html, words
 
 #: How `reveal` judges a guess; the page's script is told where a lesson says it.
 RULES = ("within", "digits")
+#: What is written on the fold over a solution; over other code book/conf.py says it.
+SOLUTION = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
+#: What a check says of an answer that nobody has given: on a page nobody can.
+_WAITING = re.compile(rf"^{TODO} .*not attempted yet.*\n?", re.MULTILINE)
 
 
-def page(notebook: NotebookNode, number: str, drawn: dict[str, Any]) -> NotebookNode:
-    """The lesson for its page; `drawn` are its figures' frames by the id of their cells."""
+def page(
+    notebook: NotebookNode, number: str, drawn: dict[str, Any], files: str = ""
+) -> NotebookNode:
+    """The lesson for its page.
+
+    drawn  its figures' frames by the id of their cells
+    files  the address below which the repository's files lie, for links to them; "" where it is
+           not known
+    """
+    solved = any("solution" in cell.metadata.get("tags", []) for cell in notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = linked(cell.source)
+            cell.source = linked(words(cell.source), files)
             continue
+        tags = cell.metadata.get("tags", [])
         if only_asks(cell.source):
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-input"]
+            cell.metadata["tags"] = [*tags, "remove-input"]
+        if "solution" in tags:
+            cell.metadata["mystnb"] = SOLUTION
+        shown = with_hints(cell)
         rules = judging(cell.source)
-        cell.outputs = [
-            asking(figures(output, cell.id, number, drawn), rules) for output in cell.outputs
-        ]
+        cell.outputs = [asking(figures(one, cell.id, number, drawn), rules) for one in shown]
+    if notebook.cells[0].cell_type == "markdown":
+        notebook.cells[0].source += f"\n\n{how(folds=solved)}"
     return notebook
+
+
+def with_hints(cell: NotebookNode) -> list[NotebookNode]:
+    """The outputs of a cell; under an exercise its hints, and no check's "not attempted"."""
+    text = "".join(output.get("text", "") for output in cell.outputs)
+    if not _WAITING.search(text):
+        return cell.outputs
+    for output in cell.outputs:
+        if "text" in output:
+            output.text = _WAITING.sub("", output.text).rstrip("\n")
+    kept = [output for output in cell.outputs if output.get("text", "-")]
+    names = re.findall(r'^check\("(\d\d\.\w+)"', cell.source, re.MULTILINE)
+    folds = hints(names)
+    return [*kept, html_output(folds)] if folds else kept
+
+
+def hints(names: list[str]) -> str:
+    """The hints of exercises, each folded."""
+    folds = []
+    for name in names:
+        steps = getattr(find(name), "hints", ())
+        of = f"{name}, hint" if len(names) > 1 else "Hint"
+        for number, step in enumerate(steps, start=1):
+            text = re.sub("`([^`]+)`", r"<code>\1</code>", escape(step, quote=False))
+            text = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
+            summary = f"<summary>{of} {number} of {len(steps)}</summary>"
+            folds.append(f'<details class="lesson-hint">{summary}<p>{text}</p></details>')
+    return "".join(folds)
 
 
 def figures(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any]) -> NotebookNode:
@@ -56,6 +102,8 @@ def html_output(html: str) -> NotebookNode:
 def asking(output: NotebookNode, rules: dict[str | None, dict[str, float]]) -> NotebookNode:
     """A question, an answer or a score as the page's script finds it; another output as it is."""
     html = "".join(output.get("data", {}).get("text/html", ""))
+    if ".ipynb" in html:
+        return html_output(without_done(linked_html(html)))
     if output.get("text") == f"{predictions.NONE_YET}\n":
         return html_output('<p class="lesson-score"></p>')
     if 'class="predict"' in html:
@@ -63,6 +111,11 @@ def asking(output: NotebookNode, rules: dict[str | None, dict[str, float]]) -> N
     if 'class="reveal"' in html:
         return html_output(with_rules(html, rules))
     return output
+
+
+def without_done(table: str) -> str:
+    """The map of lessons without its last column, what a reader of the notebooks has done."""
+    return table.replace("<th>done</th>", "").replace("<td></td></tr>", "</tr>")
 
 
 def only_asks(source: str) -> bool:
@@ -126,12 +179,3 @@ def with_rules(answer: str, rules: dict[str | None, dict[str, float]]) -> str:
         return found[0] + "".join(f' data-{rule}="{value}"' for rule, value in mine.items())
 
     return re.sub(r'class="reveal" data-predict="([^"]*)"', told, answer)
-
-
-#: Links of a notebook to files beside it become links between pages.
-_LINK = re.compile(r"\]\((?:\.\./)?(?:notebooks/)?(\d\d_\w+)\.ipynb(#[^)]*)?\)")
-
-
-def linked(source: str) -> str:
-    """Markdown whose links between lessons lead from page to page."""
-    return _LINK.sub(r"](\1.ipynb\2)", source)

@@ -16,6 +16,7 @@ from playwright.sync_api import Page
 
 import lab
 from tools import book
+from tools.dead_links import dead_links
 
 PAGES = ["index", *(f"notebooks/{path.stem}" for path in lab.lessons())]
 
@@ -153,6 +154,30 @@ def test_the_lesson_is_downloaded_as_it_was_published(page: Page, site, faults):
     assert [c.source for c in got.cells if c.cell_type == "code"] == [
         c.source for c in published.cells if c.cell_type == "code"
     ]
+    assert [cell.get("outputs") for cell in got.cells] == [
+        cell.get("outputs") for cell in published.cells
+    ]
+    assert "lesson_lib" in got.cells[0].source and "python3 lab.py" in got.cells[0].source
+    assert faults == []
+
+
+def test_every_link_of_the_book_leads_to_a_part_of_it(site):
+    assert len(list(book.SITE.glob("notebooks/*.html"))) == len(lab.lessons())
+    assert dead_links(book.SITE) == []
+
+
+def test_an_exercise_folds_its_hints_and_its_solution(page: Page, site, faults):
+    page.goto(f"{site}/notebooks/{lab.lessons()[1].stem}.html")
+    hint = page.locator("details.lesson-hint").first
+    assert not hint.locator("p").is_visible()
+    hint.locator("summary").click()
+    assert hint.locator("p").is_visible()
+    solutions = page.get_by_text("Show a solution", exact=True)
+    assert solutions.count() == page.locator(".cell.tag_solution").count() > 3
+    first = page.locator(".cell.tag_solution").first
+    assert not first.locator("pre").first.is_visible()
+    solutions.first.click()
+    assert first.locator("pre").first.is_visible()
     assert faults == []
 
 
