@@ -194,11 +194,14 @@ def _found(model: SSD | RetinaNet, val: list[Sample]) -> list[dict[str, Tensor]]
     return predict(model, val, SIDE, score_threshold=0.02)
 
 
-def panel(exhibit: Exhibit, sample: Sample, found: dict[str, Tensor], width: int = 560) -> str:
-    """One smear, large: the truth dashed, and solid what an exhibit finds over .3, at most 40
+def panel(
+    exhibit: Exhibit, sample: Sample, found: dict[str, Tensor], width: int = 560, most: int = 40
+) -> str:
+    """One smear: the truth dashed, and solid what an exhibit finds over .3, the `most` surest
     boxes, with the letters of their classes. Returns SVG.
     """
-    rows = (found["scores"] > 0.3).nonzero()[:40, 0]
+    surest = found["scores"].argsort(descending=True, stable=True)[:most]
+    rows = surest[found["scores"][surest] > 0.3]
     boxes, labels = found["boxes"][rows], found["labels"][rows]
     shapes = [svg.shape("truth", sample.boxes)]
     shapes += [
