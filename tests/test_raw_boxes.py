@@ -99,7 +99,15 @@ def test_a_drawing_holds_the_boxes_left_and_their_letters(toy):
 def test_many_boxes_are_thin_and_all_there(raw):
     drawing = raw_drawing(raw, 0.0, one_each=False)
     outlines = sum(path.count("M") for path in LINES.findall(drawing))
-    truth = 2 * len(raw.sample.boxes)  # with the line under it
+    truth = len(raw.sample.boxes)  # without the line under it, and under the boxes
     assert outlines == len(raw.scores) + truth > FEW
+    assert LINES.findall(drawing)[0].count("M") == truth
     assert not re.search(r">[RWP]\??</text>", drawing)
     assert ">everything</text>" in raw_drawing(raw, 0.0, one_each=False, words="everything")
+
+
+@pytest.mark.parametrize("width", [248, 560])
+def test_letters_at_the_upper_edge_are_whole_at_every_width(raw, width):
+    drawing = raw_drawing(raw, 0.5, one_each=True, width=width)
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" font-size="13"', drawing)]
+    assert min(heights) >= 11  # px of the screen, a letter of 13 px with its halo

@@ -103,7 +103,7 @@ def draw_architecture(
     if not isinstance(model, Backbone):
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
         draw_heads(axes, model, edges, levels, classes, totals)
-        total = f"{anchors:,} anchors\n× ({classes} + 4)" if totals else ""
+        total = f"{anchors:,} anchors" if totals else ""
         x = 8.85 if parallel_heads else 9.0
         axes.text(x, -0.8, total, fontsize=8, va="center", weight="bold")
     if complete and isinstance(model, SSD):
@@ -261,13 +261,17 @@ def _draw_parallel_heads(
             axes.text(8.85, i, f"{rows * columns * k:,}", fontsize=8, va="center")
         _arrow(axes, (9.6 if totals else 8.85, i), (9.9, i))
     _block(axes, 10.35, last / 2, 0.9, "score,\nthen\ndrop\ndoubles\n(NMS)", DATA, last + 0.7)
-    words = "heads, a pair a map"
+    words, part = "heads, a pair a map", model.heads if totals else None
     if isinstance(model, RetinaNet):
         convs = [m for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)]
-        words = (
-            f"one pair for all: {len(convs)} times\n3 × 3 × {convs[0].out_channels}, and the last"
-        )
-    _below(axes, middle, words, model.heads if totals else None, y=-0.8 if shared else -0.7)
+        times, layer = f"{len(convs)} times", f"3 × 3 × {convs[0].out_channels}"
+        words = f"one pair for all: {times}\n{layer}, and the last"
+        if part is not None:
+            words, part = (
+                f"one pair for all, {_size(part)}:\n{times} {layer},\nthen the output",
+                None,
+            )
+    _below(axes, middle, words, part, y=-0.8 if shared else -0.7)
 
 
 def _draw_maps(
@@ -328,5 +332,10 @@ def _arrow(
 def _below(axes: Axes, x: float, words: str, part: nn.Module | None, y: float = -0.7) -> None:
     """Words under a column, with the parameters of `part`, if there is one."""
     if part is not None:
-        words += f"\n{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M"
+        words += f"\n{_size(part)}"
     axes.text(x, y, words, ha="center", va="center", fontsize=7.5, color="0.3")
+
+
+def _size(part: nn.Module) -> str:
+    """Its parameters in words."""
+    return f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M"

@@ -21,6 +21,8 @@ from lesson_lib.training.trained import TrainedDetector
 
 FOUND = 0.5  # a cell is found by a box of its class with this IoU
 FEW = 60  # up to so many boxes are drawn bold, each with the letter of its class
+SMALL = 400  # a narrower drawing's boxes are less bold, so that the truth under them is seen
+LETTER = 12  # height of a letter with its halo, px of the screen
 #: More of them: (how many at least, width in px, opacity as two hexadecimal digits).
 THIN = ((1000, 0.5, "28"), (250, 0.7, "70"), (0, 1.0, "a0"))
 
@@ -91,19 +93,21 @@ def raw_drawing(
     Returns SVG. Colours are those of the classes; a few boxes are bold, many are thin.
     """
     chosen = raw.over(score, one_each)
-    count = int(chosen.sum())
+    count, small = int(chosen.sum()), width < SMALL
     truth = svg.shape("truth", raw.sample.boxes)
-    shapes = [truth if count <= FEW else truth | {"width": 1}]
+    shapes = [truth if count <= FEW else truth | {"width": 1, "casing": ""}]  # under the boxes
     for label, colour in enumerate(CLASS_COLOURS.values()):
         rows = (chosen & (raw.labels == label)).nonzero()[:, 0].tolist()
         path = "".join(raw.paths[row] for row in rows)
         if count <= FEW:
-            shapes.append(svg.stroke(path, colour))
+            bold = svg.stroke(path, colour)
+            shapes.append(bold | {"width": 1.6, "casing": ""} if small else bold)
         else:
             thin, opacity = next(look[1:] for look in THIN if count >= look[0])
-            shapes.insert(0, svg.stroke(path, colour + opacity, thin) | {"casing": ""})
+            shapes.append(svg.stroke(path, colour + opacity, thin) | {"casing": ""})
     words = words or caption(raw, score, one_each)
-    labels = _letters(raw, chosen) if count <= FEW else []
+    least = LETTER * raw.sample.size[1] / width
+    labels = _letters(raw, chosen, least) if count <= FEW else []
     return svg.picture(
         raw.sample.image, shapes, alt=words, labels=labels, caption=words, width=width
     )
@@ -126,11 +130,13 @@ def caption(raw: RawBoxes, score: float, one_each: bool) -> str:
     )
 
 
-def _letters(raw: RawBoxes, chosen: Tensor) -> list[tuple[float, float, str]]:
-    """The class's letter at each chosen box, with a "?" where the box fits none of the truth."""
+def _letters(raw: RawBoxes, chosen: Tensor, least: float) -> list[tuple[float, float, str]]:
+    """The class's letter at each chosen box, with a "?" where the box fits none of the truth; its
+    baseline lies `least` px of the picture or more below the picture's upper edge.
+    """
     rows, (_, strange) = chosen.nonzero()[:, 0].tolist(), raw.found(chosen)
     places = [
         (*raw.boxes[row, :2].tolist(), raw.classes[raw.labels[row]][0] + "?" * int(alone))
         for row, alone in zip(rows, strange.tolist())
     ]
-    return [(max(x, 1), max(y - 2, 8), letter) for x, y, letter in places]
+    return [(max(x, 1), max(y - 2, least), letter) for x, y, letter in places]
