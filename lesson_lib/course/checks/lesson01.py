@@ -244,7 +244,7 @@ EXERCISES = {
             _pairs("three boxes against five", _random_boxes(3, seed=1), _random_boxes(5, seed=2)),
             _pairs("forty against sixty", _random_boxes(40, seed=3), _random_boxes(60, seed=4)),
         ],
-        "from here on it drives the playgrounds; lessons 3, 6, 8 and 9 stand on it.",
+        "run the playground of section 1.3 again; lessons 3, 6, 8 and 9 stand on these numbers.",
         fresh=_drawn_pairs,
         refused=("pairwise_iou", "box_iou", "pairwise_intersection"),
         serves="pairwise_iou",
