@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from html import escape
 
 import ipywidgets
@@ -65,6 +66,16 @@ def test_thinned_sliders_keep_their_ends_and_where_they_stand(limit, start):
         assert one.values == sorted(set(one.values))
 
 
+def test_stops_that_a_lesson_speaks_of_stay():
+    one = slider(51, 7)
+    (kept,) = thinned([one], 1, {"x": ("8", "9", "33", "no stop")})
+    assert kept.values == [0, 7, 8, 9, 33, 50] and kept.values[kept.start] == 7
+    (more,) = thinned([one], 30, {"x": ("8", "33")})
+    assert {0, 7, 8, 33, 50} < set(more.values) and len(more.values) <= 30
+    (other,) = thinned([one], 3, {"y": ("8",)})
+    assert other.values == [0, 7, 50]
+
+
 def test_choices_are_never_left_out():
     choice = Stops("c", "choice", list("abcd"), list("abcd"), 0)
     assert thinned([choice], 3) == [choice]
@@ -99,6 +110,19 @@ def test_a_coarser_figure_shows_frames_of_the_finer():
         assert frame(coarse, [place, 1, 0]) == draw(int(text), "v", False)
 
 
+def test_a_figure_says_how_many_stops_were_left_out(monkeypatch):
+    figure = slider_figure(draw, a=(0, 20, 1, 3), b=["u", "v"], c=True)
+    fine = frames.frames(figure.draw, figure.controls, 1000)
+    assert not any("of" in control for control in fine["controls"]) and "must" not in fine
+    monkeypatch.setitem(frames.MUST, "draw", {"a": ("4", "9")})
+    some = frames.frames(figure.draw, figure.controls, 50)
+    fewest = frames.coarser(some, 1)
+    for packed in (some, fewest):
+        assert [control.get("of") for control in packed["controls"]] == [21, None, None]
+        assert {"4", "9"} <= set(packed["controls"][0]["texts"])
+    assert fewest["controls"][0]["texts"] == ["0", "3", "4", "9", "20"]
+
+
 def test_a_figure_carries_frames_only_where_they_are_asked_for(monkeypatch):
     figure = slider_figure(draw, a=(0, 3, 1, 2), b=["u", "v"], c=True)
     monkeypatch.delenv(frames.VARIABLE, raising=False)
@@ -123,6 +147,32 @@ def test_the_stored_frames_are_those_of_the_lesson(path):
         starts = [control["start"] for control in stored[cell]["controls"]]
         drawn = svg.still(frame(stored[cell], starts))
         assert compare.markup_difference(still, drawn) == "", cell
+
+
+def test_stops_that_lessons_speak_of_are_in_the_book():
+    """Else a figure or a control was named anew, or `tools/book.py frames NN` was forgotten."""
+    figures = [one for path in lab.lessons() for one in book.stored_frames(path.name[:2]).values()]
+    found = [one["must"] for one in figures if "must" in one]
+    as_lists = [{label: list(texts) for label, texts in of.items()} for of in frames.MUST.values()]
+    assert sorted(found, key=str) == sorted(as_lists, key=str)
+    for figure in figures:
+        shown = {one["label"]: one["texts"] for one in figure["controls"]}
+        for label, texts in figure.get("must", {}).items():
+            assert set(texts) <= set(shown[label]), label
+
+
+def test_the_explorer_of_lesson_2_can_show_the_answer_to_its_question():
+    figure = book.stored_frames("02")["explorer"]
+
+    def best(s_min: str) -> float:
+        """The best overlap, as it is said at this stop over the platelet that was asked about."""
+        wanted = {"s min": s_min, "maps": "6", "on map": "1", "along": "28"}
+        places = [one["texts"].index(wanted[one["label"]]) for one in figure["controls"]]
+        words = " ".join(re.sub("<[^>]+>", " ", frame(figure, places)).split())
+        return float(re.search(r"the best has IoU ([\d.]+)", words)[1])
+
+    covered = [best(s_min) >= 0.5 for s_min in ("0.02", "0.03", "0.11", "0.12")]
+    assert covered == [False, True, True, False]
 
 
 def stills_of(path, kind: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import lab
 from lesson_lib.course import predictions
 from lesson_lib.course.checks import find
-from tools import page_text, pages
+from tools import book, page_text, pages
 
 
 def made_page(source: str, *outputs: dict) -> list[str]:
@@ -180,3 +180,39 @@ def test_a_page_without_text_at_its_top_has_no_note():
         "3",
         "a",
     ]
+
+
+def test_a_figure_with_fewer_stops_says_so_in_small_print():
+    still = new_output("display_data", data={"image/svg+xml": "<svg/>"})
+    cell = new_code_cell("3", id="c", outputs=[still])
+    controls = [{"label": "s min", "texts": ["0", "1"], "of": 49}, {"label": "a", "texts": ["0"]}]
+    drawn = {"c": {"controls": controls, "frames": []}}
+    (seen,) = pages.page(new_notebook(cells=[cell]), "03", drawn).cells
+    (told,) = re.findall('<p class="lesson-left-out">(.*?)</p>', str(seen.outputs))
+    assert told == "On this page <i>s min</i> has 2 of its 49 stops; in the notebook all."
+    assert pages.left_out(controls[1:]) == ""
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        ({"c": {"source": pages.digest("3"), "says": "12 boxes\n"}}, "this cell says:\n12 boxes\n"),
+        ({"c": {"source": pages.digest("4"), "says": "12 boxes\n"}}, "no picture"),
+        ({}, "no picture"),
+    ],
+)
+def test_a_cell_without_its_data_set_says_what_it_says_with_it(known, says):
+    absent = new_output("stream", text="BCCD is not on this machine, so this cell is empty.\n")
+    cell = new_code_cell("3", id="c", outputs=[absent])
+    other = new_code_cell("3", id="d", outputs=[new_output("stream", text="12 boxes\n")])
+    seen = pages.with_real(new_notebook(cells=[cell, other]), known).cells
+    assert says in seen[0].outputs[0].text and "not on this machine" not in str(seen)
+    assert seen[1].outputs[0].text == "12 boxes\n"
+
+
+def test_what_is_kept_of_data_sets_is_words():
+    kept = book.stored_real()
+    assert {"real-counts", "missing-real"} <= {cell for cells in kept.values() for cell in cells}
+    for cells in kept.values():
+        for known in cells.values():
+            assert set(known) == {"source", "says"} and len(known["says"]) < 500

