@@ -153,7 +153,7 @@ def keep_real(paths: list[Path]) -> None:
 
 
 def stored_real() -> dict[str, dict[str, dict[str, str]]]:
-    """Lesson -> id of a cell -> its source's digest, and what it says where the data set is at hand."""
+    """Lesson -> cell's id -> its source's digest, and what it says where the data set is."""
     return json.loads(REAL.read_text(encoding="utf-8")) if REAL.exists() else {}
 
 
