@@ -8,8 +8,12 @@ each with one fault around it.
 Which fault belongs to which letter stands at the end of this file: look when you have guessed.
 """
 
+import io
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -27,10 +31,35 @@ SCALE = 0.52  # of the cells, against BCCD's: as large as in a smear of 333 x 33
 Found = list[dict[str, torch.Tensor]]
 
 
-def terminal(*words: str) -> int:
-    """A command of this package, printed as one types it, and run; returns its exit status."""
+def terminal(*words: str, without: Sequence[str] = ()) -> int:
+    """A command of this package, printed as one types it, and run; returns its exit status.
+
+    without: a line that holds one of these is left out, such as one that tells what is still asked.
+    """
     print("python -m lesson_lib", *words)
-    return main(words)
+    if not without:
+        return main(words)
+    with redirect_stdout(_Without(sys.stdout, without)):
+        return main(words)
+
+
+class _Without(io.TextIOBase):
+    """Hands on what is written to it as soon as a line is whole, but not the lines with one of
+    these words.
+    """
+
+    def __init__(self, out: TextIO, words: Sequence[str]):
+        self.out, self.words, self.begun = out, words, ""
+
+    def write(self, text: str) -> int:
+        *lines, self.begun = (self.begun + text).split("\n")
+        for line in lines:
+            if not any(word in line for word in self.words):
+                self.out.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.out.flush()
 
 
 def large_smear(side: int = 720, number: int = 39) -> Sample:
@@ -44,22 +73,53 @@ def large_smear(side: int = 720, number: int = 39) -> Sample:
     )
 
 
-def drawn(
-    sample: Sample, found: dict[str, torch.Tensor], score: float, width: int, letters: bool = True
-) -> str:
-    """A picture with the detections that score over `score`, in the colours of their classes, and
-    their number under it; SVG. letters: R, W, P beside each box.
+def drawn(sample: Sample, found: dict[str, torch.Tensor], score: float, width: int) -> str:
+    """A picture with the detections that score over `score`, in the colours of their classes, with
+    the letter of their class, and their number under it; SVG.
     """
-    shapes, labels = [], []
     over = found["scores"] > score
-    for label, (name, colour) in enumerate(zip(CELL_CLASSES, CLASS_COLOURS.values(), strict=True)):
-        boxes = found["boxes"][over & (found["labels"] == label)]
-        shapes.append(svg.shape("prediction", boxes, colour=colour) | {"casing": "#ffffff"})
-        labels += [(max(x, 1), max(y - 2, 13), name[0]) for x, y, _, _ in boxes.tolist()]
+    labels = [
+        (max(x, 1), max(y - 2, 13), CELL_CLASSES[label][0])
+        for (x, y, _, _), label in zip(
+            found["boxes"][over].tolist(), found["labels"][over].tolist(), strict=True
+        )
+    ]
     words = f"{int(over.sum())} boxes over {score:g}; {len(sample.boxes)} objects are annotated."
     return svg.picture(
-        sample.image, shapes, words, labels if letters else (), caption=words, width=width
+        sample.image, _shapes(found, score), words, labels, caption=words, width=width
     )
+
+
+def part_drawn(
+    sample: Sample,
+    found: dict[str, torch.Tensor],
+    score: float,
+    part: Sequence[int],
+    words: str,
+    tile: Sequence[int] = (),
+) -> str:
+    """As `drawn`, without letters, but only a part of the picture, 400 px wide; the caption counts
+    in all of it. part, and a tile that is outlined: (left, top, right, bottom) px.
+    """
+    left, top, right, bottom = part
+    corner = torch.tensor([left, top, left, top])
+    shapes = _shapes(found | {"boxes": found["boxes"] - corner}, score)
+    if tile:
+        x1, y1, x2, y2 = (torch.tensor(tile) - corner).tolist()
+        shapes.append(svg.stroke(f"M{x1} {y1}H{x2}V{y2}H{x1}Z", "#111111", 3))
+    words += f": {int((found['scores'] > score).sum())} boxes over {score:g} in the whole field, "
+    words += f"{len(sample.boxes)} objects."
+    image = sample.image[:, top:bottom, left:right]
+    return svg.picture(image, shapes, words, caption=words, width=400)
+
+
+def _shapes(found: dict[str, torch.Tensor], score: float) -> list[dict[str, Any]]:
+    over = found["scores"] > score
+    return [
+        svg.shape("prediction", found["boxes"][over & (found["labels"] == label)], colour=colour)
+        | {"casing": "#ffffff"}
+        for label, colour in enumerate(CLASS_COLOURS.values())
+    ]
 
 
 def _seen(detector: TrainedDetector, samples: Sequence[Sample]) -> Found:
