@@ -154,7 +154,7 @@ def test_a_page_says_how_exercises_are_done_there_and_asks_for_no_kernel(path):
     made = pages.page(stored, path.name[:2], {})
     assert "python3 lab.py" in made.cells[0].source
     told = "\n".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
-    for asked in ("hint(", "<kbd>Enter</kbd>", "un the next cell", "bar on its left", "](../les"):
+    for asked in ("hint(", "<kbd>Enter</kbd>", "un the next ", "bar on its left", "](../les"):
         assert asked not in told, asked
     shown = str([cell.get("outputs") for cell in made.cells])
     assert waiting and "not attempted" not in shown

@@ -22,7 +22,7 @@ FOLDS = "Do the exercises on paper: hints and a solution are folded below each. 
 INSTEAD = {
     r"Run the cell with <kbd>Shift</kbd>\+<kbd>Enter</kbd>\. Then pull": "Pull",
     r"Run a cell with <kbd>Shift</kbd>\+<kbd>Enter</kbd>\. ": "",
-    r"type a guess before you run the next cell": "type a guess before you look on",
+    r"before you run the next (?:two )?cells?\b": "before you look on",
     r" Then run the cell: the check names[^.]*\.": "",
     r"Stuck\? `hint\(\"[^\"]*\"\)`(?: gives three hints, one at a time)?\.": (
         "Stuck? The hints are folded below."
