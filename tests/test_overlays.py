@@ -87,5 +87,7 @@ def test_every_map_is_drawn_with_its_positions():
     drawing = grids_drawing(running_smear().image, SSD300_SCALES["caffe-voc"], at=(168, 168))
     said = re.findall(r">(\d+) × \d+ positions, (\d) boxes each</text>", drawing)
     assert said == [("38", "4"), ("19", "6"), ("10", "6"), ("5", "6"), ("3", "4"), ("1", "4")]
-    assert drawing.count(">(magnified: 120 px of 300)</text>") == 2  # the maps of small boxes
+    sides = re.findall(r">\(square (\d+) px[,)]", drawing)
+    assert sides == ["30", "60", "111", "162", "213", "264"]
+    assert drawing.count(" px, magnified 2.5 ×)</text>") == 2  # the maps of small boxes
     assert drawing.count('viewBox="0 0 300 300"') == 1  # of the others, boxes leave the picture

@@ -79,12 +79,12 @@ def squares_drawing(side: float, cells: Sequence[float], bar: float = 0.5) -> st
         pair = _squares(middle.repeat(2, 1), (side, cell))
         overlap = pairwise_iou(*pair[:, None]).item()
         kind = "matched" if overlap >= bar else "anchor"
-        inset = torch.tensor([3, 3, -3, -3]) if cell == side else 0  # else one hides the other
-        truth = svg.shape("truth", pair[1] + inset)
-        shapes = [overlap_shapes(pair)[-1], svg.shape(kind, pair[0]), truth]
-        words = f"{cell:g} px: IoU {overlap:.2f}"
-        told = [(4, 13, "covered")] if overlap >= bar else []
-        panels.append(_on_ground(ground, shapes, words, SMALL, told))
+        box, truth = svg.shape(kind, pair[0]), svg.shape("truth", pair[1])
+        if cell == side:  # else one hides the other
+            box, truth = box | {"width": 4, "casing": ""}, truth | {"casing": ""}
+        shapes = [overlap_shapes(pair)[-1], box, truth]
+        words = f"{cell:g} px: IoU {overlap:.2f}" + ", covered" * (overlap >= bar)
+        panels.append(_on_ground(ground, shapes, words, SMALL))
     return svg.beside(*panels)
 
 
@@ -177,14 +177,16 @@ def head_drawing(k: int, channels: int) -> str:
 
 def corners_drawing(image: Tensor, specs: dict[str, DefaultBoxes], size: int = 60) -> str:
     """Two corners of a picture, magnified: the middles of conv4_3's receptive fields (rings), and
-    where each named specification puts the centres of that map (dots).
+    where each named specification puts the centres of that map (dots). The last middle lies on the
+    picture's edge, so that a margin is seen there.
     """
     _, first, step = SSD300_PATCHES[0]
-    panels = []
+    panels, margin = [], 4
+    image = torch.nn.functional.pad(image, (0, margin, 0, margin), value=235)
     for rule, spec in specs.items():
         laid = centres(spec, 0)
         middles = [first + step * i for i in range(len(laid))]
-        for corner, at in (("upper left", 0), ("lower right", image.shape[-1] - size - 4)):
+        for corner, at in (("upper left", 0), ("lower right", image.shape[-1] - size)):
             crop = image[:, at : at + size, at : at + size]
             seen = [i for i in range(len(laid)) if at < middles[i] < at + size]
             rings = [
@@ -192,7 +194,7 @@ def corners_drawing(image: Tensor, specs: dict[str, DefaultBoxes], size: int = 6
             ]
             dots = [svg.dot(laid[i] - at, laid[j] - at, BLACK, 0.7) for i in seen for j in seen]
             off = max(abs(laid[i] - middles[i]) for i in seen)
-            words = f"{rule}, {corner}: dots up to {off:.1f} px off"
+            words = f"{rule}, {corner}: dots up to {off:.2f} px off"
             shapes = [_as_one(rings) | {"fill": "none"}, _as_one(dots)]
             panels.append(svg.picture(crop, shapes, alt=words, caption=words, width=182))
     key = "Rings: middles of the receptive fields on conv4_3. Dots: centres of the boxes."

@@ -143,8 +143,8 @@ def position_boxes(spec: DefaultBoxes, level: int, row: int, column: int) -> Ten
 
 def lattice_shape(xs: Sequence[float], ys: Sequence[float]) -> dict:
     """A small dot at each of the places x, y, px: a third of the bytes of `svg.shape`'s dots."""
-    dots = "".join(f"M{svg.number(x - 0.7)} {svg.number(y)}h1.4" for y in ys for x in xs)
-    return svg.stroke(dots, COLOURS["anchor"], 2) | {"casing": ""}
+    dots = "".join(f"M{svg.number(x)} {svg.number(y)}h.01" for y in ys for x in xs)
+    return svg.stroke(dots, COLOURS["anchor"], 2) | {"casing": "", "round": True}
 
 
 def position_shapes(
@@ -180,8 +180,10 @@ def grids_drawing(image: Tensor, spec: DefaultBoxes, at: tuple[float, float]) ->
         boxes = position_boxes(spec, level, row, column)
         seen, (left, top) = _around(image, boxes)
         words = f"{side} × {side} positions, {spec.per_position[level]} boxes each"
+        words += f" (square {(boxes[0, 2] - boxes[0, 0]).item():.0f} px"
         if seen.shape[-1] < image.shape[-1]:
-            words += f" (magnified: {seen.shape[-1]} px of {image.shape[-1]})"
+            words += f", magnified {image.shape[-1] / seen.shape[-1]:g} ×"
+        words += ")"
         dot = 2.5 * seen.shape[-1] / image.shape[-1]
         shapes = position_shapes(spec, level, boxes, (left, top), dot)
         panels.append(svg.picture(seen, shapes, alt=words, caption=words, width=PANEL))

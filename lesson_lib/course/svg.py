@@ -226,6 +226,7 @@ def picture(
 
 def _path(item: dict) -> str:
     attributes = 'vector-effect="non-scaling-stroke" stroke-linejoin="round"'
+    attributes += ' stroke-linecap="round"' if item.get("round") else ""
     casing = (
         (
             f'<path d="{item["d"]}" fill="none" stroke="{item["casing"]}" '

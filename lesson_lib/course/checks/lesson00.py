@@ -147,9 +147,9 @@ REVIEW = [
         "Scores for the classes, four numbers for the box.",
     ),
     Question(
-        "Of 8,732 default boxes over a smear with a dozen cells, how many are background?",
+        "Of 8,732 default boxes over a smear with about 14 cells, how many are background?",
         ("about 99 in 100", "about half", "about 9 in 10"),
-        "Some ninety answer for a cell. This imbalance is what lessons 4 and 5 are about.",
+        "Some 88 answer for a cell. This imbalance is what lessons 4 and 5 are about.",
     ),
     Question(
         "You ask for a score of 0.9 instead of 0.5. What happens to the count?",

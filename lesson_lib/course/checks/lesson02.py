@@ -16,6 +16,7 @@ from lesson_lib.boxes import xyxy_to_cxcywh
 from lesson_lib.course.checks import Case, Exercise
 from lesson_lib.course.checks.lesson00 import Secret
 from lesson_lib.course.review import Question
+from lesson_lib.course.story import NUMBER
 from lesson_lib.data.coverage import coverage
 from lesson_lib.data.smears import Smears
 
@@ -24,10 +25,10 @@ ZOOMS, WANTED, MEDIAN = (0.7, 1.0), 0.9, 0.65
 
 @cache
 def _held_out(zoom: float) -> list:
-    """Smears that the lesson does not show, of 300 px, with every box `zoom` times as large about
-    the picture's corner.
+    """24 smears that the lesson does not show, of 300 px, with every box `zoom` times as large
+    about the picture's corner.
     """
-    smears = list(Smears("val", count=24, size=300))
+    smears = Smears("val", count=NUMBER + 25, size=300)[NUMBER + 1 :]
     return [replace(smear, boxes=smear.boxes * zoom) for smear in smears]
 
 
@@ -58,7 +59,7 @@ class Covering:
             median = found.best[found.labels == 0].median().item()
             told = zip(("red", "white", "platelets"), shares)
             self.found = f"{WANTED:.0%} of each, median {MEDIAN}; yours at zoom {zoom:g}: " + (
-                ", ".join(f"{name} {share:.0%}" for name, share in told) + f", median {median:.2f}"
+                ", ".join(f"{name} {share:.0%}" for name, share in told) + f", median {median:.3f}"
             )
             if min(shares) < WANTED or median < MEDIAN:
                 return False
