@@ -44,30 +44,33 @@ def kept_picture(
     shapes = [
         shape("truth", sample.boxes),
         *_dots(anchors[kept]),
-        _marks("matched", anchors[positive], 3.2),
+        _marks("matched", anchors[positive], 7),
         shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
     ]
     return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
 
 
 def _dots(boxes: Tensor) -> list[dict]:
-    """Black squares on the centres of boxes (N, 4) xyxy: of one box, of two, of three or more, each
-    with twice or three times the area.
-    """
+    """Black squares on the centres of boxes (N, 4) xyxy: of one, of two, of three or more."""
     centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).round(decimals=1)
     places, counts = centres.unique(dim=0, return_counts=True)
-    several = [counts == 1, counts == 2, counts > 2]
+    several = (3, counts == 1), (4, counts == 2), (5, counts > 2)  # px: 9, 16, 25 px²
     return [
-        _marks("negative", places[some].repeat(1, 2), 1.6 * math.sqrt(times)) | DOT
-        for times, some in enumerate(several, start=1)
+        _marks("negative", places[some].repeat(1, 2), side) | DOT
+        for side, some in several
         if some.any()
     ]
 
 
-def _marks(kind: str, boxes: Tensor, half: float) -> dict:
-    """A small square on the centre of each box: (N, 4) xyxy, `half` a side in px of the picture."""
-    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).repeat(1, 2)
-    return shape(kind, centres + half * torch.tensor([-1.0, -1, 1, 1]))
+def _marks(kind: str, boxes: Tensor, side: int) -> dict:
+    """A small square on the centre of each box: (N, 4) xyxy, `side` px of the picture.
+
+    Whole pixels, and sides that are alike: so the frames of a slider pack well.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    corners = (centres - side / 2).floor().int().unique(dim=0).tolist()
+    square = f"h{side}v{side}h-{side}z"
+    return shape(kind, boxes) | {"d": "".join(f"M{x} {y}{square}" for x, y in corners)}
 
 
 def order_and_rank(losses: Sequence[float], quota: int) -> str:
