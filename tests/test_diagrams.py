@@ -194,6 +194,23 @@ def test_totals_are_left_out_where_a_page_asks_for_them(drawn, make, parallel_he
     assert not [w for w in words if w.replace(",", "").isdigit()]
 
 
+@pytest.mark.parametrize("make", [lambda: SSD(SSD_CONFIGS["paper-300"]), tiny_retinanet])
+def test_without_totals_each_head_has_one_arrow_and_it_ends_in_the_nms(drawn, make):
+    words, arrows = drawn(make(), 300, parallel_heads=True, totals=False)
+    heads = sum(w.startswith(("class head", "box head")) for w in words)
+    ends = [arrow._posA_posB for arrow in arrows]
+    assert [a[0] for a, b in ends if b[0] > 7.5] == pytest.approx([7.5 + 0.95] * heads)
+    assert [b[0] for a, b in ends if b[0] > 7.5] == pytest.approx([9.9] * heads)
+
+
+def test_without_totals_ssds_parts_are_named_at_their_blocks(drawn, paper_ssd):
+    figure, axes = plt.subplots()
+    draw_architecture(axes, paper_ssd, 300, parallel_heads=True, totals=False)
+    at = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert 0 < at["backbone\nvgg16"] < 2 < at["extra maps"] < 5
+    plt.close(figure)
+
+
 def test_letters_grow_by_what_is_asked():
     figure, (small, large) = plt.subplots(1, 2)
     sizes = []

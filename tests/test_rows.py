@@ -16,5 +16,5 @@ def test_rows_are_the_librarys_and_without_permute_they_are_strangers():
 
 def test_the_drawing_counts_the_strangers():
     drawn = rows_drawing()
-    assert "another position than their own: 0 with it, 12 without it." in drawn
+    assert "another position than their own: 0 reordered, 12 as it lies." in drawn
     assert drawn.count("<rect") == 4 * 6 + 2 * 24

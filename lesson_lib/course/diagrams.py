@@ -20,6 +20,7 @@ from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 
 BACKBONE, NECK, HEAD, SHARED, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "#fdf3ea", "white"
+INK = {BACKBONE: "#2c6a99", NECK: "#1c7a5a"}  # of words that name such blocks
 SUMS, PYRAMID = 4.0, 5.52  # where the pyramid's sums and its levels stand
 Model = Backbone | SSD | RetinaNet
 Shapes = list[tuple[int, ...]]
@@ -75,10 +76,11 @@ def draw_architecture(
     maps, levels, (anchors, classes) = read_shapes(model, image_size)
     backbone = model if isinstance(model, Backbone) else model.backbone
     fpn, (height, width) = isinstance(model, RetinaNet), as_pair(image_size)
+    beside = isinstance(model, SSD) and not totals  # its parts are named at their blocks
     axes.set(
         xlim=(-0.1, 10.85) if parallel_heads else (0, 10 if anchors else 4),
         ylim=(
-            -1.05 if fpn or not anchors else -1.45,
+            -0.85 if beside else -1.05 if fpn or not anchors else -1.45,
             len(levels) - (0.5 if parallel_heads else 0.6),
         ),
     )
@@ -94,12 +96,15 @@ def draw_architecture(
     for i in range(1, len(column)):
         _arrow(axes, (at, i - 0.7), (at, i - 0.3), between[i - 1])
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
-    _below(axes, at, f"backbone {known}", backbone if totals else None)
+    if beside:
+        _name_parts(axes, 2 * at - max(edges), len(maps), len(column), known)
+    else:
+        _below(axes, at, f"backbone {known}", backbone if totals else None)
     if isinstance(model, RetinaNet):
         edges = _draw_pyramid(axes, model, edges, levels, complete)
         _below(axes, PYRAMID, "pyramid", model.fpn if totals else None)
-    elif isinstance(model, SSD):
-        _below(axes, at, "extra maps", model.extras if totals else None, -1.2 if totals else -1.0)
+    elif isinstance(model, SSD) and not beside:
+        _below(axes, at, "extra maps", model.extras, -1.2)
     if not isinstance(model, Backbone):
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
         draw_heads(axes, model, edges, levels, classes, totals)
@@ -111,6 +116,25 @@ def draw_architecture(
     for text in axes.texts:
         text.set_fontsize(letters * float(text.get_fontsize()))
     return axes
+
+
+def _name_parts(axes: Axes, x: float, own: int, count: int, backbone: str) -> None:
+    """SSD's backbone and its extra maps, named at the left of their blocks, in their colours."""
+    parts = (
+        (f"backbone\n{backbone}", 0.5, own - 0.7, BACKBONE),
+        ("extra maps", own - 0.3, count - 0.7, NECK),
+    )
+    for words, low, high, colour in parts:
+        axes.plot((x, x), (low, high), color=INK[colour], linewidth=1.5)
+        axes.text(
+            x - 0.12,
+            (low + high) / 2,
+            words,
+            fontsize=7.5,
+            ha="right",
+            va="center",
+            color=INK[colour],
+        )
 
 
 def _ways_up(model: Model, count: int) -> list[str]:
@@ -256,10 +280,10 @@ def _draw_parallel_heads(
             end = i + side
             _block(axes, middle, end, 2 * half, f"{name} head: {k} × {outputs}", HEAD, 0.32)
             _arrow(axes, (starts[i], i + side / 2), (middle - half, end))
-            _arrow(axes, (middle + half, end), (8.8, i + side / 3))
+            _arrow(axes, (middle + half, end), (8.8 if totals else 9.9, i + side / 3))
         if totals:
             axes.text(8.85, i, f"{rows * columns * k:,}", fontsize=8, va="center")
-        _arrow(axes, (9.6 if totals else 8.85, i), (9.9, i))
+            _arrow(axes, (9.6, i), (9.9, i))
     _block(axes, 10.35, last / 2, 0.9, "score,\nthen\ndrop\ndoubles\n(NMS)", DATA, last + 0.7)
     words, part = "heads, a pair a map", model.heads if totals else None
     if isinstance(model, RetinaNet):

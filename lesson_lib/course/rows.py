@@ -39,7 +39,7 @@ def rows_drawing(boxes: int = 2, values: int = 2) -> str:
     for n, permute in enumerate((True, False)):
         rows = rows_of(positions, values, permute)
         left = LEFT + n * (160 + values * SIDE)
-        body += svg.text(left, 16, "with permute" if permute else "without")
+        body += svg.text(left, 16, "reordered" if permute else "as it lies")
         for i, row in enumerate(rows.tolist()):
             top = 30 + i * SIDE
             body += svg.text(
@@ -50,7 +50,7 @@ def rows_drawing(boxes: int = 2, values: int = 2) -> str:
         strangers = sum(
             any(position != i // boxes for position in row) for i, row in enumerate(rows.tolist())
         )
-        told.append(f"{strangers} {'with' if permute else 'without'} it")
+        told.append(f"{strangers} {'reordered' if permute else 'as it lies'}")
     count = channels * 6 // values
     alt = (
         f"{channels} planes of 2 x 3 positions, and {count} rows. Rows that hold numbers from "
