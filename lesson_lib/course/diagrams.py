@@ -95,16 +95,10 @@ def draw_architecture(
     between = _ways_up(model, len(column)) if complete else [""] * len(column)
     for i in range(1, len(column)):
         _arrow(axes, (at, i - 0.7), (at, i - 0.3), between[i - 1])
-    known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
-    if beside:
-        _name_parts(axes, 2 * at - max(edges), len(maps), len(column), known)
-    else:
-        _below(axes, at, f"backbone {known}", backbone if totals else None)
+    _name_column(axes, model, at, max(edges), (len(maps), len(column)), totals)
     if isinstance(model, RetinaNet):
         edges = _draw_pyramid(axes, model, edges, levels, complete)
         _below(axes, PYRAMID, "pyramid", model.fpn if totals else None)
-    elif isinstance(model, SSD) and not beside:
-        _below(axes, at, "extra maps", model.extras, -1.2)
     if not isinstance(model, Backbone):
         draw_heads = _draw_parallel_heads if parallel_heads else _draw_heads
         draw_heads(axes, model, edges, levels, classes, totals)
@@ -118,23 +112,26 @@ def draw_architecture(
     return axes
 
 
-def _name_parts(axes: Axes, x: float, own: int, count: int, backbone: str) -> None:
-    """SSD's backbone and its extra maps, named at the left of their blocks, in their colours."""
-    parts = (
-        (f"backbone\n{backbone}", 0.5, own - 0.7, BACKBONE),
-        ("extra maps", own - 0.3, count - 0.7, NECK),
-    )
-    for words, low, high, colour in parts:
+def _name_column(
+    axes: Axes, model: Model, at: float, right: float, counts: tuple[int, int], totals: bool
+) -> None:
+    """Names what stands around x = at, up to x = right: below it; without totals an SSD's backbone
+    and extra maps at the left of their blocks, in their colours. counts: of the backbone's maps, of
+    all.
+    """
+    backbone = model if isinstance(model, Backbone) else model.backbone
+    known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
+    if not isinstance(model, SSD) or totals:
+        _below(axes, at, f"backbone {known}", backbone if totals else None)
+        if isinstance(model, SSD):
+            _below(axes, at, "extra maps", model.extras, -1.2)
+        return
+    x, (own, count) = 2 * at - right, counts
+    parts = ((f"backbone\n{known}", 0.5, own, BACKBONE), ("extra maps", own - 0.3, count, NECK))
+    for words, low, end, colour in parts:
+        y, high = (low + end - 0.7) / 2, end - 0.7
         axes.plot((x, x), (low, high), color=INK[colour], linewidth=1.5)
-        axes.text(
-            x - 0.12,
-            (low + high) / 2,
-            words,
-            fontsize=7.5,
-            ha="right",
-            va="center",
-            color=INK[colour],
-        )
+        axes.text(x - 0.12, y, words, fontsize=7.5, ha="right", va="center", color=INK[colour])
 
 
 def _ways_up(model: Model, count: int) -> list[str]:
