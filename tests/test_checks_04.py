@@ -89,7 +89,8 @@ MISTAKES = [
     ("04.first", {**BUGS, "P": "the prior's sign is turned"}.get, "program P"),
     ("04.first", {**BUGS, "Q": "no prior"}.get, "program Q"),
     ("04.first", {**BUGS, "R": "nothing"}.get, "program R"),
-    ("04.first", {**BUGS, "S": "the ignored anchors are in the sum"}.get, "program S"),
+    ("04.first", {**BUGS, "S": "α and 1 - α are swapped"}.get, "program S"),
+    ("04.first", {**BUGS, "Q": "α and 1 - α are swapped"}.get, "program Q"),
     ("04.choose", {**CHOICES, "P": "focal loss"}.get, "project P"),
     ("04.choose", {**CHOICES, "Q": "keep cross entropy"}.get, "project Q"),
     ("04.choose", {**CHOICES, "R": "focal loss"}.get, "project R"),
@@ -181,6 +182,9 @@ def test_the_first_losses_are_those_of_the_library():
         loss = retinanet_loss(logits, nothing, classes, nothing, label)["cls"]
         assert table[letter] == pytest.approx(loss.item(), rel=1e-4)
     assert table["R"] == pytest.approx(table["Q"] * 3 / 53)
+    logits = torch.full((1, 53, 2), prior_bias(0.01))
+    swapped = retinanet_loss(logits, nothing, classes, nothing, label, alpha=0.75)["cls"].item()
+    assert swapped == pytest.approx(3.4, abs=0.05) and swapped > 2 * table["Q"]
 
 
 def test_another_group_makes_most_of_the_loss_of_each_project():

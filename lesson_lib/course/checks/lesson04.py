@@ -88,7 +88,7 @@ def _smallest_gamma(n_easy: int, p_easy: float, n_hard: int, p_hard: float) -> C
 BUGS = {
     "P": "no prior",
     "Q": "nothing",
-    "R": "divided by all anchors",
+    "R": "divided by all anchors that are not ignored",
     "S": "the prior's sign is turned",
 }
 
@@ -96,19 +96,18 @@ BUGS = {
 BUG_REASONS = {
     "P": {
         "nothing": "with the prior nearly all background is quiet, and this sum is not.",
-        "divided by all anchors": "that makes the loss far smaller than 1.",
+        "divided by all anchors that are not ignored": "that makes the loss far smaller than 1.",
         "the prior's sign is turned": "then every background answer would be sure and wrong, which "
         "costs more than this.",
-        "the ignored anchors are in the sum": "there are far fewer of them than of background: "
-        "they cannot make so much.",
+        "α and 1 - α are swapped": "with the prior an object would then cost about 3.4, and hardly "
+        "anything else would be in the sum.",
     },
     "Q": {
         "no prior": "at p = .5 every background answer speaks, and there are thousands of them.",
-        "divided by all anchors": "an object at the prior costs about 1, and this is about 1 for "
-        "each object.",
+        "divided by all anchors that are not ignored": "an object at the prior costs about 1, and "
+        "this is about 1 for each object.",
         "the prior's sign is turned": "then every background answer would be sure and wrong.",
-        "the ignored anchors are in the sum": "one program is right, and each of the other three "
-        "has a loss that no right one can have.",
+        "α and 1 - α are swapped": "then an object at the prior would cost about 3.4 by itself.",
     },
     "R": {
         "no prior": "at p = .5 every background answer speaks; this is the smallest loss of all.",
@@ -116,16 +115,17 @@ BUG_REASONS = {
         "sum cannot come so low.",
         "the prior's sign is turned": "answers that are sure and wrong cost most; this is the "
         "smallest loss of all.",
-        "the ignored anchors are in the sum": "more terms make a loss larger; this is the smallest "
-        "of all.",
+        "α and 1 - α are swapped": "then an object at the prior would cost about 3.4 by itself: "
+        "shared among the objects, the sum cannot come so low.",
     },
     "S": {
         "no prior": "an answer at p = .5 costs little: even all anchors together do not come so "
         "high.",
         "nothing": "with the prior nearly all background is quiet; this is the largest loss.",
-        "divided by all anchors": "that makes a loss smaller; this is the largest of all.",
-        "the ignored anchors are in the sum": "there are far fewer of them than of background: "
-        "they cannot make so much.",
+        "divided by all anchors that are not ignored": "that makes a loss smaller; this is the "
+        "largest of all.",
+        "α and 1 - α are swapped": "with the prior an object would then cost about 3.4, and hardly "
+        "anything else would be in the sum.",
     },
 }
 
@@ -144,7 +144,7 @@ def first_losses(positive: int, negative: int, classes: int) -> dict[str, float]
     found = {
         "no prior": total(0.5) / positive,
         "nothing": total(0.01) / positive,
-        "divided by all anchors": total(0.01) / (positive + negative),
+        "divided by all anchors that are not ignored": total(0.01) / (positive + negative),
         "the prior's sign is turned": total(0.99) / positive,
     }
     return {letter: found[bug] for letter, bug in BUGS.items()}
