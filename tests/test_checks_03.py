@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes, pyramid_anchors
+from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import verdict
-from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, STRIP, bug_tables
+from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, STRIP, THREE, TOY, bug_tables
 from lesson_lib.course.matching_pictures import (
     best_overlaps,
     match_index,
@@ -187,9 +188,9 @@ WRONG = [
     ("input_side", lambda s, z, a, t: z * a * t / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * a / s, "32 px"),
     ("input_side", lambda s, z, a, t: z * 32 * math.sqrt(t) / s, "21 px"),
-    ("bugs", {**BUGS, "P": "last claim wins"}.get, "program P"),
+    ("bugs", {**BUGS, "P": "nothing is forced"}.get, "program P"),
     ("bugs", {**BUGS, "Q": "predictions are matched"}.get, "program Q"),
-    ("bugs", {**BUGS, "R": "best pairs first"}.get, "program R"),
+    ("bugs", {**BUGS, "R": "last claim wins"}.get, "program R"),
     ("match", lambda g, a, t: match(g, a, t, pairs=even_at_nothing), "overlaps none"),
     ("match", lambda g, a, t: match_index(g, a, t), "match_index"),
     ("match", lambda g, a, t: match_ssd(g, a, t).gt_index, "match_ssd"),
@@ -236,7 +237,12 @@ def test_a_wrong_diagnosis_is_told_why_and_not_the_right_one():
 def test_the_three_tables_differ_and_show_their_bugs():
     tables = bug_tables()
     assert len({str(table) for table in tables.values()}) == 3
-    assert tables["P"][2] == [] and tables["R"][0] == [] and all(tables["Q"])
+    assert tables["P"] == [[], [], [7]] and tables["Q"] == [[], [7], []] and all(tables["R"])
+    overlaps = pairwise_iou(THREE, TOY)
+    assert overlaps.argmax(dim=1).tolist() == [7, 7, 7]
+    assert (overlaps.amax(dim=1) >= 0.7).tolist() == [False, True, False]
+    best, next_best, third = overlaps.topk(3, dim=1).values.unbind(dim=1)
+    assert (best > next_best).all() and (next_best > third)[[0, 2]].all()  # no ties decide
 
 
 def test_the_pictures_say_what_is_matched():

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.anchors import DefaultBoxes, level_slices
-from lesson_lib.boxes import box_area, pairwise_intersection, pairwise_iou
+from lesson_lib.boxes import box_area, pairwise_intersection, pairwise_iou, xyxy_to_cxcywh
 from lesson_lib.course import svg
 from lesson_lib.course.plots import COLOURS
 from lesson_lib.course.svg import shape
@@ -53,8 +53,11 @@ def six_grids(
         positive = here[label == POSITIVE]
         words = f"{rows} x {columns}: {len(positive)} of {len(here):,}"
         centres = torch.unique((positive[:, :2] + positive[:, 2:]) / 2, dim=0).tolist()
+        middles = xyxy_to_cxcywh(here[::k])[:, :2].tolist() if rows * columns <= 100 else []
         drawn = [
             shape("negative", here[::k], dots=True),
+            *(svg.dot(x, y, "#ffffff", radius=2.4) for x, y in middles),  # few ones, to be seen
+            *(svg.dot(x, y, COLOURS["negative"], radius=1.6) for x, y in middles),
             shape("truth", boxes) | {"width": 1},
             *(svg.dot(x, y, COLOURS["positive"], radius=2.6) for x, y in centres),
         ]

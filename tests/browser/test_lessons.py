@@ -228,8 +228,8 @@ VISITS = {
     "03": Visit(
         "smallest-slider",
         "shape of object",
-        "ArrowLeft",
-        2,
+        "ArrowRight",
+        3,
         a_small_object_fills_its_share_of_the_anchor,
     ),
     "04": Visit("figure-1", "gamma", "ArrowRight", 5, an_easy_answer_is_discounted),

@@ -47,9 +47,9 @@ def _matched(
 
 GRID = torch.tensor([[12.0 + 8 * c, 12.0 + 8 * r] for r in range(3) for c in range(5)])
 TOY = torch.cat([GRID - 12, GRID + 12], 1)  # the lesson's fifteen anchors of 24 px
-#: The lesson's pair that wants one anchor, and a third object that no anchor reaches with 0.7.
-THREE = torch.tensor([[9.0, 9, 31, 31], [14, 12, 26, 28], [33, 1, 45, 13]])
-BUGS = {"P": "nothing is forced", "Q": "best pairs first", "R": "last claim wins"}
+#: Three objects that want anchor 7; B alone reaches 0.7 with it, and C is the last in the list.
+THREE = torch.tensor([[17.0, 10, 34, 27], [17, 9, 39, 31], [22, 13, 36, 27]])
+BUGS = {"P": "last claim wins", "Q": "nothing is forced", "R": "best pairs first"}
 
 
 def bug_tables() -> dict[str, list[list[int]]]:
@@ -66,25 +66,25 @@ def bug_tables() -> dict[str, list[list[int]]]:
 #: Why a wrong diagnosis cannot be, for each program; read off the tables that the lesson prints.
 BUG_REASONS = {
     "P": {
-        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here B "
-        "and C have none.",
-        "last claim wins": "whoever claims last has an anchor, and C, claiming last and alone, has "
-        "none here.",
-        "predictions are matched": "A's anchor here is the one that fits it best, whatever a "
-        "network says.",
+        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here A "
+        "and B have none.",
+        "nothing is forced": "then only an overlap of 0.7 counts: B has it with anchor 7, C, who "
+        "got it, has not.",
+        "predictions are matched": "C has the anchor that overlaps it most: nothing here needs a "
+        "network.",
     },
     "Q": {
-        "last claim wins": "A and B both want anchor 6 and B is the later one, yet A has it.",
-        "nothing is forced": "no anchor reaches 0.7 with C, and C has one all the same.",
-        "predictions are matched": "A has its best-fitting anchor and B its next best: the "
-        "overlaps explain both.",
+        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here A "
+        "and C have none.",
+        "last claim wins": "all three want anchor 7 and C stands last in the list, yet B has it.",
+        "predictions are matched": "B's anchor here is the one that fits it best, whatever a "
+        "network says.",
     },
     "R": {
-        "best pairs first": "A overlaps anchor 6 far more than B does, and would be served before "
-        "it.",
-        "nothing is forced": "no anchor reaches 0.7 with B or C, and both have one.",
-        "predictions are matched": "B and C have the anchors that overlap them most: nothing here "
-        "needs a network.",
+        "last claim wins": "C stands last of the three that want anchor 7, yet B has it.",
+        "nothing is forced": "no anchor reaches 0.7 with A or C, and both have one.",
+        "predictions are matched": "B has its best-fitting anchor, A and C their next best: the "
+        "overlaps explain all three.",
     },
 }
 
@@ -219,9 +219,9 @@ EXERCISES = {
         "three programs, told apart by their tables alone.",
         hints=(
             "Find the rows in which an object has no anchor, and ask which rule can leave it so.",
-            "C reaches 0.7 with no anchor. Whoever gives C an anchor forces something.",
-            "A and B want the same anchor; A overlaps it far more. Who has it, and does the other "
-            "have another one?",
+            "A and C reach 0.7 with no anchor. Whoever gives them one forces something.",
+            "All three want anchor 7. Does it go to the one that overlaps it most, and do the "
+            "others have another one?",
         ),
     ),
     "03.match": Exercise(
