@@ -21,11 +21,16 @@ def rank(own_sum, positives):
     return len(positives) * own_sum / max(1, sum(positives))
 
 
+def scaled(lr, steps, batch, gpus, per_gpu, accumulate, rounding=round):
+    new = gpus * per_gpu * accumulate
+    return lr * new / batch, rounding(steps * batch / new)
+
+
 RIGHT = {
     "11.first_loss": first,
     "11.decide": DECISIONS.get,
     "11.rank_loss": rank,
-    "11.scaled": lambda lr, steps, b, new: (lr * new / b, round(steps * b / new)),
+    "11.scaled": scaled,
 }
 MISTAKES = [
     (
@@ -61,12 +66,14 @@ MISTAKES = [
         "ignored anchors",
     ),
     ("11.first_loss", lambda *args: first(*args) if args[2] else 0.0, "no matched anchor"),
-    ("11.scaled", lambda lr, s, b, new: (lr, s), "eight times"),
-    ("11.scaled", lambda lr, s, b, new: (lr * new / b, s), "eight times"),
-    ("11.scaled", lambda lr, s, b, new: (lr * b / new, round(s * new / b)), "eight times"),
-    ("11.scaled", lambda lr, s, b, new: (lr * (new / b) ** 0.5, round(s * b / new)), "eight times"),
-    ("11.scaled", lambda lr, s, b, new: (lr * new / b, s * b / new), "rounded"),
-    ("11.scaled", lambda lr, s, b, new: (lr * new / b, s * b // new), "up too"),
+    ("11.scaled", lambda *of: scaled(*of[:3], 1, *of[4:]), "eight GPUs"),
+    ("11.scaled", lambda *of: scaled(*of[:5], 1), "accumulation keeps"),
+    ("11.scaled", lambda *of: of[:2], "one GPU with 2"),
+    ("11.scaled", lambda *of: (scaled(*of)[0], of[1]), "one GPU with 2"),
+    ("11.scaled", lambda *of: (scaled(*of)[0] ** -1, scaled(*of)[1]), "eight GPUs"),
+    ("11.scaled", lambda *of: ((of[0] * scaled(*of)[0]) ** 0.5, scaled(*of)[1]), "one GPU with 2"),
+    ("11.scaled", lambda *of: scaled(*of, rounding=float), "are rounded"),
+    ("11.scaled", lambda *of: scaled(*of, rounding=int), "up too"),
     ("11.decide", lambda letter: "half precision", "A: is that"),
     ("11.decide", lambda letter: "more workers", "B: is that"),
     ("11.decide", lambda letter: DECISIONS["B" if letter == "C" else letter], "C: is that"),

@@ -65,12 +65,31 @@ def test_a_real_detector_can_be_drawn():
     assert "activations" in drawing and "H200" in drawing
 
 
+FEEDS = (20, 4, 16, 60), (5, 4, 16, 230)  # ms a picture, workers, batch, ms a step
+
+
 @pytest.mark.parametrize(("workers", "gap"), [(1, 200), (2, 100), (4, 60)])
 def test_the_gpu_steps_at_the_pace_of_its_workers_or_its_own(workers, gap):
     """10 pictures of 20 ms are 200 ms for one worker; the GPU itself takes 60."""
     done = pictures.turns(20, workers, 10, 60, 40)
     assert done[0].ready == 200
     assert (done[-1].end - done[workers - 1].end) / (40 - workers) == pytest.approx(gap, rel=0.05)
+
+
+@pytest.mark.parametrize(("workers", "step_ms"), [(4, 400), (1, 250), (3, 60)])
+def test_a_worker_waits_while_two_batches_a_worker_are_not_taken(workers, step_ms):
+    done = pictures.turns(20, workers, 10, step_ms, 40)
+    for number, turn in enumerate(done):
+        start = turn.ready - 10 * 20
+        assert sum(earlier.begin > start for earlier in done[:number]) < 2 * workers
+
+
+def test_a_timeline_draws_who_waits_with_dashes():
+    """Slow workers: the GPU waits; a slow GPU: the workers do. The first gap is no pause."""
+    rows = [
+        re.findall(r'height="(\d+)" fill="none"', pictures.timeline(*feed, 900)) for feed in FEEDS
+    ]
+    assert [set(heights) for heights in rows] == [{"22"}, {"12"}]
 
 
 def test_the_timeline_says_what_share_of_the_time_the_gpu_works():

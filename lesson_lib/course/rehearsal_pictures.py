@@ -5,6 +5,7 @@ its loss.
 import math
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from lesson_lib.cli.rehearse import STACK, clock
@@ -115,11 +116,14 @@ class Turn(NamedTuple):
 
 def turns(picture_ms: float, workers: int, batch: int, step_ms: float, count: int) -> list[Turn]:
     """`count` steps of a GPU that takes `step_ms` for a batch, where each of the workers makes
-    whole batches, `picture_ms` a picture, one after another.
+    whole batches, `picture_ms` a picture, one after another. As in PyTorch's loader, 2 x workers
+    batches are begun and not taken at most: then a worker waits until the GPU takes one.
     """
     found, free = list[Turn](), 0.0
     for number in range(count):
-        ready = batch * picture_ms * (number // workers + 1)
+        own = found[number - workers].ready if number >= workers else 0.0
+        room = found[number - 2 * workers].begin if number >= 2 * workers else 0.0
+        ready = max(own, room) + batch * picture_ms
         begin = max(ready, free)
         free = begin + step_ms
         found.append(Turn(ready, begin, free))
@@ -133,42 +137,52 @@ def timeline(
     step_ms: float,
     span: float,
     verdict: bool = True,
+    name: str = "",
 ) -> str:
     """Workers that prepare batches, a row each, and the GPU that trains on them, over `span` ms;
-    with `verdict` the title says what share of the time it works.
+    with `verdict` the title says what share of the time it works, after the `name`.
     """
     done = turns(picture_ms, workers, batch, step_ms, 400)
-    inside = [turn for turn in done if turn.begin < span]
     scale, load, rows = (WIDTH - 110) / span, batch * picture_ms, list[str]()
     share = min(1.0, workers * step_ms / load)  # in the long run
     for worker in range(workers):
         y = 40 + 16 * worker
         rows.append(svg.text(84, y + 11, f"worker {worker + 1}", size=12, anchor="end"))
-        for number in range(math.ceil(span / load)):
-            rows.append(_block(number * load, (number + 1) * load, span, scale, y, STACK[1]))
+        made = [(turn.ready - load, turn.ready) for turn in done[worker::workers]]
+        rows += _row(made, span, scale, y, STACK[1], 12)
     y = 52 + 16 * workers
     rows.append(svg.text(84, y + 16, "GPU", anchor="end"))
-    rows.append(
-        f'<rect x="92" y="{y}" width="{WIDTH - 110}" height="22" fill="none" stroke="{IDLE}" '
-        'stroke-dasharray="3 3"/>'
+    rows += _row([(turn.begin, turn.end) for turn in done], span, scale, y, BUSY, 22)
+    words = (
+        f"{name}: " * bool(name)
+        + f"{workers} worker{'s' * (workers > 1)}, {picture_ms:.0f} ms a picture, batch {batch}, "
     )
-    rows += [_block(turn.begin, turn.end, span, scale, y, BUSY, 22) for turn in inside]
-    words = f"{workers} worker{'s' * (workers > 1)}, {picture_ms:.0f} ms a picture, batch {batch}, "
     words += f"{step_ms:.0f} ms a step" + f": the GPU works {share:.0%} of the time" * verdict
     rows.append(svg.text(8, 22, words, size=15))
-    rows.append(svg.text(92, y + 42, f"time: {span:,.0f} ms; dashed: the GPU waits", size=12))
+    rows.append(svg.text(92, y + 42, f"time: {span:,.0f} ms; dashed: waits", size=12))
     return svg.document("".join(rows), WIDTH, y + 52, words)
 
 
-def _block(
-    begin: float, end: float, span: float, scale: float, y: float, colour: str, height: float = 12
-) -> str:
-    end = min(end, span)
-    return (
-        f'<rect x="{svg.number(92 + begin * scale)}" y="{svg.number(y)}" '
-        f'width="{svg.number(max((end - begin) * scale - 1.2, 0.6))}" '
-        f'height="{svg.number(height)}" fill="{colour}"/>'
-    )
+def _row(
+    busy: Sequence[tuple[float, float]],
+    span: float,
+    scale: float,
+    y: float,
+    colour: str,
+    height: float,
+) -> list[str]:
+    """Blocks from begin to end, in ms, and a dashed one for each pause between two of them."""
+    rows, waiting = list[str](), f'fill="none" stroke="{IDLE}" stroke-dasharray="3 3"'
+    pauses = [(end, begin) for (_, end), (begin, _) in pairwise(busy)]
+    for spans, look in ((busy, f'fill="{colour}"'), (pauses, waiting)):
+        for begin, end in spans:
+            width = (min(end, span) - begin) * scale - 1.2
+            if begin < span and end > begin:
+                rows.append(
+                    f'<rect x="{svg.number(92 + begin * scale)}" y="{svg.number(y)}" '
+                    f'width="{svg.number(max(width, 0.6))}" height="{svg.number(height)}" {look}/>'
+                )
+    return rows
 
 
 def noisy_valley(rates: Sequence[float], seed: int = 0, dimensions: int = 30) -> list[float]:
@@ -195,6 +209,7 @@ def schedule_over_loss(recipe: Recipe, steps: int) -> str:
         y_label="learning rate",
         height=190,
     )
+    above.rungs = [(rate, f"{rate:g}") for rate in (0.005, 0.05, 0.5)]
     above.curve(range(steps), rates, label="rate")
     end = sum(losses[-50:]) / 50
     below = Chart(

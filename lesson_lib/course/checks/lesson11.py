@@ -103,15 +103,16 @@ EXERCISES = {
     ),
     "11.scaled": Exercise(
         [
-            Case("eight times the batch", (0.01, 90_000, 16, 128), (0.08, 11_250)),
-            Case("a quarter of the batch", (0.01, 90_000, 16, 4), (0.0025, 360_000)),
-            Case("the same batch", (0.001, 120_000, 32, 32), (0.001, 120_000)),
-            Case("steps that do not divide evenly are rounded", (0.02, 1000, 16, 48), (0.06, 333)),
-            Case("rounded to the nearest, up too", (0.02, 1000, 16, 24), (0.03, 667)),
+            Case("the recipe's eight GPUs", (0.01, 90_000, 16, 8, 2, 1), (0.01, 90_000)),
+            Case("accumulation keeps the batch", (0.01, 90_000, 16, 1, 2, 8), (0.01, 90_000)),
+            Case("one GPU with 2 pictures", (0.01, 90_000, 16, 1, 2, 1), (0.00125, 720_000)),
+            Case("eight GPUs with 16 pictures", (0.01, 90_000, 16, 8, 16, 1), (0.08, 11_250)),
+            Case("steps that do not divide are rounded", (0.02, 1000, 16, 3, 8, 2), (0.06, 333)),
+            Case("rounded to the nearest, up too", (0.02, 1000, 16, 2, 12, 1), (0.03, 667)),
         ],
-        "the same pictures are seen, in fewer and longer steps.",
+        "the same number of pictures is seen, in other steps.",
         hints=(
-            "Which of the two grows with the batch?",
+            "How many pictures does one update see, on all GPUs together?",
             "The number of pictures seen, steps x batch, stays the same.",
             "One factor, new batch over old, serves both: once up, once down.",
         ),
