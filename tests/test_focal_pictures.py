@@ -169,8 +169,8 @@ def test_the_shipped_detector_shows_what_the_lesson_says():
 
 
 def test_figure_1_says_the_discount():
-    assert "at p_t = .9, CE / 100" in charts.figure_1(2.0)
-    assert "at p_t = .9, CE / 10.0" in charts.figure_1(1.0)
+    assert "at pₜ = .9, CE / 100" in charts.figure_1(2.0)
+    assert "at pₜ = .9, CE / 10.0" in charts.figure_1(1.0)
 
 
 def test_the_slope_is_steeper_by_what_finite_differences_say():
@@ -226,6 +226,13 @@ def test_every_chart_has_words_for_those_who_do_not_see_it(tally):
     assert ">10⁻⁵</text>" in charts.first_loss(2.0, 0.0)
     at = re.search(r"least at π = ([\d.]+)", charts.first_loss(2.0, 0.0))[1]
     assert float(at) == pytest.approx(100 / 8_000_100, rel=0.3)  # the share of "yes" in all answers
+
+
+def test_a_dot_marks_the_lowest_first_loss_of_each_gamma():
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', charts.first_loss(2.0, 0.0))
+    (theirs, _), (plain, _) = ((float(x), float(y)) for x, y in dots)
+    assert plain < theirs  # cross entropy asks for a firmer "no" than focal loss
+    assert len(re.findall("<circle", charts.first_loss(2.0, 2.0))) == 1
 
 
 def test_a_loss_that_finds_nothing_is_seen_above_the_axis():

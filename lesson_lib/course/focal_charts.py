@@ -64,10 +64,10 @@ def figure_1(gamma: float, alpha: float = 0.25) -> str:
     axes: dict[str, Any] = {
         "x": (0, 1),
         "y": (0, 5),
-        "x_label": "p_t, probability of the right answer",
+        "x_label": "pₜ, probability of the right answer",
     }
     axes |= {"y_label": "loss", "key": True, **PANEL}
-    plain = Chart(f"γ = {gamma:.1f}: at p_t = .9, CE / {times}", **axes)
+    plain = Chart(f"γ = {gamma:.1f}: at pₜ = .9, CE / {times}", **axes)
     for paper, (name, dash, width) in LOOKS.items():
         plain.curve(p_t.tolist(), focal_at(z, paper).tolist(), name, dash, INK, width)
     plain.curve(p_t.tolist(), focal_at(z, gamma).tolist(), "yours", "solid", YOURS, THICK)
@@ -97,7 +97,7 @@ def slopes(gamma: float, alpha: float) -> str:
     )
     for chart in charts:
         chart.curve(z.tolist(), pull(z, 0.0).tolist(), "cross entropy", "solid", INK, 1.5)
-        chart.vline(0.0, label="p_t = .5")
+        chart.vline(0.0, label="pₜ = .5")
     own = f"γ = {gamma:.1f}"
     charts[0].curve(z.tolist(), pull(z, gamma).tolist(), own, "solid", YOURS, THICK)
     _both_sides(charts[1], z, pull(z, gamma), alpha)
@@ -243,7 +243,7 @@ def _first(pi: Tensor, objects: float, gamma: float, entries: int) -> tuple[Tens
 
 def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> str:
     """First loss of background and of objects over pi; alpha is .25 where gamma is over 0. Dotted:
-    the sum at gamma 2.
+    the sum at gamma 2. A dot marks each sum's lowest point.
     """
     objects = 10**log10_objects
     pi = torch.logspace(-6, math.log10(0.5), 120, dtype=torch.float64)
@@ -253,7 +253,7 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
         f"γ = {gamma:g}, {'α = .25' if gamma else 'no α'}, {objects:,.0f} positive anchors: "
         f"least at π = {_two_digits(pi[total.argmin()].item())}",
         x=(1e-6, 0.5),
-        y=(1e-1, 1e7),
+        y=(1, 1e7),
         x_log=True,
         y_log=True,
         powers=True,
@@ -266,10 +266,18 @@ def first_loss(log10_objects: float, gamma: float, entries: int = 8_000_000) -> 
     chart.curve(pi.tolist(), positive.tolist(), label="objects", dash="dashdot", colour=OBJECT)
     chart.curve(pi.tolist(), total.tolist(), label="both", colour=INK, width=3)
     if gamma != 2:
-        theirs = sum(_first(pi, objects, 2.0, entries))
+        theirs = torch.stack(_first(pi, objects, 2.0, entries)).sum(dim=0)
         chart.curve(pi.tolist(), theirs.tolist(), "both at γ = 2", "dotted", INK)
+        chart.point(*_lowest(pi, theirs), colour=INK)
+    chart.point(*_lowest(pi, total), colour=INK)
     chart.vline(0.01, label="the paper's .01")
     return chart.svg()
+
+
+def _lowest(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Where a curve (n,), (n,) is at its lowest."""
+    least = int(y.argmin())
+    return x[least].item(), y[least].item()
 
 
 def _two_digits(value: float) -> str:
