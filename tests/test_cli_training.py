@@ -1,6 +1,7 @@
 """train, evaluate and predict on the command line, in this process."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from tiny_data import coco_file, voc_folder
 
 from lesson_lib import cli
+from lesson_lib.anchors import RETINANET
 from lesson_lib.cli import opening
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.detectors.retinanet import RetinaNet
@@ -269,6 +271,30 @@ def test_settings_go_where_they_belong():
         "force_best": False,
     } and recipe.milestones == (0.5,)
     assert recipe.inference == {"score_threshold": 0.1}
+
+
+def test_retinanets_anchors_are_set_for_small_objects():
+    """A finest square of 16 px, as the platelets of the course need; what is left out is kept."""
+    settings = ["anchors.sizes=(16, 32, 64, 128, 256)", "anchors.aspect_ratios=(1,)"]
+    config, recipe = overridden(MODELS["retinanet-r18"], Recipe(size=96), settings)
+    anchors = build_model(config, 3, recipe.size).anchors(96)  # (A, 4)
+    sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
+    assert sides.min().item() == pytest.approx(16) and config.anchors.scales == RETINANET.scales
+    assert len(anchors) == 3 * sum(rows * columns for rows, columns in config.anchors.grids_for(96))
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "sentence"),
+    [
+        ("retinanet-r18", "anchors.sizes=(16, 32)", "5 strides, 2 sizes; give as many of each"),
+        ("retinanet-r18", "anchors.sizes=16", "anchors.sizes is 16; give"),
+        ("retinanet-r18", "anchors.strides=(4, 8)", "'anchors.strides=(4, 8)' sets nothing"),
+        ("ssd-tiny", "anchors.sizes=(16, 32)", "'anchors.sizes=(16, 32)' sets nothing"),
+    ],
+)
+def test_anchors_that_cannot_be(model, setting, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        overridden(MODELS[model], Recipe(), [setting])
 
 
 def test_the_papers_recipes():

@@ -314,6 +314,9 @@ def find_recipe(data: str, budget: str, model: str | None = None) -> str:
 
 #: Fields of a config that follow from the data, or are no plain value.
 NOT_SET = {"num_classes", "image_size", "anchors", "extras"}
+#: What may be set of RetinaNet's anchors, for objects that the paper's fit badly; the names of
+#: PyramidAnchors.
+ANCHORS = {"sizes", "scales", "aspect_ratios"}
 
 
 def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple[Config, Recipe]:
@@ -348,7 +351,8 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
             require_kind(name, changes[name], type(config), name)
         elif name not in mine:
             kind, _, option = name.partition(".")
-            require_kind(name, changes[name], _rules(config)[kind], option)
+            owner = PyramidAnchors if kind == "anchors" else _rules(config)[kind]
+            require_kind(name, changes[name], owner, option)
     nested = {
         kind: getattr(recipe, kind)
         | {
@@ -359,6 +363,11 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         for kind in ("criterion", "inference")
     }
     config = replace(config, **{name: value for name, value in changes.items() if name in theirs})
+    if isinstance(config, RetinaNetConfig):
+        laid = {
+            name: changes[f"anchors.{name}"] for name in ANCHORS if f"anchors.{name}" in changes
+        }
+        config = replace(config, anchors=replace(config.anchors, **laid))
     options = {name: nested["inference"][name] for name in OPTIONS if name in nested["inference"]}
     replace(config, **options)  # refuses options of inference that no config may hold
     recipe = replace(
@@ -441,7 +450,9 @@ def _options(config: Config) -> set[str]:
         if p.kind is p.KEYWORD_ONLY
     }
     options -= {"criterion.normaliser", "criterion.variances", "criterion.levels"}
-    return options - {"inference.variances", "inference.counts", "inference.sizes"}
+    options -= {"inference.variances", "inference.counts", "inference.sizes"}
+    pyramid = isinstance(config, RetinaNetConfig)
+    return options | {f"anchors.{name}" for name in ANCHORS if pyramid}
 
 
 def _rules(config: Config) -> dict[str, Callable]:
