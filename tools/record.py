@@ -37,6 +37,13 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
         "--data bccd --model retinanet-tiny --budget laptop",
         "--data bccd --split test",
     ),
+    "bccd-retinanet-r50": (
+        "BCCD, the whole RetinaNet-R50-FPN from scratch, at 256 px",
+        "--data bccd --model retinanet-r50 --train-split train --recipe bccd-laptop-retinanet-tiny "
+        "--set pretrained=false --set norm=group --set size=256 --set batch=4 --set epochs=20 "
+        "--set lr=1e-3 --set evaluate=5",
+        "--data bccd --split test",
+    ),
     "bccd-lite0": (
         "BCCD, from Lite0's ImageNet weights",
         "--data bccd --model ssd-lite0 --budget laptop",
@@ -93,6 +100,20 @@ def folder_of(train: str, seed: int) -> str:
     return "runs/" + "-".join([words[1], words[3], *changes, str(seed)])
 
 
+def curve(log: list[dict], points: int = 40) -> dict[str, list[list[float]]]:
+    """The losses of a run, thinned to so many means of equal stretches, and what val said on the
+    way: {"loss": [[last step, mean], ...], "val AP50": [[step, value], ...]}.
+    """
+    edges = [round(k * len(log) / points) for k in range(points + 1)]
+    stretches = [log[a:b] for a, b in zip(edges, edges[1:]) if b > a]
+    loss = [[part[-1]["step"], statistics.mean(r["loss"] for r in part)] for part in stretches]
+    judged = [[row["step"], row["AP50"]] for row in log if "AP50" in row]
+    return {
+        "loss": [[step, round(value, 4)] for step, value in loss],
+        "val AP50": [[step, round(value, 4)] for step, value in judged],
+    }
+
+
 def known_runs() -> list[dict]:
     """What has been recorded so far."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -111,9 +132,8 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS, busy: bool = False) ->
             folder = folder_of(train, seed)
             command = f"train {train} --seed {seed} --out {folder}"
             call(command.split())
-            seconds = json.loads((ROOT / folder / "log.jsonl").read_text().splitlines()[-1])[
-                "seconds"
-            ]
+            log = [json.loads(line) for line in (ROOT / folder / "log.jsonl").open()]
+            seconds = log[-1]["seconds"]
             figures = json.loads(
                 call(["evaluate", folder, *evaluate.split(), "--json"]).splitlines()[-1]
             )
@@ -131,6 +151,7 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS, busy: bool = False) ->
                     "torch": torch.__version__.split("+")[0],
                     "date": date.today().isoformat(),
                     "figures": {k: round(v, 4) for k, v in figures.items() if isinstance(v, float)},
+                    "curve": curve(log),
                 }
             )
             write_whole(RESULTS, (json.dumps(known, indent=1) + "\n").encode())
