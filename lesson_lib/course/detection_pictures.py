@@ -50,9 +50,8 @@ def nms_step_picture(
         best, dropped, left = steps[number - 1]
         kept = [step.best for step in steps[:number]]
         words = (
-            f"Step {number} of {len(steps)}: the best one left (green frame), score "
-            f"{scores[best]:.2f}, stays and drops {len(dropped)} (dotted); {len(left)} are left "
-            "(thin). Blue: those that stay."
+            f"Step {number} of {len(steps)}: score {scores[best]:.2f} (green frame) stays, "
+            f"{len(dropped)} go (dotted), {len(left)} are left (thin). Blue: those that stay."
         )
         shapes = [
             shape("anchor", boxes[left]),
