@@ -351,8 +351,7 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
             require_kind(name, changes[name], type(config), name)
         elif name not in mine:
             kind, _, option = name.partition(".")
-            owner = PyramidAnchors if kind == "anchors" else _rules(config)[kind]
-            require_kind(name, changes[name], owner, option)
+            require_kind(name, changes[name], _rules(config)[kind], option)
     nested = {
         kind: getattr(recipe, kind)
         | {
@@ -363,17 +362,22 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
         for kind in ("criterion", "inference")
     }
     config = replace(config, **{name: value for name, value in changes.items() if name in theirs})
-    if isinstance(config, RetinaNetConfig):
-        laid = {
-            name: changes[f"anchors.{name}"] for name in ANCHORS if f"anchors.{name}" in changes
-        }
-        config = replace(config, anchors=replace(config.anchors, **laid))
+    config = _laid_out(config, changes)
     options = {name: nested["inference"][name] for name in OPTIONS if name in nested["inference"]}
     replace(config, **options)  # refuses options of inference that no config may hold
     recipe = replace(
         recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
     )
     return _able_to_start(config, recipe, set(changes))
+
+
+def _laid_out(config: Config, changes: dict[str, Any]) -> Config:
+    """The config with what the changes say of RetinaNet's anchors: "anchors.sizes", ..."""
+    if not isinstance(config, RetinaNetConfig):
+        return config
+    named = {name: f"anchors.{name}" for name in ANCHORS}
+    laid = {name: changes[full] for name, full in named.items() if full in changes}
+    return replace(config, anchors=replace(config.anchors, **laid))
 
 
 #: The nearest to those of the papers, which a paper's recipe begins with; torchvision's newest
@@ -456,10 +460,14 @@ def _options(config: Config) -> set[str]:
 
 
 def _rules(config: Config) -> dict[str, Callable]:
-    """The functions of this kind of detector whose options a recipe may set."""
+    """What of this kind of detector has options that a recipe may set."""
     if isinstance(config, SSDConfig):
         return {"criterion": ssd_criterion, "inference": ssd_detections}
-    return {"criterion": retinanet_criterion, "inference": retinanet_detections}
+    return {
+        "criterion": retinanet_criterion,
+        "inference": retinanet_detections,
+        "anchors": PyramidAnchors,
+    }
 
 
 def build_model(config: Config, num_classes: int, size: Size) -> SSD | RetinaNet:
