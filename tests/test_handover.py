@@ -41,3 +41,19 @@ def test_a_part_is_drawn_in_its_own_pixels_and_all_is_counted():
     assert "Half: 2 boxes over 0.5 in the whole field, 2 objects." in drawing
     paths = set(re.findall(r'd="([^"]+)"', drawing))
     assert {"M10 20H30V40H10Z", "M5 5H25V25H5Z"} <= paths
+    assert re.findall(r">([RWP])</text>", drawing) == ["R"]  # the other box lies outside the part
+
+
+def test_a_box_with_another_class_is_too_many_and_its_object_not_found():
+    boxes = torch.tensor([[30.0, 40.0, 50.0, 60.0], [0.0, 0.0, 9.0, 9.0]])
+    sample = Sample(torch.zeros(3, 90, 90, dtype=torch.uint8), boxes, torch.tensor([0, 2]))
+    found = {
+        "boxes": torch.cat((boxes, boxes)),
+        "scores": torch.tensor([0.9, 0.8, 0.7, 0.1]),
+        "labels": torch.tensor([0, 1, 0, 2]),
+    }
+    drawing = handover.drawn(sample, found, 0.5, 90)
+    assert "1 of 2 objects found, 2 boxes too many." in re.sub(
+        r"\s*</text><text[^>]*>", " ", drawing
+    )
+    assert re.findall(r">([RWP])</text>", drawing) == ["R", "W", "R"]

@@ -74,20 +74,16 @@ def large_smear(side: int = 720, number: int = 39) -> Sample:
 
 
 def drawn(sample: Sample, found: dict[str, torch.Tensor], score: float, width: int) -> str:
-    """A picture with the detections that score over `score`, in the colours of their classes, with
-    the letter of their class, and their number under it; SVG.
+    """A picture, its annotations dashed, and the detections that score over `score`, in the colour
+    and with the letter of their class; under it how many are right; SVG.
     """
-    over = found["scores"] > score
-    labels = [
-        (max(x, 1), max(y - 2, 13), CELL_CLASSES[label][0])
-        for (x, y, _, _), label in zip(
-            found["boxes"][over].tolist(), found["labels"][over].tolist(), strict=True
-        )
-    ]
-    words = f"{int(over.sum())} boxes over {score:g}; {len(sample.boxes)} objects are annotated."
-    return svg.picture(
-        sample.image, _shapes(found, score), words, labels, caption=words, width=width
-    )
+    counts = confusion_matrix([found], [sample.target()], len(CELL_CLASSES), score)
+    right, over = int(counts.diagonal().sum()), int((found["scores"] > score).sum())
+    boxes = "box" if over - right == 1 else "boxes"
+    words = f"{right} of {len(sample.boxes)} objects found, {over - right} {boxes} too many."
+    shapes = [*_shapes(found, score), svg.shape("truth", sample.boxes)]
+    labels = _letters(found, score, width / sample.size[1])
+    return svg.picture(sample.image, shapes, words, labels, caption=words, width=width)
 
 
 def part_drawn(
@@ -98,19 +94,39 @@ def part_drawn(
     words: str,
     tile: Sequence[int] = (),
 ) -> str:
-    """As `drawn`, without letters, but only a part of the picture, 400 px wide; the caption counts
-    in all of it. part, and a tile that is outlined: (left, top, right, bottom) px.
+    """Detections as in `drawn`, in a part of the picture, 400 px wide; the caption counts those in
+    all of it. part, and a tile that is outlined: (left, top, right, bottom) px.
     """
     left, top, right, bottom = part
     corner = torch.tensor([left, top, left, top])
-    shapes = _shapes(found | {"boxes": found["boxes"] - corner}, score)
+    moved = found | {"boxes": found["boxes"] - corner}
+    shapes, scale = _shapes(moved, score), 400 / (right - left)
+    labels = [
+        (x, y, letter)
+        for x, y, letter in _letters(moved, score, scale)
+        if x < right - left - 8 / scale and y < bottom - top
+    ]
     if tile:
         x1, y1, x2, y2 = (torch.tensor(tile) - corner).tolist()
         shapes.append(svg.stroke(f"M{x1} {y1}H{x2}V{y2}H{x1}Z", "#111111", 3))
     words += f": {int((found['scores'] > score).sum())} boxes over {score:g} in the whole field, "
     words += f"{len(sample.boxes)} objects."
     image = sample.image[:, top:bottom, left:right]
-    return svg.picture(image, shapes, words, caption=words, width=400)
+    return svg.picture(image, shapes, words, labels, caption=words, width=400)
+
+
+def _letters(
+    found: dict[str, torch.Tensor], score: float, scale: float
+) -> list[tuple[float, float, str]]:
+    """The letter of the class at each box that is seen. scale: of the drawing, against pixels."""
+    over = found["scores"] > score
+    return [
+        (max(x1, 1), max(y1 - 2, 13 / scale), CELL_CLASSES[label][0])
+        for (x1, y1, x2, y2), label in zip(
+            found["boxes"][over].tolist(), found["labels"][over].tolist(), strict=True
+        )
+        if x2 > 0 and y2 > 0
+    ]
 
 
 def _shapes(found: dict[str, torch.Tensor], score: float) -> list[dict[str, Any]]:

@@ -215,8 +215,8 @@ REVIEW = [
     ),
     Question(
         (
-            "A detector trains without an error and its boxes are all a little too large. A "
-            "likely bug?"
+            "A detector trains without an error, and its boxes exaggerate: the large come out too "
+            "large, the small too small. A likely bug?"
         ),
         ("offsets coded and decoded with different variances", "wrong learning rate", "no mining"),
         "Nothing stops with an error, and the loss cannot see it.",
@@ -224,6 +224,6 @@ REVIEW = [
     Question(
         "Which set of anchors was best in FL's Table 1c?",
         ("2 scales x 3 ratios, 34.2", "3 x 3, 34.0", "4 x 3, 33.8"),
-        "All three lie within what seeds may do; the paper uses 3 x 3.",
+        "They differ by .4, and the paper gives no seeds; it uses 3 x 3.",
     ),
 ]

@@ -22,9 +22,9 @@ CHOSEN = "F"  # of the lesson's table of sizes and anchors
 AGAINST = {
     "A": "most platelets are out of reach.",
     "B": "most platelets are out of reach.",
-    "C": "the platelets' column is below 95 %.",
+    "C": "fewer than 95 % of the platelets are covered.",
     "D": "your machine takes 256 px at most.",
-    "E": "the platelets' column is below 95 %.",
+    "E": "fewer than 95 % of the platelets are covered.",
     "G": "the memory holds 30,000 anchors at most.",
     "H": "neither the input nor the anchors fit your machine.",
 }
