@@ -13,7 +13,7 @@ export function numberOf(text) {
 /** A number with its unit, to so many significant digits: 8,732; 99.0 %; 0.12. */
 export function shown(value, unit, digits) {
   const decimals = Number.isInteger(value) ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
-  const format = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  const format = { minimumFractionDigits: decimals, maximumFractionDigits: decimals, roundingMode: "halfEven" };   // as Python rounds
   return `${value.toLocaleString("en-US", format)} ${unit}`.trim();
 }
 

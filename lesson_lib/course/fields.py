@@ -148,7 +148,9 @@ def _fixed(way_down: bool) -> Iterator[None]:
     let every pixel move every row a little. Without `way_down`, no gradient comes down a pyramid.
     """
 
-    def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    def group_norm(
+        x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    ) -> Tensor:
         groups = x.detach().unflatten(1, (num_groups, -1)).flatten(2)
         spread, mean = torch.std_mean(groups, dim=2, correction=0)
         each = x.shape[1] // num_groups
