@@ -219,8 +219,8 @@ def boxes_apart_still_have_a_slope(slider, before, now):
     shift = slider.value()
     assert shift == 64 and numbers(r"GIoU is (\d\.\d+)", now) == [round(1 + (64 - 40) / 104, 2)]
     drawing = chart(slider.drawing())
-    assert drawing.curve_at(0, 100) == pytest.approx(1, abs=0.02)
-    assert drawing.curve_at(1, 100) == pytest.approx(1 + 60 / 140, abs=0.02)
+    assert drawing.curve_at(0, 100) == pytest.approx(1 + 60 / 140, abs=0.02)
+    assert drawing.curve_at(1, 100) == pytest.approx(1, abs=0.02)
 
 
 VISITS = {
