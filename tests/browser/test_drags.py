@@ -187,24 +187,6 @@ def test_dragged_boxes_are_answered_as_python_answers(page: Page, site, faults, 
     assert faults == []
 
 
-def test_a_box_is_dragged_by_its_name(page: Page, site, faults):
-    page.goto(f"{site}/notebooks/{RICHEST.stem}.html")
-    playground = Playground(figure_of(page, RICHEST).locator(".box-playground"))
-    before = playground.boxes()
-    playground.root.scroll_into_view_if_needed()
-    for box, name in enumerate(playground.root.locator("svg > g > text").all()):
-        seen = name.bounding_box()
-        x, y = seen["x"] + seen["width"] / 2, seen["y"] + seen["height"] / 2
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + 4, y + 9, steps=3)
-        page.mouse.up()
-        after = playground.boxes()
-        assert [k for k in range(len(after)) if after[k] != before[k]] == [box]
-        before = after
-    assert faults == []
-
-
 def test_a_finger_on_bare_picture_scrolls_the_page_and_one_on_a_box_moves_it(browser, site):
     context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
     page = context.new_page()

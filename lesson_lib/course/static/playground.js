@@ -58,7 +58,7 @@ function render({ model, el }) {
   root.append(svg, out, help);
   el.appendChild(root);
 
-  const names = make("g", {}, null);                                // above all boxes, so that no line strikes a name
+  const names = make("g", { "pointer-events": "none" }, null);      // above all boxes, so that no line strikes a name
   const views = boxes.map((_, i) => {
     const name = model.get("names")[i];
     const group = make("g", { tabindex: 0, role: "application", "data-box": i, cursor: "move", style: "outline:none" }, svg);
@@ -67,11 +67,11 @@ function render({ model, el }) {
     const line = outline("", look.stroke, look.width, look.dash, group);
     const area = make("path", { fill: "transparent" }, group);
     const label = make("text", { "font-size": 13 * scale, fill: "#111", stroke: "white", "stroke-width": 3 * scale,
-      "paint-order": "stroke", cursor: "move" }, names);
+      "paint-order": "stroke" }, names);
     label.textContent = name;
     const handles = CORNERS.map((_, corner) => make("circle", { r: 5.5 * scale, fill: "white", stroke: "black",
       "stroke-width": 1.2 * scale, cursor: corner % 2 ? "nesw-resize" : "nwse-resize" }, group));
-    for (const part of [area, label, ...handles]) {
+    for (const part of [area, ...handles]) {
       // A finger on it drags, and does not scroll; Chromium knows no touch-action inside an SVG.
       part.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       part.addEventListener("pointermove", (event) => { if (!event.buttons) fade(part === area ? meant(toPicture(event)) : i); });
@@ -80,7 +80,6 @@ function render({ model, el }) {
     group.addEventListener("focus", () => halo.setAttribute("stroke", "#E69F00"));
     group.addEventListener("blur", () => halo.setAttribute("stroke", look.casing || "white"));
     grab(area, meant, (start, dx, dy) => moved(start, dx, dy, size));
-    grab(label, () => i, (start, dx, dy) => moved(start, dx, dy, size));
     handles.forEach((handle, corner) => grab(handle, () => i, (start, dx, dy) => resized(start, corner, dx, dy, size)));
     group.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 10 : 1;
