@@ -5,7 +5,7 @@
 import * as course from "./boxes.js";
 import { fixed, offsetShapes, overlapShapes, shape } from "./shapes.js";
 
-const count = (list, wanted) => list.filter((one) => one === wanted).length;
+const count = (list, wanted) => list.reduce((number, one) => number + (one === wanted ? 1 : 0), 0);
 
 // ---------------------------------------------------------------------------------------------------------- lesson 1
 

@@ -66,13 +66,27 @@ export function defaultBoxes({ size: [height, width], grids, scales, ratios, str
   return boxes;
 }
 
+/** The overlaps of the last drag: its anchors, its objects and their rows. A drag moves one object; the others' rows stay. */
+let last = { anchors: null, objects: [], rows: [] };
+
+const same = (a, b) => b !== undefined && a.every((side, k) => side === b[k]);
+
+/** Overlap of every object with every anchor, one row an object. */
+function overlapTable(objects, anchors) {
+  const known = last.anchors === anchors ? last : { objects: [], rows: [] };
+  const rows = objects.map((object, g) =>
+    (same(object, known.objects[g]) ? known.rows[g] : Float32Array.from(anchors, (anchor) => iou(object, anchor))));
+  last = { anchors, objects: objects.map((object) => [...object]), rows };
+  return rows;
+}
+
 /** Overlap of every object with every anchor, and for each anchor the object that it overlaps most. */
 function overlaps(objects, anchors) {
-  const table = objects.map((object) => anchors.map((anchor) => iou(object, anchor)));
+  const table = overlapTable(objects, anchors);
   const owner = new Array(anchors.length).fill(0);
-  table.forEach((row, g) => {
-    row.forEach((overlap, a) => { if (overlap > table[owner[a]][a]) owner[a] = g; });
-  });
+  for (let g = 1; g < table.length; g += 1)
+    for (let a = 0; a < owner.length; a += 1)
+      if (table[g][a] > table[owner[a]][a]) owner[a] = g;
   return { table, owner };
 }
 
@@ -128,7 +142,7 @@ export function matchRetinaNet(objects, anchors, high = 0.5, low = 0.4, forceBes
     return overlap >= single(high) ? POSITIVE : overlap < single(low) ? NEGATIVE : IGNORE;
   });
   if (forceBest) for (const row of table) {
-    const most = Math.max(...row);
+    const most = row[highest(row)];
     if (most > 0) row.forEach((overlap, a) => { if (overlap === most) label[a] = POSITIVE; });
   }
   return { index: label.map((kind, a) => (kind === POSITIVE ? owner[a] : -1)), label };

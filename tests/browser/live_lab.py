@@ -4,6 +4,7 @@ sliders and boxes.
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,8 @@ FLAGS = [
     "--disable-sync",
 ]
 TOKEN = "browser-test"
+#: Seconds between two frames of the screen.
+FRAME = 1 / 60
 
 # Errors in the browser's console that are nothing to a learner, each with its reason.
 HARMLESS: dict[str, str] = {}
@@ -274,15 +277,17 @@ class Playground:
         self._answered()
 
     def milliseconds(self, box: int, moves: int) -> list[float]:
-        """Times from the mouse's move to Python's new sentence on the screen, one drag of many
-        small moves.
+        """Times from the mouse's move to the new sentence on the screen, one drag of many small
+        moves. They come at any moment of a frame, as those of a hand do.
         """
+        moments = random.Random(0)
         x1, y1, x2, y2 = self.boxes()[box]
         x, y = self.on_screen((x1 + x2) / 2, (y1 + y2) / 2)
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         self.root.locator("output").evaluate(STOPWATCH, ["pointermove"])
         for i in range(moves):
+            time.sleep(moments.uniform(0, FRAME))
             self.page.mouse.move(x + 5 * (1 - i % 2), y)
             self.page.wait_for_function(f"window.stopwatch.times.length > {i}", timeout=30_000)
         self.page.mouse.up()

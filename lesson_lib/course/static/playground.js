@@ -43,7 +43,7 @@ function render({ model, el }) {
 
   const root = document.createElement("div");
   root.className = "box-playground";
-  root.style.cssText = "max-width:460px;font-family:var(--jp-ui-font-family,sans-serif);color:var(--jp-content-font-color1,currentColor)";
+  root.style.cssText = "contain:layout paint style;max-width:460px;font-family:var(--jp-ui-font-family,sans-serif);color:var(--jp-content-font-color1,currentColor)";
   const svg = make("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, role: "group",
     "aria-label": "Picture with boxes to move: Tab chooses a box, arrow keys move it" });
   svg.style.cssText = "width:100%;display:block;user-select:none;border-radius:4px";   // bare picture scrolls the page
