@@ -14,8 +14,11 @@ from lesson_lib.course.checks import verdict
 from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, STRIP, THREE, TOY, bug_tables
 from lesson_lib.course.matching_pictures import (
     best_overlaps,
+    close_pairs,
+    forced_within,
     match_index,
     matched_shapes,
+    orphaned,
     six_grids,
 )
 from lesson_lib.course.story import running_smear
@@ -274,3 +277,49 @@ def test_the_play_of_an_object_in_its_anchor_gives_its_share_of_places():
         assert share == pytest.approx(play / 8, abs=0.02)
     assert (best_overlaps(anchors, side, 1) >= 0.5).all()
     assert (best_overlaps(anchors, side - 0.1, 1) < 0.5).all()
+
+
+def test_of_equal_overlaps_float32_keeps_a_few():
+    """A square of 12 px: an anchor of area 32² that holds it whole has 12²/32², and so have all."""
+    anchors, tiny = pyramid_anchors(300), torch.tensor([100.0, 100, 112, 112])
+    holds = (anchors[:, :2] <= tiny[:2] + 1e-4).all(1) & (anchors[:, 2:] >= tiny[2:] - 1e-4).all(1)
+    sides = anchors[:, 2:] - anchors[:, :2]
+    on_paper = holds & ((sides.prod(1) - 32**2).abs() < 0.01)
+    overlaps = pairwise_iou(tiny[None], anchors)[0]
+    assert torch.equal(overlaps >= overlaps.max() - 1e-6, on_paper) and int(on_paper.sum()) == 17
+    forced = match_retinanet(tiny[None], anchors).label == 1
+    assert torch.equal(forced, overlaps == overlaps.max()) and 0 < forced.sum() < 17
+
+
+def lost_on_paper(pair, anchors):
+    """Whether the smaller square answers for none of the anchors of area 32² that hold it whole:
+    these fit it equally well, and the larger one has each that it overlaps more.
+    """
+    larger, smaller = pair.tolist()
+    held = [
+        a
+        for a in anchors.tolist()
+        if all(a[i] <= smaller[i] + 1e-4 and a[i + 2] >= smaller[i + 2] - 1e-4 for i in (0, 1))
+        and abs((a[2] - a[0]) * (a[3] - a[1]) - 32**2) < 0.01
+    ]
+    assert held
+    return all(iou(larger, a) >= iou(smaller, a) for a in held)
+
+
+@pytest.mark.parametrize("side", [6, 8, 12])
+def test_pairs_that_lose_one_to_rounding_lose_none_on_paper(side):
+    anchors = pyramid_anchors(300)
+    pairs = close_pairs(side, 150, torch.Generator().manual_seed(1))
+    apart = (pairs[:, 0, :2] + pairs[:, 0, 2:] - pairs[:, 1, :2] - pairs[:, 1, 2:]).norm(dim=1) / 2
+    torch.testing.assert_close(apart, torch.full((150,), float(side)), atol=1e-3, rtol=0)
+    finest = anchors[: 9 * 38 * 38]
+    share = sum(lost_on_paper(pair, finest) for pair in pairs) / 150
+    assert orphaned(forced_within(pairs, anchors, 1e-6)) == pytest.approx(share) and share < 0.01
+    as_printed = forced_within(pairs, anchors, 0)
+    assert torch.equal(as_printed, match_retinanet(pairs, anchors).gt_index)
+    assert orphaned(as_printed) > share + 0.005
+
+
+def test_an_orphan_is_counted_once_a_picture():
+    gt_index = torch.tensor([[0, 1, -1], [0, 0, -1], [1, -1, 1], [-1, -1, -1]])
+    assert orphaned(gt_index) == 0.75

@@ -1,4 +1,6 @@
-"""Pictures of lesson 3: what a matching rule decides, on the smear and map by map."""
+"""Lesson 3: what a matching rule decides, on the smear, map by map and over pairs of squares."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -90,3 +92,38 @@ def best_overlaps(anchors: Tensor, side: float, ratio: float, step: float = 0.1)
         half = side * torch.tensor([shape_of_object**0.5, shape_of_object**-0.5]) / 2
         objects.append(torch.cat([places - half, places + half], dim=1))
     return pairwise_iou(torch.cat(objects), near).amax(dim=1)
+
+
+def close_pairs(side: float, count: int, generator: torch.Generator) -> Tensor:
+    """Squares of `side` px at random places of a picture of 300 px, each with one a fifth smaller,
+    its centre `side` px away in any direction -> (count, 2, 4) xyxy.
+    """
+    first = torch.rand(count, 2, generator=generator) * 200 + 50
+    angle = torch.rand(count, 1, generator=generator) * 2 * math.pi
+    towards = torch.cat([angle.cos(), angle.sin()], dim=1)
+    both = torch.stack([first, first + side * towards], dim=1)
+    half = torch.tensor([side, 0.8 * side])[None, :, None] / 2
+    return torch.cat([both - half, both + half], dim=2)
+
+
+def forced_within(pairs: Tensor, anchors: Tensor, tolerance: float) -> Tensor:
+    """RetinaNet's gt_index (P, A) for pictures of the same number of objects (P, G, 4), when an
+    object forces every anchor whose IoU is within `tolerance` of its highest.
+
+    At 0 it is `match_retinanet`: equal is what float32 calls equal, and of many anchors that hold a
+    small object, and on paper fit it equally well, rounding leaves a few.
+    """
+    found = []
+    for boxes in pairs:
+        overlaps = pairwise_iou(boxes, anchors)  # (G, A)
+        best, owner = overlaps.max(dim=0)
+        most = overlaps.amax(dim=1, keepdim=True)
+        forced = ((overlaps >= most - tolerance) & (most > 0)).any(dim=0)
+        found.append(torch.where(forced | (best >= 0.5), owner, -1))
+    return torch.stack(found)
+
+
+def orphaned(gt_index: Tensor) -> float:
+    """Share of pictures (P, A) of two objects in which one of them has no anchor."""
+    has = torch.stack([(gt_index == g).any(dim=1) for g in (0, 1)])
+    return (~has.all(dim=0)).float().mean().item()
