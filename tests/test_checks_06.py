@@ -26,11 +26,13 @@ from lesson_lib.course.checks.lesson06 import (
 )
 from lesson_lib.course.detection_pictures import (
     crowd_ap,
+    nms_step_picture,
     nms_steps,
     verdicts,
     wrong_ones,
     wrong_picture,
 )
+from lesson_lib.course.svg import shape
 from lesson_lib.data.smears import Smears, left_out_boxes
 from lesson_lib.evaluation import average_precision, precision_recall
 from lesson_lib.nms import greedy_nms, nms
@@ -254,6 +256,21 @@ def test_the_steps_of_the_picture_are_those_of_suppression():
     assert sum(1 + len(step.dropped) for step in steps) == 50 and not steps[-1].left
 
 
+def test_a_step_frames_those_that_stay_and_colours_boxes_by_class():
+    boxes = torch.tensor([[4.0, 4, 24, 24], [5.0, 4, 25, 24], [40.0, 40, 60, 60]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 0, 1])
+    steps = nms_steps(boxes, scores, 0.45)
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    before, first, last = (
+        nms_step_picture(image, boxes, scores, labels, steps, number) for number in range(3)
+    )
+    frame, red, white = shape("kept", boxes)["stroke"], "#D55E00", "#0072B2"
+    assert "3 boxes" in before and frame not in before and red in before and white in before
+    assert "Step 1 of 2" in first and "drops 1 (dotted)" in first and "1 are left" in first
+    both = shape("kept", boxes[[0, 2]])["d"]
+    assert both in last and both not in first and "drops 0" in last
+
+
 def test_a_crowd_costs_nothing_where_it_is_marked_and_much_where_it_is_not():
     assert crowd_ap(True) == 1 and crowd_ap(False) < 0.2
 
@@ -286,7 +303,13 @@ def test_wrong_boxes_come_surest_first_and_say_how_well_they_fit_a_cell_that_was
     assert wrong[1].fit < 0.5 and wrong[2].fit == 0
     assert not wrong_ones(found, [smear.target() for smear in smears], others, least=0.95)
     drawn = wrong_picture(wrong[0], smears[0], others[0], side=60)
-    assert "Score 0.80" in drawn and drawn.count("stroke-dasharray") >= 3
+    yellow = shape("shared", wrong[0].box)["fill"]
+    assert (
+        "score 0.80; yellow: a cell without a box, IoU 1.00" in drawn
+        and f'fill="{yellow}"' in drawn
+    )
+    alone = wrong_picture(wrong[2], smears[1], others[1], side=60)
+    assert "score 0.60" in alone and "yellow" not in alone
 
 
 def test_each_wrong_choice_is_told_why_it_cannot_be():

@@ -45,8 +45,8 @@ function matchReadout(boxes, values, { anchors }) {
 
 // ---------------------------------------------------------------------------------------------------------- lesson 6
 
-function whoStays(boxes, { iou_threshold: threshold }, { sure }) {
-  const stays = course.nms(boxes, sure, threshold);
+function whoStays(boxes, { iou_threshold: threshold }, { four_scores: scores }) {
+  const stays = course.nms(boxes, scores, threshold);
   const dropped = boxes.map((_, i) => i).filter((i) => !stays.includes(i)).map((i) => {
     const by = stays.find((j) => course.iou(boxes[j], boxes[i]) > threshold);
     return `${"ABCD"[by]} drops ${"ABCD"[i]} (IoU ${fixed(course.iou(boxes[by], boxes[i]), 2)})`;

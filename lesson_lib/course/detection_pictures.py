@@ -39,24 +39,36 @@ def nms_steps(boxes: Tensor, scores: Tensor, iou_threshold: float) -> list[Step]
 
 
 def nms_step_picture(
-    image: Tensor, boxes: Tensor, scores: Tensor, steps: Sequence[Step], number: int
+    image: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    steps: Sequence[Step],
+    number: int,
 ) -> str:
-    """The picture after round `number` (0: before the first): left boxes thin, kept ones thick,
-    the one of this round in a frame, those that it drops dotted.
+    """The picture after round `number` (0: before the first), boxes in their classes' colours:
+    those that are left thin, those that stay in a green frame, those that go in this round dotted.
     """
+
+    def in_colours(kind: str, chosen: list[int]) -> list[dict]:
+        parts = [[i for i in chosen if labels[i] == k] for k in range(len(CELL_CLASSES))]
+        looks = (colours.CLASS_COLOURS[name] for name in CELL_CLASSES)
+        return [shape(kind, boxes[part], colour=look) for part, look in zip(parts, looks) if part]
+
     words = f"Before the first step: {len(boxes)} boxes."
-    shapes = [shape("anchor", boxes)]
+    shapes = in_colours("anchor", list(range(len(boxes))))
     if number:
         best, dropped, left = steps[number - 1]
         kept = [step.best for step in steps[:number]]
         words = (
-            f"Step {number} of {len(steps)}: score {scores[best]:.2f} (green frame) stays, "
-            f"{len(dropped)} go (dotted), {len(left)} are left (thin). Blue: those that stay."
+            f"Step {number} of {len(steps)}: the surest of the rest, score {scores[best]:.2f}, "
+            f"stays; it drops {len(dropped)} (dotted). Green frames: those that stay so far; "
+            f"{len(left)} are left (thin)."
         )
         shapes = [
-            shape("anchor", boxes[left]),
-            shape("kept", boxes[best]),
-            shape("prediction", boxes[kept]),
+            *in_colours("anchor", left),
+            shape("kept", boxes[kept]),
+            *in_colours("prediction", kept),
             shape("ignored", boxes[dropped]),
         ]
     return svg.picture(image, shapes, alt=words, caption=words, width=520)
@@ -153,7 +165,7 @@ def wrong_ones(
 
 def wrong_picture(one: Wrong, sample: Sample, left_out: Tensor, side: int = 104) -> str:
     """A wrong detection from near (solid), with the annotated cells that it touches (dashed) and
-    the cell without a box that it fits best (dotted, if any): `side` px of the picture, as SVG.
+    the cell without a box that it fits best (yellow, if any): `side` px of the picture, as SVG.
     """
     height, width = sample.size
     x, y = ((one.box[:2] + one.box[2:]) / 2).round().int().tolist()
@@ -161,12 +173,13 @@ def wrong_picture(one: Wrong, sample: Sample, left_out: Tensor, side: int = 104)
     corner = torch.tensor([left, top, left, top])
     touched = sample.boxes[pairwise_iou(one.box[None], sample.boxes)[0] > 0]
     shapes = [shape("truth", touched - corner), shape("prediction", one.box - corner)]
+    words = f"{one.kind}, score {one.score:.2f}"
     if len(left_out):
         best = pairwise_iou(one.box[None], left_out)[0].argmax()
-        shapes.append(shape("ignored", left_out[best] - corner))
-    words = f"Score {one.score:.2f}, IoU {one.fit:.2f}"
+        shapes.insert(0, shape("shared", left_out[best] - corner))
+        words += f"; yellow: a cell without a box, IoU {one.fit:.2f}"
     view = sample.image[:, top : top + side, left : left + side]
-    return svg.picture(view, shapes, alt=f"{words}, {one.kind}.", caption=words, width=180)
+    return svg.picture(view, shapes, alt=f"{words}.", caption=words, width=180)
 
 
 CROWD = torch.tensor([20.0, 30, 320, 150])  # a clump of cells, boxed as one

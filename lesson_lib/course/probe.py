@@ -14,18 +14,26 @@ from lesson_lib.detectors.fpn import enlarge
 ANSWERS = ("nothing", "red", "white", "platelet")
 
 
+def points_in(boxes: Tensor, side: int, step: int = 8) -> Tensor:
+    """For each box (G, 4) which points of a grid of `step` px in a picture of `side` px lie in its
+    ellipse: (G, n, n) bool.
+    """
+    points = (torch.arange(side // step) + 0.5) * step
+    y, x = torch.meshgrid(points, points, indexing="ij")
+    x1, y1, x2, y2 = boxes.T[..., None, None]
+    across, down = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
+    return across**2 + down**2 < 1
+
+
 def what_lies_there(sample: Sample, step: int = 8) -> Tensor:
     """For each point of a grid of `step` px in a square picture: 0 nothing, 1 + label inside the
     ellipse of a box, the smallest where several lie. (n, n) int64.
     """
-    points = (torch.arange(sample.image.shape[-1] // step) + 0.5) * step
-    y, x = torch.meshgrid(points, points, indexing="ij")
-    result = torch.zeros(len(points), len(points), dtype=torch.int64)
+    inside = points_in(sample.boxes, sample.image.shape[-1], step)
+    result = torch.zeros(inside.shape[1:], dtype=torch.int64)
     sizes = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(dim=1)
     for g in sizes.argsort(descending=True):
-        x1, y1, x2, y2 = sample.boxes[g]
-        across, down = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
-        result[across**2 + down**2 < 1] = sample.labels[g] + 1
+        result[inside[g]] = sample.labels[g] + 1
     return result
 
 

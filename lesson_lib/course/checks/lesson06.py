@@ -248,11 +248,11 @@ def repairs_table() -> str:
     kinds = list(REPAIRS["A"])
     rows = [
         f"| {name} | "
-        + " | ".join(f"{count}: {gain:g}" for count, gain in row.values())
+        + " | ".join(f"{count} (+{gain:g})" for count, gain in row.values())
         + f" | {LOOKED_AT[name]} |"
         for name, row in REPAIRS.items()
     ]
-    head = "| errors: AP50 gained if repaired, points | " + " | ".join(kinds)
+    head = "| detector: errors (AP50 points gained) | " + " | ".join(kinds)
     rule = "|---" * (len(kinds) + 2) + "|"
     return "\n".join([head + " | who looked at the costliest kind saw |", rule, *rows])
 
@@ -530,8 +530,12 @@ REVIEW = [
         "What was cut off can no longer raise recall. SSD keeps all above .01.",
     ),
     Question(
-        "COCO: a detection lies inside a crowd region. How is their overlap taken?",
-        ("intersection by the detection's area", "as IoU", "intersection by the crowd's area"),
-        "So that a small box inside a large crowd counts as covered by it, and is ignored.",
+        "A dropped box overlaps a third one heavily. Does it drop that one?",
+        (
+            "no: only a box that stays drops others",
+            "yes, if its score is the higher of the two",
+            "yes, whatever the scores",
+        ),
+        "As soon as the box that dropped it is gone, it may. So NMS must go strictly by score.",
     ),
 ]
