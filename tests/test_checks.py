@@ -142,6 +142,13 @@ WRONG = [  # name, answer, words of the line that helps
         "twice as wide",
     ),
     ("01.decode", lambda t, d: boxes.cxcywh_to_xyxy(own_decode(t, d)), "offsets of zero"),
+    ("01.decode", lambda t, d, v=(0.1, 0.2): own_decode(t, d), "variances (1, 1)"),
+    (
+        "01.decode",
+        lambda t, d, v=(0.1, 0.2): own_decode(t, d, v if v == (1, 1) else (0.1, 0.2)),
+        "drawn anew, variances",
+    ),
+    ("01.decode", lambda t, d: own_decode(t, d), "TypeError"),
     ("01.pairwise_iou", lambda a, b: own_iou(a, b).diagonal(), "a box with itself"),
     ("01.pairwise_iou", lambda a, b: own_iou(a, a), "slipped by half"),
     ("01.pairwise_iou", pixels_counted_from_one, "slipped by half"),
@@ -197,10 +204,9 @@ def test_the_self_test_tells_what_to_look_at_and_never_the_value(name, answer, s
         len(answer) if isinstance(answer, tuple) else 1
     ):  # the first places right, the rest wrong
         tried = RIGHT[name][:right] + answer[right:] if right else answer
-        advice = (
-            verdict(name, tried).partition("expected ")[2].rpartition(", got ")[0].partition(": ")
-        )
-        assert advice[0] and not re.search(secret, advice[2] or advice[0])
+        said, _, advice = verdict(name, tried).partition(". Look at")
+        advice = advice.partition(": ")[2]
+        assert advice and "expected" not in said and not re.search(secret, advice)
 
 
 def test_letters_may_be_small_and_a_sigmoid_may_have_three_decimals():

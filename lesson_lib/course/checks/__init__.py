@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -73,6 +73,15 @@ class Exercise:
     serves: str = ""
     gate: tuple[str, Callable[[Any], Any]] | None = None
     learns: tuple[Case, dict[str, int]] | None = None
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A right answer that says itself what is wrong with another one."""
+
+    def fault(self, got: Any) -> str:
+        """What speaks against `got`; "" when it is right."""
+        ...
 
 
 class Untold(str):
@@ -348,9 +357,9 @@ def difference(got: Any, expected: Any, tolerance: float) -> str:
     """What is wrong with `got`, in words; "" when it agrees. Type and shape come before numbers."""
     if isinstance(expected, Tensor):
         return _tensor_difference(got, expected, tolerance)
-    if isinstance(expected, Choice):
-        return expected.fault(got)
-    if isinstance(expected, UntoldNumber) and (fault := expected.fault(got)):
+    if isinstance(expected, Judge) and (
+        (fault := expected.fault(got)) or not isinstance(expected, UntoldNumber)
+    ):
         return fault
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):

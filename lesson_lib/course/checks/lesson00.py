@@ -11,7 +11,7 @@ from lesson_lib.course.review import Question
 
 
 class Secret:
-    """Equal to the right values, letters in either case, numbers within `tolerance`; as words, what
+    """Right values, letters in either case, numbers within `tolerance`; another answer is told what
     to look at.
 
     form    what an answer looks like, said when it does not
@@ -19,33 +19,27 @@ class Secret:
     """
 
     def __init__(self, form: str, *parts: tuple[float | str, str], tolerance: float = 0.0) -> None:
-        self.form, self.parts, self.tolerance, self.found = form, parts, tolerance, form
+        self.form, self.parts, self.tolerance = form, parts, tolerance
 
-    def __eq__(self, got: Any) -> bool:
-        self.found = self.form
+    def fault(self, got: Any) -> str:
+        """What speaks against `got`, and never the right value; "" when it is right."""
+        malformed = f"expected {self.form}, got {' '.join(repr(got).split())[:80]}"
         try:
             values = list(got) if len(self.parts) > 1 else [got]
             if len(values) != len(self.parts):
-                return False
+                return malformed
             for place, (value, (right, advice)) in enumerate(zip(values, self.parts), start=1):
                 if not self._agrees(value, right):
-                    self.found = (
-                        advice
-                        if len(self.parts) == 1
-                        else f"something else in place {place}: {advice}"
-                    )
-                    return False
+                    where = f" place {place}" if len(values) > 1 else ""
+                    return f"got {value!r}. Look at{where}: {advice}"
         except (TypeError, ValueError, RuntimeError):
-            return False
-        return True
+            return malformed
+        return ""
 
     def _agrees(self, value: Any, right: float | str) -> bool:
         if isinstance(right, str):
             return str(value).strip().upper() == right
         return abs(float(value) - right) <= self.tolerance
-
-    def __repr__(self) -> str:
-        return self.found
 
 
 EXERCISES = {
@@ -154,9 +148,9 @@ REVIEW = [
     Question(
         "You ask for a score of 0.9 instead of 0.5. What happens to the count?",
         (
-            "fewer wrong boxes, and true ones are lost",
-            "fewer wrong boxes, and all true ones stay",
-            "more boxes, right and wrong ones",
+            "fewer boxes that fit no dashed one, and true cells are lost",
+            "fewer boxes that fit no dashed one, and no true cell is lost",
+            "more boxes of both kinds",
         ),
         "No score makes both errors zero. Lesson 6 turns all scores into one number.",
     ),

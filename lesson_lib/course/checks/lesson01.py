@@ -53,10 +53,12 @@ def _drawn_slip(draw: random.Random) -> Case:
 def _drawn_offsets(draw: random.Random) -> Case:
     t = [draw.uniform(-2, 2) for _ in range(4)]
     d = [draw.uniform(20, 200) for _ in range(4)]
-    box = [d[0] + 0.1 * t[0] * d[2], d[1] + 0.1 * t[1] * d[3]]
-    box += [d[2] * math.exp(0.2 * t[2]), d[3] * math.exp(0.2 * t[3])]
-    args = torch.tensor([t]), torch.tensor([d])
-    return Case("an anchor and offsets drawn anew", args, torch.tensor([box]))
+    v, w = round(draw.uniform(0.05, 1), 2), round(draw.uniform(0.05, 1), 2)
+    box = [d[0] + v * t[0] * d[2], d[1] + v * t[1] * d[3]]
+    box += [d[2] * math.exp(w * t[2]), d[3] * math.exp(w * t[3])]
+    args = torch.tensor([t]), torch.tensor([d]), (v, w)
+    why = f"an anchor and offsets drawn anew, variances {v} and {w}"
+    return Case(why, args, torch.tensor([box]))
 
 
 def three_files(boxes: Tensor) -> dict[str, Tensor]:
@@ -128,8 +130,8 @@ EXERCISES = {
         ],
         "a glance at the picture tells what no error message ever would.",
         hints=(
-            "Compare the dotted boxes with the dashed ones: in one panel they are the same.",
-            "Where the dotted box is wrong, its first two numbers still mark a point. On what part "
+            "Compare the solid boxes with the dashed ones: in one panel they are the same.",
+            "Where the solid box is wrong, its first two numbers still mark a point. On what part "
             "of the true box does it lie?",
             "Two formats hold a width in the third place. They differ in what the first two "
             "numbers are.",
@@ -213,10 +215,20 @@ EXERCISES = {
                     ]
                 ),
             ),
+            Case(
+                "variances (1, 1), RetinaNet's",
+                (
+                    torch.tensor([[0.5, 0.0, 0.0, math.log(2)]]),
+                    torch.tensor([[50.0, 60.0, 20.0, 40.0]]),
+                    (1.0, 1.0),
+                ),
+                torch.tensor([[60.0, 60.0, 20.0, 80.0]]),
+            ),
         ],
-        "a network's four numbers become a box.",
+        "a network's four numbers become a box. Once yours passes, lessons 8 and 9 decode with it.",
         fresh=_drawn_offsets,
         refused=("decode",),
+        serves="decode",
         hints=(
             "What was done last when the offsets were made? Undo that first.",
             "The first two offsets are shares of the anchor's width and height, after the "
@@ -244,7 +256,8 @@ EXERCISES = {
             _pairs("three boxes against five", _random_boxes(3, seed=1), _random_boxes(5, seed=2)),
             _pairs("forty against sixty", _random_boxes(40, seed=3), _random_boxes(60, seed=4)),
         ],
-        "run the playground of section 1.3 again; lessons 3, 6, 8 and 9 stand on these numbers.",
+        "once yours passes, the playground of section 1.3 runs on it; lessons 3 and 6 use the "
+        "library's, which gives the same numbers.",
         fresh=_drawn_pairs,
         refused=("pairwise_iou", "box_iou", "pairwise_intersection"),
         serves="pairwise_iou",
