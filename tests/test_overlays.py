@@ -7,6 +7,8 @@ import torch
 
 from lesson_lib.anchors import SSD300_SCALES
 from lesson_lib.course.overlays import (
+    T_X,
+    T_Y,
     centre_errors,
     formats_drawing,
     grids_drawing,
@@ -49,8 +51,17 @@ def test_what_is_shaded_of_the_hull_is_what_neither_box_fills(boxes):
 
 
 def test_the_arrow_goes_from_centre_to_centre():
-    (_, arrow, legs) = offset_shapes(*APART)
+    (_, arrow, legs, *_) = offset_shapes(*APART)
     assert arrow["d"].startswith("M20 30L60 40M60 40") and legs["d"] == "M20 30H60V40"
+
+
+@pytest.mark.parametrize(
+    "pair, t_x, t_y",
+    [(APART, "M46 24", "M65 37"), (APART.flip(0), "M26 52", "M7 37")],  # above, right; below, left
+)
+def test_the_legs_names_stand_where_the_arrow_is_not(pair, t_x, t_y):
+    names = offset_shapes(*pair)[3:]
+    assert [name["d"] for name in names] == [t_x + T_X, t_y + T_Y]
 
 
 def test_an_arrow_of_no_length_has_no_head():

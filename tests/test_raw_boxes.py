@@ -79,8 +79,8 @@ def test_only_a_box_of_its_kind_finds_an_object(toy):
     "score, one_each, said",
     [
         (0.0, False, "All 4 boxes; 2 fit no dashed box."),
-        (0.0, True, "3 of 4 boxes, each the best where it lies. 1 of 2 dashed"),
-        (0.5, True, "2 of 4 boxes: score 0.50 or more, each the best where it lies."),
+        (0.0, True, "3 of 4 boxes, doubles dropped. 1 of 2 dashed"),
+        (0.5, True, "2 of 4 boxes: score 0.50 or more, doubles dropped."),
         (0.5, True, "1 box fits none of them."),
         (0.95, False, "0 of 4 boxes: score 0.95 or more. 0 of 2 dashed boxes are found; 0 boxes"),
     ],

@@ -226,6 +226,7 @@ def test_drawings_stand_beside_and_below_each_other():
     assert (beside.get("width"), beside.get("height")) == ("510", "250")
     assert (below.get("width"), below.get("height")) == ("300", "460")
     assert [n.get("x") for n in beside if n.tag == f"{INK}svg"] == ["0", "310"]
+    assert parse(svg.beside(a, b, alt="Both.")).get("aria-label") == "Both."
 
 
 def test_a_still_has_a_white_ground_of_its_size():

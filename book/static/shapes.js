@@ -70,11 +70,19 @@ function arrow([x, y], [a, b], head = 7) {
   return stroke(path);
 }
 
-/** An arrow from the centre of an anchor to the centre of a box, and its legs; `overlays.offset_shapes`. */
+/** t_x and t_y in strokes; `overlays.T_X`, `overlays.T_Y`. */
+const T_X = "m1.5 -7v5.5q0 1.5 1.7 1.5m-3.2 -4.8h3.4m1.2 3.3l3.2 4m0 -4l-3.2 4";
+const T_Y = "m1.5 -7v5.5q0 1.5 1.7 1.5m-3.2 -4.8h3.4m1.2 3.3l1.7 2.4m1.9 -2.4l-3.1 4.8";
+
+/** An arrow from the centre of an anchor to the centre of a box, its legs and their names; `overlays.offset_shapes`. */
 export function offsetShapes(anchor, box) {
   const [[x, y], [a, b]] = [centre(anchor), centre(box)];
-  const legs = stroke(`M${number(x)} ${number(y)}H${number(a)}V${number(b)}`, { width: 1, dash: "2 2" });
-  return [dot(x, y), arrow([x, y], [a, b]), legs];
+  const legs = stroke(`M${number(x)} ${number(y)}H${number(a)}V${number(b)}`, { width: 1.6, dash: "4 3" });
+  const names = [
+    [(x + 3 * a) / 4 - 4, b > y ? y - 6 : y + 12, T_X],
+    [a < x ? a - 13 : a + 5, (y + b) / 2 + 2, T_Y],
+  ].map(([left, line, name]) => stroke(`M${number(left)} ${number(line)}${name}`, { width: 1.2 }));
+  return [dot(x, y), arrow([x, y], [a, b]), legs, ...names];
 }
 
 /** What two boxes cover together, and over it what they share; `overlays.overlap_shapes`. */

@@ -89,6 +89,8 @@ def draw_architecture(
     column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * len(maps) + [NECK] * (len(column) - len(maps))
     at, spread = (2.52, (1.3, 0.5)) if fpn else (2.75, (1.2, 0.8))  # a pyramid needs room
+    if parallel_heads and not fpn and not complete:
+        at = 4.2  # nothing stands between the maps and their heads
     _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, at, column, level_names(backbone, len(column)), colours, spread)
     _arrow(axes, (0.7 + side / 2, 0), (2 * at - edges[0], 0))

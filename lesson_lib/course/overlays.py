@@ -44,12 +44,31 @@ def hull_shapes(boxes: Tensor) -> list[dict]:
     return [gap, svg.shape("hull", hull)]
 
 
+#: t_x and t_y in strokes, from the left end of their line on: what a drag redraws has paths only.
+T_X = "m1.5 -7v5.5q0 1.5 1.7 1.5m-3.2 -4.8h3.4m1.2 3.3l3.2 4m0 -4l-3.2 4"
+T_Y = "m1.5 -7v5.5q0 1.5 1.7 1.5m-3.2 -4.8h3.4m1.2 3.3l1.7 2.4m1.9 -2.4l-3.1 4.8"
+
+
 def offset_shapes(anchor: Tensor, box: Tensor) -> list[dict]:
-    """An arrow from the centre of an anchor (4,) to the centre of a box (4,), and its two legs."""
+    """An arrow from the centre of an anchor (4,) to the centre of a box (4,), its two legs, and
+    their names at the sides that are turned away from the arrow.
+    """
     (x, y, *_), (a, b, *_) = xyxy_to_cxcywh(torch.stack((anchor, box))).tolist()
     first, second = (svg.number(value) for value in (a, b))
-    legs = svg.stroke(f"M{svg.number(x)} {svg.number(y)}H{first}V{second}", BLACK, 1)
-    return [svg.dot(x, y, BLACK), svg.arrow((x, y), (a, b), BLACK), legs | {"dash": "2 2"}]
+    legs = svg.stroke(f"M{svg.number(x)} {svg.number(y)}H{first}V{second}", BLACK, 1.6)
+    names = (
+        ((x + 3 * a) / 4 - 4, y - 6 if b > y else y + 12, T_X),
+        (a - 13 if a < x else a + 5, (y + b) / 2 + 2, T_Y),
+    )
+    return [
+        svg.dot(x, y, BLACK),
+        svg.arrow((x, y), (a, b), BLACK),
+        legs | {"dash": "4 3"},
+        *(
+            svg.stroke(f"M{svg.number(left)} {svg.number(line)}{name}", BLACK, 1.2)
+            for left, line, name in names
+        ),
+    ]
 
 
 def formats_drawing(image: Tensor, box: Tensor, margin: int = 24) -> str:

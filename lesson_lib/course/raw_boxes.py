@@ -120,7 +120,7 @@ def caption(raw: RawBoxes, score: float, one_each: bool) -> str:
     count, of_all = int(chosen.sum()), f"{len(raw.scores):,}"
     words = f"{count:,} of {of_all} boxes: score {score:.2f} or more" if score else ""
     words = words or (f"{count:,} of {of_all} boxes" if one_each else f"All {of_all} boxes")
-    words += ", each the best where it lies." if one_each else "."
+    words += ", doubles dropped." if one_each else "."
     alone = int(strange.sum())
     if not score and not one_each:  # a carpet finds everything: that is no success
         return f"{words[:-1]}; {alone:,} fit no dashed box."

@@ -243,9 +243,9 @@ def _path(item: dict) -> str:
     )
 
 
-def beside(*svgs: str, gap: int = 12) -> str:
-    """Drawings side by side; the alternative texts are joined."""
-    return _together(svgs, gap, across=True)
+def beside(*svgs: str, gap: int = 12, alt: str = "") -> str:
+    """Drawings side by side; the alternative texts are joined where no other one is given."""
+    return _together(svgs, gap, across=True, alt=alt)
 
 
 def below(*svgs: str, gap: int = 12) -> str:
@@ -253,13 +253,13 @@ def below(*svgs: str, gap: int = 12) -> str:
     return _together(svgs, gap, across=False)
 
 
-def _together(svgs: Sequence[str], gap: int, across: bool) -> str:
+def _together(svgs: Sequence[str], gap: int, across: bool, alt: str = "") -> str:
     sizes, body, at = [_size(svg) for svg in svgs], "", 0.0
     for svg, size in zip(svgs, sizes):
         body += svg.replace("<svg ", f'<svg {"x" if across else "y"}="{number(at)}" ', 1)
         at += size[0 if across else 1] + gap
     other = max(size[1 if across else 0] for size in sizes)
-    alt = " ".join(unescape(_attribute(svg, "aria-label")) for svg in svgs)
+    alt = alt or " ".join(unescape(_attribute(svg, "aria-label")) for svg in svgs)
     return document(body, *((at - gap, other) if across else (other, at - gap)), alt)
 
 
