@@ -165,6 +165,17 @@ def test_large_and_strange_matrices():
     assert ElementTree.fromstring(svg) is not None
 
 
+def test_what_is_neither_there_nor_said_is_not_counted():
+    matrix = np.array([[7, 2], [3, 0]])
+    assert [line.split() for line in confusion_text(matrix, ["cell"]).splitlines()[1:]] == [
+        ["cell", "7", "2"],
+        ["background", "3"],
+    ]
+    root = ElementTree.fromstring(confusion_svg(matrix, ["cell"], "a"))
+    numbers = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [word for word in numbers if word and word.isdigit()] == ["7", "2", "3"]
+
+
 def test_tensorboard_has_the_log(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

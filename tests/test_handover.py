@@ -57,3 +57,18 @@ def test_a_box_with_another_class_is_too_many_and_its_object_not_found():
         r"\s*</text><text[^>]*>", " ", drawing
     )
     assert re.findall(r">([RWP])</text>", drawing) == ["R", "W", "R"]
+
+
+def test_the_smears_without_an_error_are_counted_and_the_right_boxes_measured():
+    boxes = torch.tensor([[30.0, 40.0, 50.0, 60.0], [0.0, 0.0, 9.0, 9.0]])
+    sample = Sample(torch.zeros(3, 90, 90, dtype=torch.uint8), boxes, torch.tensor([0, 2]))
+    wide = torch.tensor([[29.0, 40.0, 51.0, 60.0], [0.0, 0.0, 9.9, 9.0], [60.0, 60.0, 80.0, 80.0]])
+    found = {
+        "boxes": wide,
+        "scores": torch.tensor([0.9, 0.8, 0.1]),
+        "labels": torch.tensor([0, 2, 0]),
+    }
+    surer = found | {"scores": torch.tensor([0.9, 0.8, 0.7])}
+    said = handover.at_best([sample, sample], [found, surer], 0.5)
+    assert said.startswith("everything found and no box too many on 1 of 2 smears")
+    assert said.endswith("its object's: 1.10")

@@ -74,6 +74,28 @@ def test_what_an_inner_edge_cuts_is_left_to_the_neighbour(box, corner, stays):
     assert (len(left["boxes"]) == 1) == stays and len(left["scores"]) == len(left["labels"])
 
 
+@pytest.mark.parametrize(("longer", "kept"), [(2 * EDGE, True), (2 * EDGE - 1, False)])
+def test_the_overlap_that_leaves_every_object_whole_in_a_tile(longer, kept):
+    """An object of 50 px at every place, by half pixels, of a strip of five tiles of 100 px."""
+    overlap = int(50 + longer)
+    size = 100, 100 + 4 * (100 - overlap)
+    corners = tile_corners(size, 100, overlap)
+    assert len(corners) == 5
+    for_each = [
+        sum(
+            len(
+                whole_in_tile(found((at - x, 10, at - x + 50, 30, 0.5, 0)), (x, y), 100, size)[
+                    "boxes"
+                ]
+            )
+            for x, y in corners
+            if x <= at <= x + 50
+        )
+        for at in torch.arange(0, size[1] - 49.5, 0.5).tolist()
+    ]
+    assert (min(for_each) > 0) == kept
+
+
 def test_seams_keep_the_surer_of_two_and_both_classes():
     boxes, scores, labels = join_tiles(
         [

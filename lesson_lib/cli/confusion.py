@@ -12,7 +12,10 @@ LARGEST = 12  # classes that a table on a console has room for
 
 
 def confusion_text(matrix: np.ndarray, classes: Sequence[str]) -> str:
-    """A table, rows the truth; of many classes the ten largest confusions instead."""
+    """A table, rows the truth; of many classes the ten largest confusions instead.
+
+    The corner of background and missed is empty: nothing counts what is neither there nor said.
+    """
     rows, columns = [*classes, "background"], [*classes, "missed"]
     if len(classes) > LARGEST:
         wrong = matrix.copy()
@@ -24,15 +27,18 @@ def confusion_text(matrix: np.ndarray, classes: Sequence[str]) -> str:
     wide = [max(len(name), 6) for name in columns]
     first = max(map(len, rows))
     lines = [" " * first + "".join(f"  {n:>{w}}" for n, w in zip(columns, wide, strict=True))]
-    for name, counts in zip(rows, matrix.tolist(), strict=True):
+    counted = matrix.tolist()
+    counted[-1][-1] = ""
+    for name, counts in zip(rows, counted, strict=True):
         cells = [f"{count:>{w}}" for count, w in zip(counts, wide, strict=True)]
-        lines.append(f"{name:{first}}" + "".join(f"  {cell}" for cell in cells))
+        lines.append((f"{name:{first}}" + "".join(f"  {cell}" for cell in cells)).rstrip())
     return "\n".join(lines)
 
 
 def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str:
     """An SVG: each cell with its count, the darker the larger its share of the row; in the last
-    row, of all objects, for false detections have no number that they could be a share of."""
+    row, of all objects, for false detections have no number that they could be a share of. The
+    corner is empty, as in `confusion_text`."""
     rows, columns = [*classes, "background"], [*classes, "missed"]
     width, height = LEFT + SIDE * len(columns) + 10, TOP + SIDE * len(rows) + 30
     whole = matrix.sum(1, keepdims=True)
@@ -54,9 +60,8 @@ def confusion_svg(matrix: np.ndarray, classes: Sequence[str], title: str) -> str
             f'<text x="{LEFT - 8}" y="{y + SIDE / 2 + 5}" text-anchor="end">'
             f"{escape(_short(name))}</text>"
         )
-        parts += [
-            _cell(LEFT + SIDE * c, y, matrix[r, c], shares[r, c]) for c in range(len(columns))
-        ]
+        counted = len(columns) - (r == len(rows) - 1)
+        parts += [_cell(LEFT + SIDE * c, y, matrix[r, c], shares[r, c]) for c in range(counted)]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

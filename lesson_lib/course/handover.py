@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from lesson_lib.boxes import pairwise_iou
 from lesson_lib.breakdown import confusion_matrix
 from lesson_lib.cli import main
 from lesson_lib.colours import CLASS_COLOURS
@@ -84,6 +85,28 @@ def drawn(sample: Sample, found: dict[str, torch.Tensor], score: float, width: i
     shapes = [*_shapes(found, score), svg.shape("truth", sample.boxes)]
     labels = _letters(found, score, width / sample.size[1])
     return svg.picture(sample.image, shapes, words, labels, caption=words, width=width)
+
+
+def at_best(samples: Sequence[Sample], found: Found, score: float) -> str:
+    """On how many samples everything is found with no box too many, and how wide the right boxes
+    are against their objects, in words; detections that score over `score`.
+    """
+    flawless, widths = 0, []
+    for sample, rows in zip(samples, found, strict=True):
+        counts = confusion_matrix([rows], [sample.target()], len(CELL_CLASSES), score)
+        flawless += int(counts.diagonal().sum() == counts.sum())
+        boxes = rows["boxes"][rows["scores"] > score]
+        overlap = pairwise_iou(sample.boxes, boxes)
+        right, best = overlap.amax(1) >= 0.5, overlap.argmax(1)
+        widths.append(_width(boxes[best])[right] / _width(sample.boxes)[right])
+    return (
+        f"everything found and no box too many on {flawless} of {len(samples)} smears; "
+        f"median width of a box over its object's: {torch.cat(widths).median():.2f}"
+    )
+
+
+def _width(boxes: torch.Tensor) -> torch.Tensor:
+    return boxes[:, 2] - boxes[:, 0]
 
 
 def part_drawn(

@@ -3,9 +3,10 @@
     found = in_tiles(detector.predict, sample, side=288, overlap=96)
 
 A detector shrinks a large picture to its own size, and small objects vanish. In tiles they keep
-their size. The overlap must be at least as long as the longest object: then each lies whole in some
-tile, and what a tile's inner edge cuts may be dropped. (The scheme is that of "Slicing Aided Hyper
-Inference", arXiv:2202.06934, without its pass over the whole picture.)
+their size. What ends within EDGE px of a tile's inner edge is taken for cut and dropped, so the
+overlap must be longer than the longest object by 2 * EDGE, and by as much more as boxes may be too
+wide: then each lies whole in some tile. (The scheme is that of "Slicing Aided Hyper Inference",
+arXiv:2202.06934, without its pass over the whole picture.)
 """
 
 import math

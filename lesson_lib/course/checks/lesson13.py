@@ -31,7 +31,7 @@ AGAINST = {
 #: What each fault shows, so that a learner can see that a matrix does not.
 SIGNS = {
     "threshold too low": "that leaves hardly anything missed, and false red cells in the last row.",
-    "threshold too high": "that empties the last row, and the diagonal thins without an exchange.",
+    "threshold too high": "that thins the last row and the diagonal, without an exchange.",
     "classes in another order": "that exchanges whole columns, and boxes still lie on cells.",
     "colours exchanged": "then most boxes of one class lie where nothing is, yet other cells are "
     "still found rightly.",
