@@ -85,18 +85,18 @@ def test_the_shapes_say_their_area_alone():
     assert " px<" not in drawing  # a side is asked for, below it
 
 
-def test_every_scale_has_its_mark_and_every_object_its_share_of_a_bar():
-    sizes, labels = torch.tensor([20.0, 21.0, 55.0, 100.0]), torch.tensor([2, 2, 0, 1])
-    kinds = ("red", "white", "platelets")
-    drawing = scales_drawing({"one": [30, 60.0, 112.5], "two": [45, 99]}, sizes, labels, kinds)
+def test_every_scale_has_its_mark_and_every_kind_its_bars():
+    sizes = torch.tensor([20.0, 21.0, 24.0, 60.0, 99.0])
+    labels, kinds = torch.tensor([2, 2, 2, 0, 1]), ("red", "white", "platelets")
+    drawing = scales_drawing({"one": [30, 60.0, 112.5], "two": [45, 96]}, sizes, labels, kinds)
     assert drawing.count("<circle") == 5 and drawing.count('fill="#ffffff"') == 2
-    for said in ("one", "two", "30", "60", "112.5", "45", "99", *kinds):
+    for said in ("one", "two", "30", "60", "112.5", "45", "96", *kinds):
         assert f">{said}</text>" in drawing
-    heights = sorted(float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', drawing))
-    assert heights == [45, 45, 90]  # two platelets of one bin are the highest bar
-    stacked = scales_drawing({"one": [30]}, torch.tensor([55.0, 55.0]), torch.tensor([0, 1]), kinds)
-    (low, high) = (float(y) for y in re.findall(r'<rect[^>]* y="([\d.]+)"', stacked))
-    assert low - high == 45  # of two kinds in one bin the second stands on the first
+    marks = re.findall(r'<circle cx="([\d.]+)"', drawing)
+    found = re.findall(r'd="(M[^"]+Z)"', drawing)
+    bars = [re.findall(r"M([\d.]+) [\d.]+v-([\d.]+)h", path) for path in found]
+    assert bars[0] == [(marks[1], "22")] and bars[1] == [(marks[4], "22")]  # 60, and 96 to 100 px
+    assert [height for _, height in bars[2]] == ["22", "11"]  # two platelets in a bin, then one
 
 
 def test_a_head_has_a_square_for_each_number():

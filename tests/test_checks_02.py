@@ -4,17 +4,21 @@ case.
 
 import math
 import random
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from lesson_lib.anchors import SSD300_SCALES, default_boxes, release_scales, ssd_scales
+from lesson_lib.boxes import xyxy_to_cxcywh
 from lesson_lib.course import anchor_pictures
 from lesson_lib.course.checks import check, difference, find, verdict
-from lesson_lib.course.checks.lesson02 import _held_out, faulty_boxes
+from lesson_lib.course.checks.lesson02 import MEDIAN, WANTED, ZOOMS, _held_out, faulty_boxes
 from lesson_lib.course.mine import mine, whose
 from lesson_lib.course.story import running_smear
+from lesson_lib.data.coverage import coverage
+from lesson_lib.data.smears import Smears
 
 
 def scales_needed(smallest, largest, overlap):
@@ -72,7 +76,7 @@ RIGHT = {
     "scales_needed": scales_needed,
     "release_sides": release_sides,
     "boxes_of_map": boxes_of_map,
-    "my_scales": (0.05, 0.13, 0.23, 0.4, 0.6, 0.75, 0.9),
+    "my_scales": (0.055, 0.12, 0.2, 0.4, 0.6, 0.75, 0.9),
     "which_bug": "be",
 }
 WRONG = [
@@ -128,19 +132,23 @@ WRONG = [
     *[
         ("my_scales", SSD300_SCALES[name].scales, words)
         for name, words in {  # none of the published sets will do
-            "paper-eq4": "red 11%",
-            "paper-conv4_3": "platelets 4%",
-            "caffe-voc": "platelets 4%",
-            "torchvision-coco": "platelets 68%",
+            "paper-eq4": "zoom 0.7 at least 85% of the red cells and 85% of the platelets",
+            "paper-conv4_3": "zoom 0.7 at least 85% of the platelets",
+            "caffe-voc": "zoom 0.7 at least 85% of the platelets",
+            "torchvision-coco": "zoom 0.7 at least 85% of the platelets",
         }.items()
     ],
     *[
         ("my_scales", scales, words)
         for scales, words in (
-            ([0.7 * s for s in SSD300_SCALES["paper-conv4_3"].scales], "platelets 68%"),
-            ((0.05, *SSD300_SCALES["paper-conv4_3"].scales[1:]), "median 0.609"),
-            ([0.7 * s for s in SSD300_SCALES["torchvision-coco"].scales], "median 0.646"),
-            ((0.05, 0.13, 0.23, 0.24, 0.245, 0.25, 0.255), "yours at zoom 1: red"),
+            (
+                [0.7 * s for s in SSD300_SCALES["paper-conv4_3"].scales],
+                "zoom 0.7 at least 85% of the platelets",
+            ),
+            ((0.05, *SSD300_SCALES["paper-conv4_3"].scales[1:]), "least a median of 0.65"),
+            ([0.7 * s for s in SSD300_SCALES["torchvision-coco"].scales], "a median of 0.65"),
+            ((0.05, 0.13, 0.23, 0.24, 0.245, 0.25, 0.255), "zoom 1 at least 85% of the white"),
+            ((0.06, 0.12, 0.2, 0.375, 0.55, 0.725, 0.9), "zoom 0.7 at least 85% of the platelets"),
         )
     ],
     ("which_bug", "AE", "place 1: every kind is lost"),
@@ -155,7 +163,7 @@ WRONG = [
     ("my_scales", (0.05, 0.3, 0.15, 0.45, 0.6, 0.75, 0.9), "seven numbers"),
     ("my_scales", 7, "seven numbers"),
     ("my_scales", ("a",) * 7, "seven numbers"),
-    ("my_scales", torch.tensor([0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9]), "platelets 68%"),
+    ("my_scales", torch.tensor([0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9]), "85% of the platelets"),
 ]
 CALLS = {
     "boxes_of_map": (anchor_pictures.boxes_of_map, "boxes_of_map"),
@@ -238,6 +246,32 @@ def test_the_scales_are_tried_on_smears_that_the_lesson_does_not_show():
     tried = _held_out(1.0)
     assert len(tried) == 24
     assert not any(torch.equal(smear.boxes, seen) for smear in tried)
+
+
+def test_the_scales_that_pass_can_be_found_on_the_smears_that_the_lesson_shows():
+    shown = Smears("train", count=24, size=300)
+    spec = replace(SSD300_SCALES["paper-conv4_3"], scales=RIGHT["my_scales"])
+    for zoom in ZOOMS:
+        smears = [replace(smear, boxes=smear.boxes * zoom) for smear in shown]
+        found = coverage(smears, default_boxes(spec), 300)
+        assert min(found.recall(found.labels == k) for k in range(3)) >= WANTED
+        assert found.best[found.labels == 0].median() >= MEDIAN
+
+
+def test_a_refusal_does_not_tell_what_was_measured_on_the_smears_that_are_kept_back():
+    told = verdict("02.my_scales", SSD300_SCALES["torchvision-coco"].scales)
+    assert re.findall(r"[\d.]+%", told) == [f"{WANTED:.0%}"] and "median" not in told
+
+
+def test_widths_and_heights_exchanged_lay_the_same_boxes():
+    right = xyxy_to_cxcywh(default_boxes(SSD300_SCALES["caffe-voc"]))
+    turned = right[:, [0, 1, 3, 2]]
+    assert not torch.equal(turned, right)
+    laid, same = (
+        sorted(tuple(round(v, 2) for v in box) for box in boxes.tolist())
+        for boxes in (turned, right)
+    )
+    assert laid == same
 
 
 def test_question_1_counts_the_scores_of_three_classes_and_the_background():

@@ -118,9 +118,10 @@ def scales_drawing(
     sets: dict[str, Sequence[float]], sizes: Tensor, labels: Tensor, kinds: Sequence[str]
 ) -> str:
     """The sides of the squares of several specifications, px, a row for each, the last of them as
-    an open mark; under them a histogram of the sizes (G,) of objects, px, by their labels (G,).
+    an open mark; under them, for each label, a histogram of the sizes (G,) of objects, px, as high
+    as the others whatever their number.
     """
-    left, right, end, row_height = 130, 752, 336, 44
+    left, right, end, row_height, width = 130, 752, 336, 44, 4
     scale = (right - left) / end
     body = ""
     for row, (name, sides) in enumerate(sets.items()):
@@ -132,7 +133,17 @@ def scales_drawing(
             body += f'<circle cx="{x}" cy="{y}" r="4.5" fill="{fill}" stroke="currentColor"/>'
             body += svg.text(left + side * scale, y - 9, f"{side:.4g}", 12, "middle")
     base = 28 + len(sets) * row_height + 90
-    body += _histogram(sizes, labels, kinds, left, base, scale)
+    for label, (kind, colour) in enumerate(zip(kinds, CLASS_COLOURS.values())):
+        y = base - 90 + 28 * label
+        count = torch.bincount((sizes[labels == label] // width).long()).tolist()
+        bars = "".join(
+            f"M{svg.number(left + at * width * scale)} {y + 24}v{svg.number(-22 * n / max(count))}"
+            f"h{svg.number(width * scale)}V{y + 24}Z"
+            for at, n in enumerate(count)
+            if n
+        )
+        body += svg.text(8, y + 22, kind, 13, colour=colour)
+        body += f'<path d="{bars}" fill="{colour}"/>'
     body += f'<path d="M{left} {base}H{right}" stroke="currentColor"/>'
     for at in range(0, end, 50):
         body += svg.text(left + at * scale, base + 17, str(at), 12, "middle")
@@ -270,35 +281,6 @@ def position_drawing(
     alt = "The smear with the boxes of one position of a map."
     drawing = svg.picture(sample.image, shapes, alt=alt, caption=words, width=560)
     return svg.below(drawing, shape_key())
-
-
-def _histogram(
-    sizes: Tensor,
-    labels: Tensor,
-    kinds: Sequence[str],
-    left: float,
-    base: float,
-    scale: float,
-    width: int = 6,
-) -> str:
-    """Stacked bars of `width` px of the picture, 90 px high at the most, on the line `base`."""
-    bins, colours = (sizes // width).long(), list(CLASS_COLOURS.values())
-    count = torch.zeros(len(kinds), int(bins.max()) + 1, dtype=torch.long)
-    count.index_put_((labels, bins), torch.ones_like(bins), accumulate=True)
-    unit, body = 90 / int(count.sum(0).max()), svg.text(8, base - 4, "cells", 13)
-    under = count.cumsum(0) - count
-    for label, at in count.nonzero().tolist():
-        height = count[label, at].item() * unit
-        y = base - under[label, at].item() * unit - height
-        body += (
-            f'<rect x="{svg.number(left + at * width * scale)}" y="{svg.number(y)}" '
-            f'width="{svg.number(width * scale)}" height="{svg.number(height)}" '
-            f'fill="{colours[label]}"/>'
-        )
-    for label, (kind, side, up) in enumerate(zip(kinds, (75, 100, 2), (50, 12, 30))):
-        place = left + side * scale
-        body += svg.text(place, base - up, kind, 13, colour=colours[label])
-    return body
 
 
 def _squares(middles: Tensor, sides: Sequence[float]) -> Tensor:
