@@ -33,6 +33,7 @@ def test_each_seed_and_each_printed_number_stands_in_its_row():
     assert dots(right) == [(10.0 + i + plus, i) for i in range(4) for plus in (0, 2)]
     assert [label.get_text() for label in left.get_yticklabels()] == [row[0] for row in rows]
     assert dots(right, "|") == [(11.0 + i, i) for i in range(4)]  # the means
+    assert all(axes.get_xlim() == (9, 16) for axes in figure.axes[1::2])  # one axis for all
 
 
 def test_a_setting_without_runs_leaves_its_row_empty():
@@ -46,6 +47,15 @@ def test_a_difference_is_drawn_with_its_interval_and_zero():
     assert dots(axes) == [(1.0, 0), (3.0, 0)]
     assert axes.collections[0].get_segments()[0][:, 0].tolist() == [0.5, 3.5]
     assert list(axes.lines[0].get_xdata()) == [0, 0] and axes.get_xlabel() == "points"
+
+
+def test_the_interval_of_one_among_several_is_wider_and_cut_at_the_axis_with_an_arrow():
+    rows = [("a", Difference([2.0, 4.0], 3.0, 1.0)), ("b", Difference([-4.0, -6.0], -5.0, 3.0))]
+    (axes,) = charts.differences(rows, "points", wider=2.0).figure.axes
+    (edge,) = {-x for x, _ in dots(axes, "<")}
+    assert 8 < edge < axes.get_xlim()[1] < 9
+    assert (1.0, 0) in dots(axes, "|") and (5.0, 0) in dots(axes, "|")
+    assert dots(axes, "<") == [(-edge, 1)] and (1.0, 1) in dots(axes, "|") and not dots(axes, ">")
 
 
 def test_an_exhibit_lies_over_the_healthy_one_of_its_kind():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lesson_lib.course.paired import Seeds, paired, student
+from lesson_lib.course.paired import Seeds, held, paired, student, unpaired_t
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,14 @@ def test_two_recordings_are_no_pair():
         paired(here, there)
     assert paired(here, Seeds({0: 2.0, 1: 4.0}, "a laptop")).by_seed == [1.0, 2.0]
     assert paired(here, {0: 2.0, 1: 4.0}).by_seed == [1.0, 2.0]
+
+
+def test_two_settings_apart_and_the_words_for_a_paper_s_order():
+    first, second = [30.0, 31.0, 32.0], [31.0, 32.0, 33.0]
+    assert unpaired_t(first, second) == pytest.approx(1 / math.sqrt(2 / 3))
+    assert unpaired_t([10.0, 12.0], [9.0, 9.0, 9.0]) == pytest.approx(-2)
+    assert [held(first, second, bound) for bound in (1.2, 1.3)] == ["holds", "cannot be said"]
+    assert [held(second, first, bound) for bound in (1.2, 1.3)] == [
+        "is turned round",
+        "cannot be said",
+    ]

@@ -16,7 +16,7 @@ def beside_the_paper(
     names: Sequence[str], here: Mapping[str, list[float]], paper_axis: str
 ) -> Figure:
     """The tables of these names, one below the other: left what the paper prints, right every seed
-    of ours, over a stroke at their mean.
+    of ours, over a stroke at their mean. All right panels have one axis, that of all of `here`.
 
     here   {setting: AP in percent, one a seed};  paper_axis: words below the left column
     """
@@ -25,6 +25,8 @@ def beside_the_paper(
     )
     for name, (left, right) in zip(names, panels, strict=True):
         _table(left, right, name, here)
+        if every := [ap for aps in here.values() for ap in aps]:
+            right.set_xlim(min(every) - 1, max(every) + 1)
     for axes, words in zip(panels[-1], (paper_axis, "AP on smears"), strict=True):
         axes.set_xlabel(words)
     return figure
@@ -55,18 +57,23 @@ def _table(left: Axes, right: Axes, name: str, here: Mapping[str, list[float]]) 
         _rows(axes, words)
 
 
-def differences(rows: Sequence[tuple[str, Difference]], words: str) -> Figure:
-    """One line a difference: a dot for each seed, its mean and the 95 % interval, and 0 to hold
-    against.
+def differences(rows: Sequence[tuple[str, Difference]], words: str, wider: float = 1) -> Figure:
+    """One line a difference: a dot for each seed, its mean and the 95 % interval, thick, and 0 to
+    hold against.
 
     words   below the axis: what is subtracted from what
+    wider   how many times as wide the thin grey interval below is, that of one among several; an
+            arrow where it goes on beyond the axis
     """
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
+    edge = 1.05 * max(abs(difference.mean) + difference.half for _, difference in rows)
     for place, (_, difference) in enumerate(rows):
+        _wide(axes, difference.mean, wider * difference.half, place, edge)
         _bar(axes, difference.mean, difference.half, place)
         _seeds(axes, difference.by_seed, place)
     _rows(axes, [label for label, _ in rows])
+    axes.set_xlim(-1.03 * edge, 1.03 * edge)
     axes.set_xlabel(words)
     return figure
 
@@ -95,8 +102,16 @@ def _seeds(axes: Axes, values: Sequence[float], place: float) -> None:
     )
 
 
+def _wide(axes: Axes, mean: float, half: float, place: float, edge: float) -> None:
+    """A thin grey interval, cut at -edge and edge, where an arrow says that it goes on."""
+    for end, arrow in ((mean - half, "<"), (mean + half, ">")):
+        cut = max(-edge, min(edge, end))
+        axes.plot([mean, cut], [place, place], color="0.6", linewidth=1)
+        axes.plot(cut, place, "|" if cut == end else arrow, color="0.6", clip_on=False)
+
+
 def _bar(axes: Axes, mean: float, half: float, place: float) -> None:
-    style = {"color": "black", "markersize": 11, "capsize": 3, "linewidth": 1.2}
+    style = {"color": "black", "markersize": 11, "capsize": 3, "linewidth": 2.2}
     axes.errorbar(mean, place, xerr=half, fmt="|", **style)
 
 

@@ -37,6 +37,7 @@ LIBRARY = {
     "address": "lesson_lib.course.pieces",
     "ssd_loss": "lesson_lib.course.pieces",
     "retinanet_loss": "lesson_lib.course.pieces",
+    "held": "lesson_lib.course.paired",
     "join_tiles": "lesson_lib.data.tiles",
     "atss_positives": "lesson_lib.course.after_pictures",
     "centreness_of": "lesson_lib.course.after_pictures",

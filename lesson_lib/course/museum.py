@@ -4,7 +4,7 @@ All begin as the detectors that come with the package, which find nearly every c
 training for a few steps. None of the bugs stops a program.
 
 for exhibit in exhibits(): ...     each trained further, or given the healthy one's weights
-is_right("A", "ratio flipped")     whether a diagnosis is right; the key is at the end of this file
+bug_of("A")                        which of BUGS it has; the key is at the end of this file
 """
 
 from collections.abc import Iterator
@@ -195,12 +195,17 @@ def _found(model: SSD | RetinaNet, val: list[Sample]) -> list[dict[str, Tensor]]
 
 
 def panel(
-    exhibit: Exhibit, sample: Sample, found: dict[str, Tensor], width: int = 560, most: int = 40
+    exhibit: Exhibit,
+    sample: Sample,
+    found: dict[str, Tensor],
+    width: int = 560,
+    most: int = 40,
+    skip: int = 0,
 ) -> str:
     """One smear: the truth dashed, and solid what an exhibit finds over .3, the `most` surest
-    boxes, with the letters of their classes. Returns SVG.
+    boxes behind the first `skip`, with the letters of their classes. Returns SVG.
     """
-    surest = found["scores"].argsort(descending=True, stable=True)[:most]
+    surest = found["scores"].argsort(descending=True, stable=True)[skip : skip + most]
     rows = surest[found["scores"][surest] > 0.3]
     boxes, labels = found["boxes"][rows], found["labels"][rows]
     shapes = [svg.shape("truth", sample.boxes)]
@@ -215,6 +220,8 @@ def panel(
     ]
     count = int((found["scores"] > 0.3).sum())
     words = f"{exhibit.name}: {count} boxes over 0.3 on {len(sample.boxes)} objects, dashed."
+    if skip:
+        words += f" Drawn: from number {skip + 1} to {skip + len(rows)}, by score."
     return svg.picture(sample.image, shapes, words, letters, caption=words, width=width)
 
 
@@ -234,14 +241,9 @@ def _with_sliver(target: dict) -> dict:
     }
 
 
-def is_right(letter: str, bug: str) -> bool:
-    """Whether exhibit `letter` has this bug.
-
-    ValueError with the names for one that is not in BUGS.
-    """
-    if bug not in BUGS:
-        raise ValueError(f"{bug!r} is not one of the eight: {', '.join(BUGS)}.")
-    return _KEY[letter] == bug
+def bug_of(letter: str) -> str:
+    """Which of BUGS exhibit `letter` has."""
+    return _KEY[letter]
 
 
 _KEY = dict(

@@ -1,5 +1,6 @@
-"""Two settings that ran with the same seeds, compared seed by seed.
+"""Two settings compared: seed by seed where they ran with the same seeds, or apart.
 
+    held(worse, better, 4.8)                           "holds", "is turned round", "cannot be said"
     paired(ours["without"], ours["with"])      Difference(by_seed=[...], mean=1.9, half=0.7)
 
 Runs of one seed share their first weights and the order of their pictures, so part of what is luck
@@ -11,7 +12,7 @@ normal distribution.
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,26 @@ def paired(
     spread = statistics.stdev(differences) / math.sqrt(len(seeds))
     half = student(sure, len(seeds)) * spread
     return Difference(differences, statistics.mean(differences), half)
+
+
+def unpaired_t(first: Sequence[float], second: Sequence[float]) -> float:
+    """How far the second mean lies above the first, in units of their difference's uncertainty
+    (Welch's t).
+
+    first, second   AP of a setting, a number for each seed; at least two each
+    """
+    spread = sum(statistics.variance(side) / len(side) for side in (first, second))
+    return (statistics.fmean(second) - statistics.fmean(first)) / math.sqrt(spread)
+
+
+def held(worse: Sequence[float], better: Sequence[float], bound: float) -> str:
+    """What becomes here of a paper's order of two settings, by `unpaired_t`.
+
+    worse, better   AP of each setting, as the paper ranks them, a number for each seed
+    bound           beyond which t decides
+    """
+    t = unpaired_t(worse, better)
+    return "holds" if t > bound else "is turned round" if t < -bound else "cannot be said"
 
 
 def student(sure: float, n: int) -> float:

@@ -1,7 +1,7 @@
-"""Cases for lesson 12: what a difference between runs is worth, how many seeds it takes, the
-museum, boxes that follow.
+"""Cases for lesson 12: what becomes of a paper's order, how many seeds it takes, which differences
+decide, the museum, boxes that follow.
 
-Expected values are worked out in plain Python; the diagnoses are checked by `museum.is_right`.
+Expected values are worked out in plain Python, by printed quantiles of Student's t.
 """
 
 import math
@@ -11,24 +11,65 @@ import statistics
 import torch
 from torch import Tensor
 
-from lesson_lib.course.checks import Case, Exercise
+from lesson_lib.course import museum
+from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
 
 Pair = tuple[Tensor, Tensor]
 
 
-def _in_noise(why: str, a: list[float], b: list[float]) -> Case:
+#: Two-sided quantiles of Student's t as printed in tables: (seeds, questions at once) -> t.
+STUDENT = {(3, 1): 4.3027, (3, 5): 9.9248, (5, 1): 2.7764, (5, 5): 4.6041}
+#: What each bug shows, so that a learner can see that an exhibit does not.
+SIGNS = {
+    "ratio flipped": "then names and middles would be right, under the healthy curve, and some "
+    "boxes turned by a quarter.",
+    "offsets without variance at inference": "then the names would be right, under the healthy "
+    "curve, and no box where its cell is.",
+    "off-by-one background": "then sure boxes would stand where nothing is, and the boxes on the "
+    "cells have each other's names.",
+    "unclipped log": "then the loss would jump each time one picture comes round, and else be the "
+    "healthy one's.",
+    "ignore band counted as negative": "only a RetinaNet has that band; it would ignore nothing.",
+    "normaliser by anchors": "then the first loss would be far below the healthy one's.",
+    "augmentation that forgets the boxes": "then the loss would rise above the healthy one's and "
+    "stay there.",
+    "NMS across classes": "then no place would have boxes of two classes.",
+}
+
+
+def _t(a: list[float], b: list[float]) -> float:
     spread = statistics.variance(a) / len(a) + statistics.variance(b) / len(b)
-    return Case(why, (a, b), (sum(b) / len(b) - sum(a) / len(a)) / math.sqrt(spread))
+    return (sum(b) / len(b) - sum(a) / len(a)) / math.sqrt(spread)
+
+
+def _held(why: str, a: list[float], b: list[float], bound: float) -> Case:
+    t = _t(a, b)
+    word = "holds" if t > bound else "is turned round" if t < -bound else "cannot be said"
+    return Case(why, (a, b, bound), word)
+
+
+def _fresh_held(draw: random.Random) -> Case:
+    """Two settings drawn anew, and a bound a tenth beside their t."""
+    a, b = ([round(draw.uniform(20, 30), 1) for _ in range(draw.randint(2, 5))] for _ in "ab")
+    bound = round(max(0.2, abs(_t(a, b)) * draw.choice([0.9, 1.1])), 2)
+    return _held(f"two settings drawn anew, t {_t(a, b):.2f}", a, b, bound)
+
+
+def _fresh_decides(draw: random.Random) -> Case:
+    """An interval that ends a tenth of itself beside zero."""
+    n, questions = draw.choice(list(STUDENT))
+    scatter = [draw.uniform(-2, 2) for _ in range(n)]
+    half = STUDENT[n, questions] * statistics.stdev(scatter) / math.sqrt(n)
+    decided = draw.choice([True, False])
+    mean = draw.choice([-1, 1]) * half * (1.1 if decided else 0.9)
+    differences = [x - statistics.fmean(scatter) + mean for x in scatter]
+    asked = f"{n} seeds, {questions} question{'s' * (questions > 1)}, drawn anew"
+    return Case(asked, (differences, questions), decided)
 
 
 def _seeds(why: str, gain: float, noise: float, sure: float, expected: int) -> Case:
     return Case(why, (gain, noise, sure), expected)
-
-
-def _fresh_noise(draw: random.Random) -> Case:
-    a, b = ([round(draw.uniform(20, 30), 1) for _ in range(draw.randint(2, 5))] for _ in "ab")
-    return _in_noise("two settings drawn anew", a, b)
 
 
 def _fresh_seeds(draw: random.Random) -> Case:
@@ -112,26 +153,42 @@ def _canvas_swapped(image: Tensor, boxes: Tensor) -> Pair:
 
 LETTERS = "ABCDEFGH"
 EXERCISES = {
-    "12.in_noise": Exercise(
+    "12.held": Exercise(
         [
-            _in_noise("two settings that differ by one", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0]),
-            _in_noise(
-                "the second is worse: the number is negative",
+            _held(
+                "the second is behind, t -1.81, bound 1.6",
                 [20.0, 24.0, 22.0],
                 [21.0, 19.0, 18.5],
+                1.6,
             ),
-            _in_noise("the same mean", [1.0, 3.0], [0.0, 4.0]),
-            _in_noise(
-                "three seeds against five", [10.0, 12.0, 11.0], [15.0, 14.0, 15.5, 14.5, 16.0]
+            _held("t 1.22, bound 1.2", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0], 1.2),
+            _held("t 1.22, bound 1.4", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0], 1.4),
+            _held(
+                "three seeds against five, t 5.91, bound 5.8",
+                [10.0, 12.0, 11.0],
+                [15.0, 14.0, 15.5, 14.5, 16.0],
+                5.8,
             ),
+            _held(
+                "five seeds against three, t -5.91, bound 5.8",
+                [15.0, 14.0, 15.5, 14.5, 16.0],
+                [10.0, 12.0, 11.0],
+                5.8,
+            ),
+            _held("the same mean", [1.0, 3.0], [0.0, 4.0], 0.5),
         ],
         "with three seeds a side, only beyond 2.8 does luck come in fewer than 5 of 100.",
-        fresh=_fresh_noise,
+        fresh=_fresh_held,
+        refused=("held", "unpaired_t"),
         hints=(
-            "Two means and two variances, and then one fraction.",
-            "`mean_and_variance` from above does half of the work. Which mean comes first?",
-            "Below the root each variance is divided by its own number of seeds.",
+            "Two means and two variances, one fraction, and then three words for three stretches "
+            "of the number line.",
+            "Which mean comes first? And `statistics` has two variances: which of them divides by "
+            "n - 1?",
+            "Below the root each variance is divided by its own number of seeds; the seeds are not "
+            "paired here.",
         ),
+        serves="held",
     ),
     "12.seeds_needed": Exercise(
         [  # by hand: the quantile is 1.645 at .95 and 1.282 at .9, so n = 2 (1.645 s / d)^2
@@ -151,9 +208,28 @@ EXERCISES = {
             "up, never down.",
         ),
     ),
+    "12.decides": Exercise(
+        [
+            Case("all three above zero, one question", ([2.2, 3.7, 1.5], 1), False),
+            Case("all three below zero, one question", ([-4.5, -3.5, -2.5], 1), True),
+            Case("the same three as one of five", ([-4.5, -3.5, -2.5], 5), False),
+            Case("further below, as one of five", ([-10.5, -8.8, -8.5], 5), True),
+            Case("five seeds, one question", ([0.5, 2.5, 1.5, 3.5, 2.0], 1), True),
+            Case("five seeds, as one of five", ([0.5, 2.5, 1.5, 3.5, 2.0], 5), False),
+        ],
+        "the more you ask, the more each answer must show.",
+        fresh=_fresh_decides,
+        hints=(
+            "When does an interval, mean minus half to mean plus half, leave out zero? Both signs.",
+            "`half` is one line of the cell on pairs in 12.1, and the line below it asks `student` "
+            "for six questions at once.",
+            "The 5 % that may err are shared by all questions. How many seeds there are, the list "
+            "itself says.",
+        ),
+    ),
     "12.museum": Exercise(
         [
-            Case(f"exhibit {letter}: is your diagnosis right?", (letter,), True)
+            Case(f"exhibit {letter}", (letter,), Choice(museum.bug_of(letter), SIGNS))
             for letter in LETTERS
         ],
         "all eight. You would have found them at work, too.",
