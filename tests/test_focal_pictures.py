@@ -21,7 +21,15 @@ from lesson_lib.course.focal_pictures import (
     loss_map,
     spread,
 )
-from lesson_lib.course.race import ANCHORS, SIDE, RaceNet, among_surest, race_set, said_yes
+from lesson_lib.course.race import (
+    ANCHORS,
+    SIDE,
+    RaceNet,
+    among_surest,
+    hits_of_yes,
+    race_set,
+    said_yes,
+)
 from lesson_lib.course.story import running_smear
 from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import Smears
@@ -282,6 +290,15 @@ def test_a_racer_that_knows_the_match_finds_all_and_one_that_says_no_finds_none(
     assert said_yes(Knows(right - 6), platelets) == 0
     assert among_surest(Knows(right - 6), platelets) > 0.8  # it ranks, and says no
     assert among_surest(Knows(-right), platelets) == 0
+
+
+def test_a_racer_that_says_yes_everywhere_finds_all_and_hits_little(platelets):
+    right = torch.where(platelets.label == POSITIVE, 5.0, -5.0)
+    assert hits_of_yes(Knows(right), platelets) > 0.9  # a best anchor may overlap by less than .5
+    assert math.isnan(hits_of_yes(Knows(right - 6), platelets))
+    everywhere = torch.full_like(right, 5.0)
+    assert said_yes(Knows(everywhere), platelets) > 0.8
+    assert hits_of_yes(Knows(everywhere), platelets) < 0.05
 
 
 def test_a_racer_starts_at_the_prior_and_goes_on_in_the_mode_it_had(platelets):

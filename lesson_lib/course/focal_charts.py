@@ -77,7 +77,10 @@ def figure_1(gamma: float, alpha: float = 0.25) -> str:
     weighted.curve(
         p_t.tolist(), focal_at(z, gamma).tolist(), "yours, without α", "solid", YOURS, THICK
     )
-    _both_sides(weighted, p_t, focal_at(z, gamma), alpha)
+    yours = focal_at(z, gamma)
+    weighted.curve(p_t.tolist(), (alpha * yours).tolist(), "object", "dashed", OBJECT)
+    other = (1 - alpha) * yours
+    weighted.curve(p_t.tolist(), other.tolist(), "background", "dashdot", BACKGROUND)
     return beside(plain.svg(), weighted.svg())
 
 
@@ -98,15 +101,14 @@ def slopes(gamma: float, alpha: float) -> str:
     for chart in charts:
         chart.curve(z.tolist(), pull(z, 0.0).tolist(), "cross entropy", "solid", INK, 1.5)
         chart.vline(0.0, label="pₜ = .5")
-    own = f"γ = {gamma:.1f}"
-    charts[0].curve(z.tolist(), pull(z, gamma).tolist(), own, "solid", YOURS, THICK)
-    _both_sides(charts[1], z, pull(z, gamma), alpha)
+    yours = pull(z, gamma)
+    charts[0].curve(z.tolist(), yours.tolist(), "", "solid", YOURS, THICK)
+    charts[0].label(-5, yours[10].item(), f"γ = {gamma:.1f}", YOURS)  # where the curves are apart
+    charts[1].curve(z.tolist(), (alpha * yours).tolist(), "", "dashed", OBJECT)
+    charts[1].label(-4, alpha * yours[20].item(), "object", OBJECT)
+    other = (1 - alpha) * yours
+    charts[1].curve(z.tolist(), other.tolist(), "background", "dashdot", BACKGROUND)
     return beside(*(chart.svg() for chart in charts))
-
-
-def _both_sides(chart: Chart, x: Tensor, y: Tensor, alpha: float) -> None:
-    chart.curve(x.tolist(), (alpha * y).tolist(), "object", "dashed", OBJECT)
-    chart.curve(x.tolist(), ((1 - alpha) * y).tolist(), "background", "dashdot", BACKGROUND)
 
 
 def opposites(gamma: float, delta: float) -> str:
@@ -124,8 +126,8 @@ def opposites(gamma: float, delta: float) -> str:
         x=(1e-3, 10),
         y=(0, 1.1),
         x_log=True,
-        x_label="loss under the parent (L2, cross entropy): easy at the left, hard at the right",
-        y_label="share of it that is kept",
+        x_label="the parent's loss (r²/2, or cross entropy): easy at the left, hard at the right",
+        y_label="share of the parent's loss that is kept",
     )
     chart.curve(
         parent.tolist(), huber.tolist(), label=f"Huber, δ = {delta:.1f}", dash="dashed", colour=INK

@@ -4,7 +4,7 @@ The network only classifies: its boxes are the anchors themselves, so that nothi
 the classes is compared. What is asked for, one kind of cell, decides how few anchors are positive.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,9 +81,24 @@ class RaceNet(nn.Module):
 @torch.no_grad()
 def said_yes(network: RaceNet, judged: RaceSet, threshold: float = 0.5) -> float:
     """The share of the objects for which an anchor that overlaps them by .5 is surer than
-    `threshold`.
+    `threshold`. A yes where nothing is costs nothing here: see `hits_of_yes`.
     """
-    return _share_hit(network, judged, lambda logits, _: logits.sigmoid() > threshold)
+    found = _judge(network, judged, lambda logits, _: logits.sigmoid() > threshold)
+    return _share(iou.any(dim=1) for iou in found)
+
+
+@torch.no_grad()
+def hits_of_yes(network: RaceNet, judged: RaceSet, threshold: float = 0.5) -> float:
+    """Of the places that are surer than `threshold` (after NMS), the share that hits an object;
+    NaN where there is no such place.
+    """
+    anchors = pyramid_anchors(SIDE, ANCHORS)
+
+    def places(logits: Tensor, _: int) -> Tensor:
+        yes = (logits.sigmoid() > threshold).nonzero().flatten()
+        return yes[nms(anchors[yes], logits[yes], 0.3)]
+
+    return _share(iou.any(dim=0) for iou in _judge(network, judged, places))
 
 
 @torch.no_grad()
@@ -97,17 +112,21 @@ def among_surest(network: RaceNet, judged: RaceSet) -> float:
         top = logits.topk(300).indices
         return top[nms(anchors[top], logits[top], 0.3)[:objects]]
 
-    return _share_hit(network, judged, surest)
+    return _share(iou.any(dim=1) for iou in _judge(network, judged, surest))
 
 
-def _share_hit(network: RaceNet, judged: RaceSet, choose: Callable[[Tensor, int], Tensor]) -> float:
-    anchors, hit, count = pyramid_anchors(SIDE, ANCHORS), 0, 0
+def _judge(
+    network: RaceNet, judged: RaceSet, choose: Callable[[Tensor, int], Tensor]
+) -> Iterator[Tensor]:
+    """For each picture (G, chosen) bool: which of its objects do the chosen anchors hit?"""
+    anchors = pyramid_anchors(SIDE, ANCHORS)
     training = network.training
     logits = torch.cat([network.eval()(part) for part in judged.images.split(16)])
     network.train(training)
     for row, boxes in zip(logits, judged.boxes):
-        if len(boxes):
-            chosen = anchors[choose(row, len(boxes))]
-            hit += int((pairwise_iou(boxes, chosen) >= 0.5).any(dim=1).sum())
-            count += len(boxes)
-    return hit / max(1, count)
+        yield pairwise_iou(boxes, anchors[choose(row, len(boxes))]) >= 0.5
+
+
+def _share(hits: Iterable[Tensor]) -> float:
+    """The share of True among the entries of all, NaN where there are none."""
+    return torch.cat(list(hits)).float().mean().item()
