@@ -20,6 +20,17 @@ def test_the_smaller_of_two_lies_on_top():
     assert found[0, 0] == 0 and found[6, 6] == 0  # outside the ellipse; outside the box
 
 
+def test_the_points_of_each_box_are_those_of_its_ellipse():
+    inside = probe.points_in(sample().boxes, 64)
+    assert inside.shape == (2, 8, 8) and inside[1].nonzero().tolist() == [
+        [2, 2],
+        [2, 3],
+        [3, 2],
+        [3, 3],
+    ]  # centres 20 and 28, within 8 of 24
+    assert not probe.points_in(torch.zeros(0, 4), 64).any()
+
+
 def test_coarse_features_are_copied_to_the_fine_grid():
     fine = torch.arange(64.0).reshape(1, 1, 8, 8)
     coarse = torch.arange(16.0).reshape(1, 1, 4, 4)

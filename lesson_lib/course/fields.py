@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesson_lib.anchors import PyramidAnchors, Size, as_pair
-from lesson_lib.colours import BLACK, BLUE, CURVES, VERMILION
+from lesson_lib.colours import BLACK, BLUE, VERMILION
 from lesson_lib.course import svg
 from lesson_lib.data.samples import Sample
 from lesson_lib.detectors import fpn
@@ -244,8 +244,8 @@ def growth_drawing(
 def cone_drawing(
     layers: Sequence[Layer], pixels: int = 24, width: int = 640, followed: bool = True
 ) -> str:
-    """One row of pixels at the bottom, one row of positions for each layer above it, and in colour
-    the middle position at the top and, if `followed`, all that it is made of. Returns SVG.
+    """One line of pixels at the bottom, one line of positions for each layer above it, and in
+    colour the middle position at the top and, if `followed`, all that it is made of. Returns SVG.
 
     Positions stand over the middle of what they see; paddings are left out.
     """
@@ -279,8 +279,8 @@ def cone_drawing(
         body += svg.text(4, spot(n, 0)[1] + 5, words)
     made = f"is made of {len(seen[0])} of the {pixels} pixels at the bottom" if followed else ""
     alt = (
-        f"Rows of dots for {', '.join(layer.name for layer in layers)}; the middle dot of the top "
-        f"row {made or 'is orange'}."
+        f"Lines of dots for {', '.join(layer.name for layer in layers)}; the middle dot of the top "
+        f"line {made or 'is orange'}."
     )
     return svg.document(body, width, height, alt)
 
@@ -311,12 +311,12 @@ def holes_drawing(image: Tensor, at: tuple[float, float], width: int = 245) -> s
     """What fc6 reads around (x, y), three times: the classifier's 7 x 7 kernel on positions of
     32 px, every third of its taps, and SSD's 3 x 3 kernel with holes of 6 on positions of 16 px.
 
-    Each tap is drawn as the square of pixels between it and its neighbours. Returns SVG.
+    Each tap is drawn as the outline of the pixels between it and its neighbours. Returns SVG.
     """
     kinds = (
-        ("the classifier: 7 x 7, positions of 32 px", 7, 32, 1),
-        ("every third tap: 3 x 3, holes of 3", 3, 32, 3),
-        ("SSD: pool5 keeps 16 px, holes of 6", 3, 16, 6),
+        ("7 x 7, every 32 px", 7, 32, 1),
+        ("3 x 3, holes of 3", 3, 32, 3),
+        ("SSD: 16 px, holes of 6", 3, 16, 6),
     )
     panels = []
     for words, taps, stride, dilation in kinds:
@@ -324,8 +324,7 @@ def holes_drawing(image: Tensor, at: tuple[float, float], width: int = 245) -> s
         boxes = torch.stack(
             [square((at[0] + x, at[1] + y), stride) for y in offsets for x in offsets]
         )
-        drawn = svg.shape("shared", boxes, colour=CURVES["three"]), svg.shape("matched", boxes)
-        span = (taps - 1) * dilation * stride
-        words = f"{words}; {span} px from first tap to last"
-        panels.append(svg.picture(image, drawn, alt=words + ".", caption=words, width=width))
+        drawn = [svg.shape("matched", boxes, colour=BLUE)]
+        alt = f"{words}; {(taps - 1) * dilation * stride} px from first tap to last."
+        panels.append(svg.picture(image, drawn, alt=alt, caption=words, width=width))
     return svg.beside(*panels)

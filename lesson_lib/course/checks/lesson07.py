@@ -78,14 +78,14 @@ PORT_REASONS = {
         "than the one before.",
     },
 }
-_OFF = "an object can lie where the nearest anchor of its size shares too little with it."
+_OFF = "an object can lie where the nearest anchor of its size shares too little with it: look at "
 _WHOLE = "each anchor's longest side is less than what the rows of its map see."
 _NEAR = "half a stride off both ways, each anchor still overlaps its object by more than 0.5."
 MAP_REASONS = {
-    "F": {"right": _OFF, "seen in part": _WHOLE},
+    "F": {"right": _OFF + "C5.", "seen in part": _WHOLE},
     "G": {"too far apart": _NEAR, "seen in part": _WHOLE},
     "H": {"right": "look at each anchor's longest side.", "too far apart": _NEAR},
-    "I": {"right": _OFF, "seen in part": _WHOLE},
+    "I": {"right": _OFF + "C3, and on C5 it is just so.", "seen in part": _WHOLE},
 }
 
 
