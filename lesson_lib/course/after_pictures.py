@@ -1,7 +1,7 @@
-"""Pictures of lesson 14: whose anchors are positive under two rules, what each switch brought."""
+"""Pictures of lesson 14: whose anchors are positive under two rules, where a box is central."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,7 @@ from lesson_lib.atss import adaptive_threshold, centreness, match_atss
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.colours import COLOURS
 from lesson_lib.course import svg
-from lesson_lib.course.paired import Difference
 from lesson_lib.course.svg import shape
-from lesson_lib.course.switches import BASELINE, SWITCHES, gain
 from lesson_lib.data.samples import Sample
 from lesson_lib.matching import IGNORE, Match, match_retinanet
 
@@ -96,6 +94,64 @@ def symptoms(rule: Callable[..., Tensor], box: Tensor, size: int, k: int = 9) ->
     return f"{levels}, lowest {told.iou[chosen].min():.2f}"
 
 
+def symptoms_table(sample: Sample, objects: Mapping[str, int], k: int = 9) -> str:
+    """The right rule and each of DIAGNOSES for the objects (name -> number) of a picture, with the
+    bar and the mean that the right one has -> Markdown.
+    """
+    rows = [["", *objects], ["---"] * (len(objects) + 1)]
+    rules = {"right": atss_positives} | {letter: faulty(DIAGNOSES[letter]) for letter in DIAGNOSES}
+    for letter, rule in rules.items():
+        found = [symptoms(rule, sample.boxes[n], sample.size[0], k) for n in objects.values()]
+        rows.append([letter, *found])
+    bars = ["t; mean of the candidates"]
+    for number in objects.values():
+        told = facts(sample.boxes[number], sample.size[0])
+        overlaps = told.iou[_candidates(told, k)]
+        bars.append(f"{adaptive_threshold(overlaps):.2f}; {overlaps.mean():.2f}")
+    return "\n".join(f"| {' | '.join(row)} |" for row in [*rows, bars])
+
+
+def _candidates(told: Facts, k: int) -> Tensor:
+    """Of each level the numbers of the k anchors that are nearest to the object."""
+    own = [(told.level == number).nonzero().flatten() for number in told.level.unique()]
+    return torch.cat([of[told.distance[of].argsort(stable=True)[:k]] for of in own])
+
+
+class Bar(NamedTuple):
+    """How one object's bar comes about, and what passes it: anchors of each level."""
+
+    candidates: int
+    mean: float
+    deviation: float
+    t: float
+    positives: list[int]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candidates} candidates, {self.mean:.2f} + {self.deviation:.2f} = {self.t:.2f}, "
+            f"{self.t / self.mean:.1f} times the mean; positive "
+            + " + ".join(map(str, self.positives))
+        )
+
+
+def bars(sample: Sample, spec: PyramidAnchors, numbers: Sequence[int], k: int) -> list[Bar]:
+    """The bars of these objects of a picture, as ATSS sets them."""
+    anchors = spec.make(sample.size)
+    levels, found = spec.levels_of(anchors), []
+    at_each = anchors.view(levels.shape[1], -1, 4)
+    x, y = ((at_each[:, 0, i] + at_each[:, 0, i + 2]) / 2 for i in (0, 1))
+    chosen = match_atss(sample.boxes, anchors, levels, k).gt_index.view(len(at_each), -1)
+    for number in numbers:
+        box = sample.boxes[number]
+        away = (x - (box[0] + box[2]) / 2) ** 2 + (y - (box[1] + box[3]) / 2) ** 2
+        told = Facts(away, away, levels.int().argmax(0), away > 0)
+        iou = pairwise_iou(box[None], at_each[_candidates(told, k)].flatten(0, 1))[0]
+        positives = [int((chosen[own] == number).sum()) for own in levels]
+        parts = float(iou.mean()), float(iou.std()), float(adaptive_threshold(iou))
+        found.append(Bar(len(iou), *parts, positives))
+    return found
+
+
 def matches(sample: Sample, spec: PyramidAnchors, k: int) -> tuple[Match, Match]:
     """RetinaNet's rule and ATSS's, of all objects of a picture."""
     anchors = spec.make(sample.size)
@@ -160,17 +216,37 @@ def _ring(x: float, y: float, many: int) -> dict[str, Any]:
     return dot | {"fill": "none", "width": 2}
 
 
+#: Radii of the dots of the three levels of SQUARES, px of the picture.
+RADII = (1.2, 2.2, 3.6)
+
+
 def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tensor]) -> str:
-    """One object, the centres of its candidates' level grids, and what `rule` (a function as
-    `atss_positives`) makes positive -> SVG.
+    """One object and the centres of SQUARES that lie in it, the larger the coarser their level: a
+    ring around each of its candidates, filled where `rule` (a function as `atss_positives`) makes
+    it positive, and the chosen box that overlaps most -> SVG.
     """
     box, anchors = sample.boxes[number], SQUARES.make(sample.size)
     told = facts(box, sample.size[0])
-    chosen = rule(*told, k)
-    words = f"k = {k}: {int(chosen.sum())} of {len(anchors):,} anchors are positive"
-    shapes = [shape("negative", anchors[told.inside], dots=True)]
-    shapes += [shape("matched", anchors[chosen]), shape("truth", box)]
-    return svg.picture(sample.image, shapes, words, caption=words, width=400)
+    chosen, candidates = rule(*told, k), _candidates(told, k)
+    part, corner = _around(sample.image, box)
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2 - corner[:2]).tolist()
+    shapes = [shape("truth", box - corner)]
+    for n in told.inside.nonzero().flatten().tolist():
+        grey = svg.dot(*centres[n], COLOURS["negative"], round(RADII[told.level[n]] / 3, 1))
+        shapes.append(grey | {"casing": "", "width": 0})
+    for n in candidates.tolist():
+        ring = svg.dot(*centres[n], COLOURS["anchor"], RADII[told.level[n]])
+        shapes.append(ring | {"fill": "none", "width": 2})
+    if chosen.any():
+        best = anchors[(told.iou * chosen).argmax()]
+        shapes.insert(0, shape("matched", best - corner))
+    for n in chosen.nonzero().flatten().tolist():
+        shapes.append(svg.dot(*centres[n], COLOURS["positive"], RADII[told.level[n]]))
+    of = " + ".join(str(int((chosen & (told.level == level)).sum())) for level in range(3))
+    words = f"k = {k}: {len(candidates)} candidates, "
+    words += f"t = {adaptive_threshold(told.iou[candidates]):.2f}, "
+    words += f"{int(chosen.sum())} positive ({of})"
+    return svg.picture(part, shapes, words, caption=words, width=480)
 
 
 def centreness_drawing(
@@ -178,75 +254,42 @@ def centreness_drawing(
     box: Tensor,
     score: Callable[[float, float, Tensor], Any],
     words: str = "",
-    rows: int = 0,
+    step: int = 8,
 ) -> str:
-    """The part of a picture (3, H, W) around a box (4,), `rows` px high or as high as it needs, and
-    at each position of stride 8 a dot as large as `score(x, y, box)`, a number from 0 to 1 -> SVG.
+    """The part of a picture (3, H, W) around a box (4,) and, every `step` px among the positions of
+    stride 8, a dot as large as `score(x, y, box)`, a number from 0 to 1; it stands beside some
+    dots of the row with the largest -> SVG.
     """
     height, width = image.shape[1:]
     left, top = (max(0, int(low - 16) // 8 * 8) for low in box[:2].tolist())
     right, bottom = (min(n, int(high + 20)) for n, high in zip((width, height), box[2:].tolist()))
-    top = max(0, bottom - rows) // 8 * 8 if rows else top
-    dots = []
-    for y in range(top + 4, bottom, 8):
-        for x in range(left + 4, right, 8):
-            value = float(score(float(x), float(y), box))
-            if value > 0:
-                dots.append(svg.dot(x - left, y - top, "#009E73", round(0.5 + 3 * value, 1)))
+    places = [(x, y) for y in range(top + 4, bottom, step) for x in range(left + 4, right, step)]
+    values = {at: float(score(float(at[0]), float(at[1]), box)) for at in places}
+    dots = [
+        svg.dot(x - left, y - top, COLOURS["positive"], round(step * (0.05 + 0.26 * value), 1))
+        for (x, y), value in values.items()
+        if value > 0
+    ]
+    scale = 360 / (right - left)
+    labels = [
+        (x - left - 13 / scale, y - top - step * (0.1 + 0.26 * values[x, y]), f"{values[x, y]:.2f}")
+        for x, y in _told(values)
+    ]
     own = shape("truth", box - torch.tensor([left, top, left, top]))
     part = image[:, top:bottom, left:right]
-    wide = round(3 * (right - left))
-    return svg.picture(part, [own, *dots], words, caption=words, width=wide)
+    return svg.picture(part, [own, *dots], words, labels, words, width=360)
+
+
+def _told(values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """Of the row with the largest value the first place that has one, the largest, and where there
+    is room the one half way between them.
+    """
+    x, y = max(values, key=lambda at: values[at])
+    row = [at for at in values if at[1] == y and values[at] > 0 and at[0] <= x]
+    between = [at for at in row[len(row) // 2 :][:1] if min(at[0] - row[0][0], x - at[0]) > 12]
+    return [*row[:1], *between, *row[1:][-1:]]
 
 
 def centreness_of(x: float, y: float, box: Tensor) -> Tensor:
     """`atss.centreness` of the point (x, y), as lesson 14 asks for it: () from 0 to 1."""
     return centreness(torch.tensor([x, y, x, y]), box.float())
-
-
-def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
-    """Each recorded switch against the baseline: a grey dot for each seed, a stroke for the mean,
-    a line for the interval of 95 % -> SVG. Switches of a single seed are left out.
-    """
-    known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
-    rows = [(name, found) for name, found in known if found]
-    low = min(0.0, *(found.mean - found.half for _, found in rows)) - 1
-    high = max(0.0, *(found.mean + found.half for _, found in rows)) + 1
-    left, right, row_height, top = 250, 620, 34, 34
-
-    def place(value: float) -> float:
-        return left + (value - low) / (high - low) * (right - left)
-
-    bottom = top + row_height * len(rows)
-    body = svg.text(place(0), 16, "the baseline", 13, "middle")
-    body += f'<path d="M{place(0):.1f} 22V{bottom}" stroke="currentColor" stroke-dasharray="2 3"/>'
-    for at, (name, found) in enumerate(rows):
-        y = top + row_height * at + 12
-        ends = place(found.mean - found.half), place(found.mean + found.half)
-        body += svg.text(8, y + 5, SWITCHES[name].told, 13)
-        body += f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}M{place(found.mean):.1f} {y - 8}v16" '
-        body += 'stroke="currentColor" stroke-width="2"/>'
-        body += "".join(
-            f'<circle cx="{place(value):.1f}" cy="{y}" r="4" fill="#888888"/>'
-            for value in found.by_seed
-        )
-        body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}", 13)
-    for tick in svg.ticks(low, high):
-        body += svg.text(place(tick), bottom + 16, f"{tick:+g}" if tick else "0", 12, "middle")
-    body += svg.text(
-        left, bottom + 38, f"points of {figure}: grey the seeds, black mean and 95 % interval", 13
-    )
-    told = "; ".join(f"{SWITCHES[name].told} {found.mean:+.1f}" for name, found in rows)
-    return svg.document(body, 690, bottom + 46, f"Gains over the baseline: {told}.")
-
-
-def known_gain(
-    records: Sequence[dict[str, Any]], name: str, figure: str = "AP"
-) -> Difference | None:
-    """`switches.gain`; None where fewer than two seeds are recorded, and for the baseline."""
-    if name == BASELINE:
-        return None
-    try:
-        return gain(records, name, figure)
-    except ValueError:
-        return None

@@ -74,7 +74,7 @@ class Switch:
 _ATSS = {"matcher": "atss"}
 _GIOU = {"box_loss": "giou", "loc_weight": 2.0}
 SWITCHES = {
-    BASELINE: Switch("RetinaNet as in lesson 9", ""),
+    BASELINE: Switch("RetinaNet as in lesson 9 (group norm, P6 from C5, flips)", ""),
     "atss": Switch(
         "ATSS chooses the positives", "criterion.matcher=atss", recipe={"criterion": _ATSS}
     ),
@@ -84,7 +84,7 @@ SWITCHES = {
         recipe={"criterion": _GIOU},
     ),
     "atss-giou": Switch(
-        "both of these",
+        "ATSS and GIoU",
         "criterion.matcher=atss criterion.box_loss=giou criterion.loc_weight=2",
         recipe={"criterion": _ATSS | _GIOU},
     ),

@@ -26,11 +26,11 @@ class Chart(NamedTuple):
 
 
 def chart(svg: str) -> Chart:
-    """Reads the SVG of a chart; the ticks' numbers say what a pixel is worth, on logarithmic axes
-    too.
+    """Reads the SVG of a chart, alone or below another drawing; the ticks' numbers say what a pixel
+    is worth, on logarithmic axes too.
     """
     root = ElementTree.fromstring(re.sub(r' xmlns="[^"]+"', "", svg))
-    plot = root.find("g")
+    plot = root.find(".//g")
     ticks = {
         anchor: [
             (float(text.get(axis)) + shift, float(text.text.replace(",", "")))

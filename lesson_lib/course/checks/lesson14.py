@@ -24,6 +24,8 @@ def _positives(
 #: Of the four nearest mean .3625, deviation .335 (n - 1): t = .698. The fifth is the farthest.
 _NEAR = [(0.1, 3.0, 0, True), (0.8, 1.0, 0, True), (0.45, 2.0, 0, True), (0.1, 4.0, 0, True)]
 _FAR = (0.9, 9.0, 0, True)
+#: Mean .3125, deviation .246 (n - 1): t = .559, over all; of n it would be .213, and t .526.
+_SAMPLE = [(0.1, 1.0, 0, True), (0.1, 2.0, 0, True), (0.5, 3.0, 0, True), (0.55, 4.0, 0, True)]
 #: Of each level the two nearest: .6 .2 and .5 .1; mean .35, deviation .238: t = .588.
 _LEVELS = [
     (0.6, 1.0, 0, True),
@@ -76,6 +78,7 @@ EXERCISES = {
     "14.positives": Exercise(
         [
             _positives("one level, four candidates", [*_NEAR, _FAR], 4, [1]),
+            _positives("the deviation of a sample", _SAMPLE, 4, []),
             _positives("two levels, two candidates of each", _LEVELS, 2, [0]),
             _positives(
                 "its centre lies outside the object",
@@ -155,7 +158,7 @@ EXERCISES = {
             "Look where each line of the picture begins and ends, not where its mean is.",
             "How many lines did you look at before you chose? Lesson 12 asked six tables at once.",
             "`student(1 - .05 / n, 3)` is the t beyond which one row counts when n rows are asked. "
-            "How many standard errors is each mean away from zero?",
+            "Which row's t is the largest?",
         ),
     ),
 }
