@@ -48,6 +48,9 @@ def test_the_drawing_has_a_column_for_each_log(found):
     figure = draw_logs(found)
     titles = [axes.get_title() for axes in figure.axes[: len(found)]]
     assert titles == ["healthy", "log A", "log B", "log C", "log D"]
-    for axes in figure.axes:  # no curve leaves its panel: D's waits are a hundred healthy ones
+    for axes in figure.axes[: 2 * len(found)]:  # no curve of loss or gradient leaves its panel
         low, high = axes.get_ylim()
         assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+    for axes in figure.axes[2 * len(found) :]:  # waits: one scale for all, that shows D's
+        assert axes.get_yscale() == "linear" and axes.get_ylim() == (0, 150)
+        assert 1000 * SLOW < 150

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from lesson_lib.course import plans
-from lesson_lib.course.plans import Plan, command_of, known_about
+from lesson_lib.course.plans import Plan, command_of, known_about, results_rows
 
 
 def run(command, ap, seconds, judged="evaluate x --data smears"):
@@ -51,3 +51,17 @@ def test_what_is_known_of_a_plan_is_the_mean_of_its_own_runs(monkeypatch, settin
         plans, "recorded", lambda *words: [r for r in runs if all(w in r["train"] for w in words)]
     )
     assert known_about(Plan("a", "b", settings), "laptop") == said
+
+
+def test_a_row_of_results_says_what_was_trained_and_judged(monkeypatch):
+    first, second = (
+        run(f"train --data smears --model a --set size=96 --set lr=1 --seed {seed}", ap, 60)
+        | {"name": "own"}
+        for seed, ap in enumerate((0.5, 0.6))
+    )
+    other = run("train --data smears --model a --budget laptop", 0.3, 60, "evaluate --data bccd")
+    monkeypatch.setattr(plans, "recorded", lambda *words: [first, second, other | {"name": "c"}])
+    assert results_rows("a") == [
+        "| `a` on smears: size=96, lr=1 | smears test | 55.0 | 2 seeds, m |",
+        "| `a` on smears | bccd test | 30.0 | 1 seed, m |",
+    ]

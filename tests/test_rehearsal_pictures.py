@@ -59,6 +59,11 @@ def test_a_picture_to_decide_from_says_neither_parts_nor_shares():
     assert "works" not in pictures.timeline(20, 4, 10, 60, 2000, verdict=False)
 
 
+def test_only_the_gpus_that_are_asked_for_have_a_track():
+    drawing = pictures.memory_picture(COSTS, Recipe(batch=10), 1000, "x", gpus=("a100",))
+    assert drawing.count('stroke-width="12"') == 1 and "A100" in drawing and "T4" not in drawing
+
+
 def test_a_real_detector_can_be_drawn():
     costs = step_costs(MODELS["ssd-tiny"], 3, 64)
     drawing = pictures.memory_picture(costs, Recipe(batch=8), 800, "ssd-tiny")
@@ -90,6 +95,12 @@ def test_a_timeline_draws_who_waits_with_dashes():
         re.findall(r'height="(\d+)" fill="none"', pictures.timeline(*feed, 900)) for feed in FEEDS
     ]
     assert [set(heights) for heights in rows] == [{"22"}, {"12"}]
+
+
+def test_the_gpu_alone_waits_in_orange():
+    for feed, colour in zip(FEEDS, (pictures.IDLE, pictures.GREY), strict=True):
+        looks = re.findall(r'fill="none" stroke="(#\w+)"', pictures.timeline(*feed, 900))
+        assert set(looks) == {colour}
 
 
 def test_the_timeline_says_what_share_of_the_time_the_gpu_works():

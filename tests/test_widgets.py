@@ -134,6 +134,12 @@ def test_live_curves_draw_what_came_before_an_error_and_pass_it_on(monkeypatch):
     assert len(shown) == 2
 
 
+def test_the_length_of_the_gradient_has_an_axis_of_its_own():
+    records = [{"step": 1, "loss": 2.0, "grad_norm": 30.0}]
+    axes = [training_chart(records, (name,)) for name in ("loss", "grad_norm")]
+    assert ["length" in chart for chart in axes] == [False, True]
+
+
 @pytest.mark.parametrize(
     "records", [[], [{"step": 1}], [{"step": 1, "loss": float("nan")}], [{"step": 1, "loss": 0.0}]]
 )

@@ -97,13 +97,11 @@ def draw_logs(found: dict[str, list[Row]]) -> Figure:
             healthy, own = ([getattr(row, what) for row in log] for log in (found["healthy"], rows))
             axes.plot(steps, healthy, ":", color="0.4", linewidth=1)
             axes.plot(steps, own, color=CURVES["two" if len(name) == 1 else "one"], linewidth=1.6)
-            axes.set_yscale(
-                "log"
-            )  # the healthy log waits for a millisecond or less, D for a hundred
+            axes.set_yscale("linear" if what == "wait" else "log")
         column[0].set_title(f"log {name}" if len(name) == 1 else name, fontsize=9)
-        column[-1].set_xlabel("step")
+        column[-1].set(xlabel="step", ylim=(0, 150))  # a spike of this machine's may be higher
     for axes, words in zip(
-        panels[:, 0], ("loss", "length of the\ngradient", "ms that the\nGPU waits")
+        panels[:, 0], ("loss", "length of the\ngradient", "ms that the step\nwaits for pictures")
     ):
         axes.set_ylabel(words)
     return figure

@@ -1,6 +1,7 @@
 """The training cells of lessons 10 and 11: a plan as a command, and what results/ holds of it."""
 
 import json
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lesson_lib.config import REPOSITORY
@@ -35,6 +36,30 @@ def recorded(*words: str) -> list[dict[str, Any]]:
 def mean_ap(runs: list[dict[str, Any]]) -> float:
     """The mean AP of runs, in percent."""
     return 100 * sum(run["figures"]["AP"] for run in runs) / len(runs)
+
+
+def results_rows(words: str) -> list[str]:
+    """A row of a Markdown table for each recorded training whose command holds `words`: what was
+    trained, on which pictures it was judged, AP in percent, how often and where.
+    """
+    runs, rows = recorded(words), list[str]()
+    for name in dict.fromkeys(run["name"] for run in runs):
+        of = [run for run in runs if run["name"] == name]
+        data = of[0]["evaluate"].split("--data ")[1].split()[0]
+        rows.append(
+            f"| {_short(of[0]['train'])} | {data} test | {mean_ap(of):.1f} | "
+            f"{len(of)} seed{'s' * (len(of) > 1)}, {of[0]['machine']} |"
+        )
+    return rows
+
+
+def _short(command: str) -> str:
+    """A training command as a table can hold it: model, data, and what else was set."""
+    words = command.split()
+    of = {name: words[words.index(name) + 1] for name in ("--model", "--data")}
+    rest = [word for flag, word in pairwise(words) if flag == "--set"]
+    settings = f": {', '.join(rest)}" if rest else ""
+    return f"`{of['--model']}` on {of['--data']}{settings}"
 
 
 def known_about(plan: Plan, budget: str) -> str:

@@ -34,18 +34,23 @@ def verdict_on(costs: StepCosts, recipe: Recipe, pictures: int, gpu: str) -> str
 
 
 def memory_picture(
-    costs: StepCosts, recipe: Recipe, pictures: int, title: str, verdict: bool = True
+    costs: StepCosts,
+    recipe: Recipe,
+    pictures: int,
+    title: str,
+    verdict: bool = True,
+    gpus: Sequence[str] = tuple(GPUS),
 ) -> str:
     """The memory of a step of `recipe.batch` pictures, part by part, and a line down through the
-    tracks of five GPUs: a track that ends before the line is too short, and one of a GPU that does
+    tracks of these GPUs: a track that ends before the line is too short, and one of a GPU that does
     not calculate in the step's precision is grey. pictures: of the training. Without `verdict`
     nothing is said of parts and hours.
     """
     memory = costs.memory(recipe.batch, recipe.optimizer)
     total = memory.total / GIB
-    tracks, said = _tracks(costs, recipe, pictures, total, verdict)
+    tracks, said = _tracks(costs, recipe, pictures, gpus, verdict)
     rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total), *tracks]
-    at, bottom = _place(total), TOP + STEP * len(GPUS) - 8
+    at, bottom = _place(total), TOP + STEP * len(gpus) - 8
     rows.append(
         f'<path d="M{svg.number(at)} 100V{bottom}" stroke="currentColor" stroke-width="2"/>'
     )
@@ -60,12 +65,14 @@ def memory_picture(
 
 
 def _tracks(
-    costs: StepCosts, recipe: Recipe, pictures: int, total: float, verdict: bool
+    costs: StepCosts, recipe: Recipe, pictures: int, gpus: Sequence[str], verdict: bool
 ) -> tuple[list[str], list[str]]:
     """A track for each GPU, and what is said of each."""
     rows, said = list[str](), list[str]()
-    for number, (key, gpu) in enumerate(GPUS.items()):
-        y, words = TOP + STEP * number, f"{gpu.memory:.0f} GiB"
+    total = costs.memory(recipe.batch, recipe.optimizer).total / GIB
+    for number, key in enumerate(gpus):
+        gpu, y = GPUS[key], TOP + STEP * number
+        words = f"{gpu.memory:.0f} GiB"
         if verdict:
             words += f": {verdict_on(costs, recipe, pictures, key)}"
         long_enough = gpu.memory >= total
@@ -149,10 +156,10 @@ def timeline(
         y = 40 + 16 * worker
         rows.append(svg.text(84, y + 11, f"worker {worker + 1}", size=12, anchor="end"))
         made = [(turn.ready - load, turn.ready) for turn in done[worker::workers]]
-        rows += _row(made, span, scale, y, STACK[1], 12)
+        rows += _row(made, span, scale, y, (STACK[1], GREY), 12)
     y = 52 + 16 * workers
     rows.append(svg.text(84, y + 16, "GPU", anchor="end"))
-    rows += _row([(turn.begin, turn.end) for turn in done], span, scale, y, BUSY, 22)
+    rows += _row([(turn.begin, turn.end) for turn in done], span, scale, y, (BUSY, IDLE), 22)
     words = (
         f"{name}: " * bool(name)
         + f"{workers} worker{'s' * (workers > 1)}, {picture_ms:.0f} ms a picture, batch {batch}, "
@@ -168,11 +175,14 @@ def _row(
     span: float,
     scale: float,
     y: float,
-    colour: str,
+    colours: tuple[str, str],
     height: float,
 ) -> list[str]:
-    """Blocks from begin to end, in ms, and a dashed one for each pause between two of them."""
-    rows, waiting = list[str](), f'fill="none" stroke="{IDLE}" stroke-dasharray="3 3"'
+    """Blocks from begin to end, in ms, in the first colour, and a dashed one in the second for each
+    pause between two of them.
+    """
+    colour, pause = colours
+    rows, waiting = list[str](), f'fill="none" stroke="{pause}" stroke-dasharray="3 3"'
     pauses = [(end, begin) for (_, end), (begin, _) in pairwise(busy)]
     for spans, look in ((busy, f'fill="{colour}"'), (pauses, waiting)):
         for begin, end in spans:
@@ -202,7 +212,7 @@ def schedule_over_loss(recipe: Recipe, steps: int) -> str:
     rates = [learning_rate(step, steps, recipe) for step in range(steps)]
     losses = noisy_valley(rates)
     above = Chart(
-        f"{recipe.schedule}, highest rate {recipe.lr:g}",
+        f"schedule {recipe.schedule}, highest rate {recipe.lr:g}",
         x=(0, steps),
         y=(1e-4, 2),
         y_log=True,

@@ -298,7 +298,7 @@ def training_chart(
         x=(0, max(1, last)),
         y=(low, high),
         x_label="step",
-        y_label=f"loss{'; length of the gradient' * ('grad_norm' in names)}" if log else "",
+        y_label=("length" if set(names) == {"grad_norm"} else "loss") if log else "",
         y_log=log,
         height=300,
     )

@@ -1,4 +1,4 @@
-"""Cases for lesson 11: the first loss, another batch, four machines to decide for, the loss of a
+"""Cases for lesson 11: the first loss, another batch, five trainings to decide for, the loss of a
 rank.
 
 Expected values are worked out here in plain Python numbers.
@@ -38,7 +38,13 @@ def _random_rank(rng: random.Random) -> Case:
 
 
 #: The pictures of section 11.5, by letter, and what to switch on first.
-DECISIONS = {"A": "more workers", "B": "half precision", "C": "nothing", "D": "accumulate"}
+DECISIONS = {
+    "A": "more workers",
+    "B": "half precision",
+    "C": "nothing",
+    "D": "accumulate",
+    "E": "more workers",
+}
 #: For each of them, what speaks against the other three.
 REASONS = {
     "A": {
@@ -60,6 +66,11 @@ REASONS = {
         "more workers": "nothing trains yet, so nothing waits.",
         "half precision": "divide its memory by the factor of 11.1: it is still too much.",
         "nothing": "the A100's track ends before the line.",
+    },
+    "E": {
+        "half precision": "it has it already.",
+        "accumulate": "its batch fits, and parts save no time.",
+        "nothing": "its GPU has gaps, and you pay for them.",
     },
 }
 
@@ -185,6 +196,6 @@ REVIEW = [
             "they would be slower",
             "they have no gradient",
         ),
-        "Beyond 512 px one rounding is off by up to 2 px, three by up to 4: labels flip.",
+        "Beyond 512 px one rounding is off by up to 2 px: labels flip.",
     ),
 ]
