@@ -229,7 +229,8 @@ def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tens
     told = facts(box, sample.size[0])
     chosen, candidates = rule(*told, k), _candidates(told, k)
     part, corner = _around(sample.image, box)
-    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2 - corner[:2]).tolist()
+    middles = (anchors[:, :2] + anchors[:, 2:]) / 2 - corner[:2]
+    centres = [(x, y) for x, y in middles.tolist()]
     shapes = [shape("truth", box - corner)]
     for n in told.inside.nonzero().flatten().tolist():
         grey = svg.dot(*centres[n], COLOURS["negative"], round(RADII[told.level[n]] / 3, 1))
