@@ -230,19 +230,23 @@ def answer_drawing(sample: Sample, number: int, k: int, rule: Callable[..., Tens
     chosen, candidates = rule(*told, k), _candidates(told, k)
     part, corner = _around(sample.image, box)
     middles = (anchors[:, :2] + anchors[:, 2:]) / 2 - corner[:2]
-    centres = [(x, y) for x, y in middles.tolist()]
+
+    def dot(n: int, colour: str, radius: float) -> dict[str, Any]:
+        x, y = middles[n].tolist()
+        return svg.dot(x, y, colour, radius)
+
     shapes = [shape("truth", box - corner)]
     for n in told.inside.nonzero().flatten().tolist():
-        grey = svg.dot(*centres[n], COLOURS["negative"], round(RADII[told.level[n]] / 3, 1))
+        grey = dot(n, COLOURS["negative"], round(RADII[told.level[n]] / 3, 1))
         shapes.append(grey | {"casing": "", "width": 0})
     for n in candidates.tolist():
-        ring = svg.dot(*centres[n], COLOURS["anchor"], RADII[told.level[n]])
+        ring = dot(n, COLOURS["anchor"], RADII[told.level[n]])
         shapes.append(ring | {"fill": "none", "width": 2})
     if chosen.any():
         best = anchors[(told.iou * chosen).argmax()]
         shapes.insert(0, shape("matched", best - corner))
     for n in chosen.nonzero().flatten().tolist():
-        shapes.append(svg.dot(*centres[n], COLOURS["positive"], RADII[told.level[n]]))
+        shapes.append(dot(n, COLOURS["positive"], RADII[told.level[n]]))
     of = " + ".join(str(int((chosen & (told.level == level)).sum())) for level in range(3))
     words = f"k = {k}: {len(candidates)} candidates, "
     words += f"t = {adaptive_threshold(told.iou[candidates]):.2f}, "
