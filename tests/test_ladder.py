@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from lesson_lib.course.bugs import SmallRetinaNet
+from lesson_lib.course.bugs import SmallRetinaNet, SmallSSD
 from lesson_lib.course.checks import ladder as module
 from lesson_lib.course.checks.ladder import RUNGS, ladder
 from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.detectors.heads import flatten_predictions
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 
 
@@ -37,6 +38,41 @@ def broken(base=Ssd, **methods):
 def rows_moved(self, forward, images):
     cls, box = forward(images)
     return cls, box.roll(300, dims=1)
+
+
+def cut(answers, values, scrambled):
+    """Rows of each map's answers; those of the maps in `scrambled` are cut as they lie."""
+    return torch.cat(
+        [
+            answer.reshape(len(answer), -1, values)
+            if level in scrambled
+            else flatten_predictions(answer, values)
+            for level, answer in enumerate(answers)
+        ],
+        dim=1,
+    )
+
+
+def scrambled_ssd(cls=(), box=()):
+    """An SSD without the permute on some maps of one head or the other."""
+
+    def forward(self, forward, images):
+        maps, heads = self.features(images), self.heads
+        logits = [conv(x) for conv, x in zip(heads.cls, maps)]
+        deltas = [conv(x) for conv, x in zip(heads.box, maps)]
+        return Outputs(cut(logits, heads.outputs, cls), cut(deltas, 4, box))
+
+    return broken(SmallSSD, forward=forward)
+
+
+def scrambled_retinanet(cls=(), box=()):
+    def forward(self, forward, images):
+        maps, heads = self.features(images), self.heads
+        logits = [heads.cls(heads.cls_tower(x)) for x in maps]
+        deltas = [heads.box(heads.box_tower(x)) for x in maps]
+        return Outputs(cut(logits, heads.num_classes, cls), cut(deltas, 4, box))
+
+    return broken(SmallRetinaNet, forward=forward)
 
 
 def deaf(self, forward, images):
@@ -129,6 +165,40 @@ def test_a_broken_detector_falls_where_its_bug_is(detector, kind, words, capsys)
     ladder(detector, kind, until="overfit one picture")
     last = capsys.readouterr().out.splitlines()[-1]
     assert words in last, last
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(scrambled_ssd, "ssd"), (scrambled_retinanet, "retinanet")]
+)
+@pytest.mark.parametrize(
+    ("maps", "row_of"),
+    [
+        ({"cls": range(6)}, "cls_logits"),
+        ({"box": range(6)}, "box_deltas"),
+        ({"cls": range(1, 6), "box": range(1, 6)}, "cls_logits"),
+        ({"cls": [1]}, "cls_logits"),
+        ({"box": [1]}, "box_deltas"),
+    ],
+)
+def test_a_permute_forgotten_in_one_head_or_on_the_second_map_is_seen(
+    make, kind, maps, row_of, capsys
+):
+    ladder(make(**maps), kind, until="shapes")
+    said = capsys.readouterr().out
+    assert said.startswith("✗ 1 shapes: row ") and f" of {row_of} has its anchor" in said, said
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("make", [scrambled_ssd, scrambled_retinanet, Ssd])
+def test_rows_in_their_order_are_passed_with_any_weights(make, seed):
+    torch.manual_seed(seed)
+    model = (make if make is Ssd else make())(3, 128)
+    module.shapes(model, "retinanet" if make is scrambled_retinanet else "ssd")
+
+
+def test_an_output_that_does_not_see_the_picture_falls(capsys):
+    ladder(broken(forward=lambda s, f, x: Outputs(f(x)[0] * 0, f(x)[1])), "ssd", until="shapes")
+    assert "✗ 1 shapes: a row does not depend on the picture" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("detector", "kind"), [(Ssd, "ssd"), (SmallRetinaNet, "retinanet")])
