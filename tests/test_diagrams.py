@@ -205,9 +205,15 @@ def test_without_totals_each_head_has_one_arrow_and_it_ends_in_the_nms(drawn, ma
 
 def test_without_totals_ssds_parts_are_named_at_their_blocks(drawn, paper_ssd):
     figure, axes = plt.subplots()
-    draw_architecture(axes, paper_ssd, 300, parallel_heads=True, totals=False)
+    draw_architecture(axes, paper_ssd, 300, parallel_heads=True, complete=True, totals=False)
     at = {text.get_text(): text.get_position()[1] for text in axes.texts}
-    assert 0 < at["backbone\nvgg16"] < 2 < at["extra maps"] < 5
+    assert 0 < at["backbone\nVGG16"] < 2 < at["extra maps"] < 5
+    assert (
+        at["picture\n300 × 300 × 3"]
+        < at["conv1_1 to conv4_3; pool1 to pool3\n(pool3 rounds up)"]
+        < 0
+    )
+    assert "heads, a pair a map, each one 3 × 3" in at
     plt.close(figure)
 
 

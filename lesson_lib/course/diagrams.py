@@ -21,6 +21,7 @@ from lesson_lib.detectors.ssd import SSD
 
 BACKBONE, NECK, HEAD, SHARED, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "#fdf3ea", "white"
 INK = {BACKBONE: "#2c6a99", NECK: "#1c7a5a"}  # of words that name such blocks
+PROPER = {"vgg16": "VGG16", "resnet50": "ResNet-50"}  # names as the papers write them
 SUMS, PYRAMID = 4.0, 5.52  # where the pyramid's sums and its levels stand
 Model = Backbone | SSD | RetinaNet
 Shapes = list[tuple[int, ...]]
@@ -80,7 +81,7 @@ def draw_architecture(
     axes.set(
         xlim=(-0.1, 10.85) if parallel_heads else (0, 10 if anchors else 4),
         ylim=(
-            -0.85 if beside else -1.05 if fpn or not anchors else -1.45,
+            -1.45 if beside else -1.05 if fpn or not anchors else -1.45,
             len(levels) - (0.5 if parallel_heads else 0.6),
         ),
     )
@@ -91,9 +92,13 @@ def draw_architecture(
     at, spread = (2.52, (1.3, 0.5)) if fpn else (2.75, (1.2, 0.8))  # a pyramid needs room
     if parallel_heads and not fpn and not complete:
         at = 4.2  # nothing stands between the maps and their heads
-    _block(axes, 0.7, 0, side, f"picture\n{height} × {width} × 3", DATA)
+    x, y = (at, -1.1) if beside else (0.7, 0)
+    _block(axes, x, y, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, at, column, level_names(backbone, len(column)), colours, spread)
-    _arrow(axes, (0.7 + side / 2, 0), (2 * at - edges[0], 0))
+    if beside:
+        _arrow(axes, (at, y + 0.3), (at, -0.3), _way_in(backbone) if complete else "")
+    else:
+        _arrow(axes, (x + side / 2, 0), (2 * at - edges[0], 0))
     between = _ways_up(model, len(column)) if complete else [""] * len(column)
     for i in range(1, len(column)):
         _arrow(axes, (at, i - 0.7), (at, i - 0.3), between[i - 1])
@@ -123,17 +128,27 @@ def _name_column(
     """
     backbone = model if isinstance(model, Backbone) else model.backbone
     known = type(backbone.body).__name__ if isinstance(model, Backbone) else model.config.backbone
+    known = known if totals else PROPER.get(known, known)
     if not isinstance(model, SSD) or totals:
         _below(axes, at, f"backbone {known}", backbone if totals else None)
         if isinstance(model, SSD):
             _below(axes, at, "extra maps", model.extras, -1.2)
         return
-    x, (own, count) = 2 * at - right, counts
-    parts = ((f"backbone\n{known}", 0.5, own, BACKBONE), ("extra maps", own - 0.3, count, NECK))
+    x, (own, count) = 2 * at - right - 0.15, counts
+    parts = ((f"backbone\n{known}", -0.3, own, BACKBONE), ("extra maps", own - 0.3, count, NECK))
     for words, low, end, colour in parts:
         y, high = (low + end - 0.7) / 2, end - 0.7
         axes.plot((x, x), (low, high), color=INK[colour], linewidth=1.5)
         axes.text(x - 0.12, y, words, fontsize=7.5, ha="right", va="center", color=INK[colour])
+
+
+def _way_in(backbone: Backbone) -> str:
+    """What lies between the picture and conv4_3 of a VGG16; nothing for other backbones."""
+    body = backbone.body
+    if not isinstance(body, VGG16):
+        return ""
+    convs = sum(isinstance(m, nn.Conv2d) for m in body.get_submodule("conv4").modules())
+    return f"conv1_1 to conv4_{convs}; pool1 to pool3\n(pool3 rounds up)"
 
 
 def _ways_up(model: Model, count: int) -> list[str]:
@@ -285,6 +300,7 @@ def _draw_parallel_heads(
             _arrow(axes, (9.6, i), (9.9, i))
     _block(axes, 10.35, last / 2, 0.9, "score,\nthen\ndrop\ndoubles\n(NMS)", DATA, last + 0.7)
     words, part = "heads, a pair a map", model.heads if totals else None
+    words += "" if totals else ", each one 3 × 3"
     if isinstance(model, RetinaNet):
         convs = [m for m in model.heads.box_tower.modules() if isinstance(m, nn.Conv2d)]
         times, layer = f"{len(convs)} times", f"3 × 3 × {convs[0].out_channels}"

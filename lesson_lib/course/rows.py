@@ -27,7 +27,7 @@ def rows_drawing(boxes: int = 2, values: int = 2) -> str:
     """
     channels = boxes * values
     positions = torch.arange(6).reshape(1, 2, 3).expand(channels, 2, 3)
-    body = svg.text(8, 16, "channels, on 2 x 3 positions")
+    body = svg.text(8, 16, "channels, on 2 × 3 positions")
     for channel in range(channels):
         top = 30 + channel * (2 * SIDE + GAP)
         box, value = divmod(channel, values)
@@ -39,7 +39,7 @@ def rows_drawing(boxes: int = 2, values: int = 2) -> str:
     for n, permute in enumerate((True, False)):
         rows = rows_of(positions, values, permute)
         left = LEFT + n * (160 + values * SIDE)
-        body += svg.text(left, 16, "reordered" if permute else "as it lies")
+        body += svg.text(left, 16, "reordered" if permute else "cut as it lies (wrong)")
         for i, row in enumerate(rows.tolist()):
             top = 30 + i * SIDE
             body += svg.text(
