@@ -70,7 +70,9 @@ START_REASONS = {
 _BY_NUMBERS = (
     "it looks at what the outputs cost, and this bug leaves the cost of given outputs alone."
 )
-_BY_ROWS = "it looks only at which pixels a row depends on, and every row of this one is in place."
+_BY_ROWS = (
+    "it looks at shapes and at which pixels a row depends on; every row of this one is in place."
+)
 _LATE = "whether it sees this bug or not, a cheaper rung does."
 RUNG_REASONS = {
     bug: {
@@ -292,7 +294,7 @@ EXERCISES = {
             )
             for letter, answer in STARTS.items()
         ],
-        "five bugs told from one number, before a single step.",
+        "five networks told apart by one number, before a single step.",
         hints=(
             "Work out the right one: N positives, 3 N mined negatives, each with the same loss.",
             "What is the loss of one row if its softmax has 4 equal shares, and what with 3?",
@@ -311,7 +313,7 @@ EXERCISES = {
         "you know what each rung proves.",
         hints=(
             "Which part of the detector does a rung use at all? The known batch never detects, and "
-            "no rung but the first asks where a row looks.",
+            "the shapes never look at a loss.",
             "A wrong loss is a wrong number; a wrong use of right outputs shows when something "
             "must be found.",
             "Ask of each bug: does it move a row, the loss of given outputs, or only what the "
@@ -321,15 +323,15 @@ EXERCISES = {
     "08.ssd_loss": Exercise(
         [
             Case(
-                "one positive of four, all logits 0",
+                "one positive of four, the same logits everywhere",
                 (
+                    torch.tensor([2.0, 0.0, 0.0, 0.0]).expand(1, 4, 4),
                     torch.zeros(1, 4, 4),
-                    torch.zeros(1, 4, 4),
-                    torch.zeros(1, 4).long(),
+                    torch.ones(1, 4).long(),
                     torch.zeros(1, 4, 4),
                     torch.tensor([[True, False, False, False]]),
                 ),
-                (4 * math.log(4), 0.0),
+                (4 * math.log(math.exp(2) + 3) - 3 * 2, 0.0),
             ),
             _batch("one positive, three negatives", [[True, False, False, False]], seed=1),
             _batch(
