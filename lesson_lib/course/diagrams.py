@@ -81,7 +81,7 @@ def draw_architecture(
     axes.set(
         xlim=(-0.1, 10.85) if parallel_heads else (0, 10 if anchors else 4),
         ylim=(
-            -1.45 if beside else -1.05 if fpn or not anchors else -1.45,
+            -1.05 if fpn or not anchors else -1.45,
             len(levels) - (0.5 if parallel_heads else 0.6),
         ),
     )
@@ -95,10 +95,8 @@ def draw_architecture(
     x, y = (at, -1.1) if beside else (0.7, 0)
     _block(axes, x, y, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, at, column, level_names(backbone, len(column)), colours, spread)
-    if beside:
-        _arrow(axes, (at, y + 0.3), (at, -0.3), _way_in(backbone) if complete else "")
-    else:
-        _arrow(axes, (x + side / 2, 0), (2 * at - edges[0], 0))
+    into = ((at, y + 0.3), (at, -0.3)) if beside else ((x + side / 2, 0), (2 * at - edges[0], 0))
+    _arrow(axes, *into, _way_in(backbone) if beside and complete else "")
     between = _ways_up(model, len(column)) if complete else [""] * len(column)
     for i in range(1, len(column)):
         _arrow(axes, (at, i - 0.7), (at, i - 0.3), between[i - 1])
