@@ -8,6 +8,7 @@ metadata.
 import ast
 import os
 import re
+import symtable
 from pathlib import Path
 
 import nbformat
@@ -33,6 +34,8 @@ TAGS = {
     "trained",
     "varies",
 }
+CONTROLS = {"slider_figure", "BoxPlayground"}
+AT_ONCE = {"listcomp", "setcomp", "dictcomp", "genexpr"}
 SHOWS = {"print", "check", "display", "show"}
 MACHINE_PATH = re.compile(
     r"(?<![\w:/.])/(?:home|Users|root|tmp|var|mnt|opt|srv|work\w*)/|\b[A-Z]:\\\w"
@@ -217,6 +220,41 @@ def widgets_have_a_still(notebook):
     ]
 
 
+def bound(cell) -> set[str]:
+    """What the cell binds at its top level, loops included, without what it imports."""
+    symbols = scope_of(cell).get_symbols()
+    return {one.get_name() for one in symbols if one.is_assigned() and not one.is_imported()}
+
+
+def read_later(scope: symtable.SymbolTable) -> set[str]:
+    """The notebook's names that functions in `scope` look up each time they are called."""
+    found = set()
+    for inner in scope.get_children():
+        if scope.get_type() == "module" and inner.get_name().strip("<>") in AT_ONCE:
+            continue
+        found |= {one.get_name() for one in inner.get_symbols() if one.is_global()}
+        found |= read_later(inner)
+    return found
+
+
+def scope_of(cell) -> symtable.SymbolTable:
+    """The names of a cell; of none where IPython's own syntax stands in it."""
+    return symtable.symtable(cell.source if statements(cell) else "", "cell", "exec")
+
+
+def controls_keep_what_they_draw_with(notebook):
+    """A slider is moved after the whole lesson was run: no later cell may put something else under
+    a name that its function reads.
+    """
+    cells = code(notebook)
+    return [
+        cell
+        for i, cell in enumerate(cells, start=1)
+        if calls(cell) & CONTROLS
+        and read_later(scope_of(cell)) & set().union(*(bound(later) for later in cells[i:]))
+    ]
+
+
 def solutions_are_hidden(notebook):
     """A solution has the tags solution and hide-cell, and is collapsed in JupyterLab."""
     return [
@@ -296,6 +334,10 @@ HIDDEN = {
 SOLUTION = cell(
     'def iou_solution(): ...\ncheck("01.iou", iou_solution)', stream("\u2713 right\n"), **HIDDEN
 )
+DRAWS = """boxes = 1
+def draw(step):
+    return [boxes for _ in range(step)]
+slider_figure(draw, step=(0, 4))"""
 HEX = "3f9a61c2"
 BROKEN = {
     counts_run_from_one: [
@@ -383,6 +425,15 @@ BROKEN = {
         lesson(cell("x", shown(plain="IntSlider(value=3)"))),
         lesson(cell("x", shown(plain="Output(...)"))),
     ],
+    controls_keep_what_they_draw_with: [
+        lesson(cell(DRAWS, id="figure"), cell(later, id="later", count=2))
+        for later in (
+            "boxes = 2",
+            "for boxes, other in ((1, 2),):\n    print(boxes)",
+            "with f() as boxes:\n    pass",
+            "boxes, other = 1, 2",
+        )
+    ],
     solutions_are_hidden: [
         lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"tags": "solution"})),
         lesson(STUB, cell(SOLUTION.source, stream("\u2713\n"), **HIDDEN | {"jupyter": {}})),
@@ -412,6 +463,10 @@ GOOD = [
     lesson(cell("x = 1\nx", shown(plain="1"), tags="varies")),
     lesson(cell("w", shown(plain="Output(...)"), stream("inside\n"), tags="nbval-ignore-output")),
     lesson(cell("w", shown(plain="HTML(...)", svg="<svg/>"))),
+    lesson(
+        cell(DRAWS, id="figure"),
+        cell("def f(boxes):\n    return [step for step in boxes]\nprint(f)", id="f", count=2),
+    ),
     lesson(
         cell("loss = list(train(model, pictures))\nprint(loss)", NOTED, tags="trained"),
         cell("loss = 3\nprint(loss)", id="second", count=2),
