@@ -89,9 +89,8 @@ def draw_architecture(
     axes.axis("off")
     column = maps if fpn else levels  # SSD's extra maps stand on the backbone's
     colours = [BACKBONE] * len(maps) + [NECK] * (len(column) - len(maps))
-    at, spread = (2.52, (1.3, 0.5)) if fpn else (2.75, (1.2, 0.8))  # a pyramid needs room
-    if parallel_heads and not fpn and not complete:
-        at = 4.2  # nothing stands between the maps and their heads
+    near = parallel_heads and not complete  # nothing stands between SSD's maps and their heads
+    at, spread = (2.52, (1.3, 0.5)) if fpn else (4.2 if near else 2.75, (1.2, 0.8))
     x, y = (at, -1.1) if beside else (0.7, 0)
     _block(axes, x, y, side, f"picture\n{height} × {width} × 3", DATA)
     edges = _draw_maps(axes, at, column, level_names(backbone, len(column)), colours, spread)
