@@ -21,7 +21,6 @@ FOLDS = "Do the exercises on paper: hints and a solution are folded below each. 
 #: What a lesson says to somebody with a kernel -> what its page says instead.
 INSTEAD = {
     r"Run the cell with <kbd>Shift</kbd>\+<kbd>Enter</kbd>\. Then untick": "Untick",
-    r"Run a cell with <kbd>Shift</kbd>\+<kbd>Enter</kbd>\. ": "",
     r"before you run the next (?:two )?cells?\b": "before you look on",
     r" Then run the cell: the check names[^.]*\.": "",
     r"Stuck\? `hint\(\"[^\"]*\"\)`(?: gives three hints, one at a time)?\.": (
