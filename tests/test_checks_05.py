@@ -71,7 +71,11 @@ MISTAKES = [
     ("05.bugs", (BUGS | {"R": "easiest kept"}).get, "program R"),
     ("05.decide", lambda case: "OHEM, NMS at .5", "before you know"),
     ("05.decide", lambda case: "OHEM 1:3, NMS at .5", "before you know"),
-    ("05.decide", lambda case: DECISIONS[ROW] if case == ROW else SHOWN, "a larger batch"),
+    (
+        "05.decide",
+        lambda case: DECISIONS[ROW] if case == ROW else SHOWN,
+        "in every row a larger batch",
+    ),
     ("05.decide", lambda case: DECISIONS[ROW] if case == ROW else UNTOLD, "forcing 1:3"),
     ("05.decide", (DECISIONS | {BECAUSE: SHOWN}).get, "because it keeps everybody"),
     ("05.decide", (DECISIONS | {BECAUSE: CONTRADICTED}).get, "because it keeps everybody"),
@@ -139,6 +143,11 @@ MISTAKES = [
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_right_answer_passes(name):
     assert verdict(name, RIGHT[name]).startswith(DONE)
+
+
+def test_of_a_second_sort_the_line_names_no_case_and_no_error():
+    line = verdict("05.ranks", one_sort(ranks_twice))
+    assert line == "✗ 05.ranks: right or not, it sorted 2 times, and once is enough"
 
 
 def test_sorting_twice_is_a_right_answer_too():

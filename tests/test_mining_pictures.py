@@ -35,7 +35,8 @@ def test_the_picture_says_how_many_are_kept_and_marks_the_hardest():
     drawing = pictures.kept_picture(smear, anchors, positive, kept, "Trained", marked=1)
     said = " ".join(words(drawing))
     assert f"Trained: 3 of {len(smear.boxes)} negatives kept" in said
-    assert drawing.count('stroke="#E69F00"') == 1
+    assert len(re.findall('stroke="#000000"[^>]*stroke-width="2.5"', drawing)) == 1
+    assert "#E69F00" not in drawing  # the colour of ignored anchors
     nobody = pictures.kept_picture(smear, anchors, positive, kept[:0], "Trained")
     assert "0 of" in " ".join(words(nobody))
 

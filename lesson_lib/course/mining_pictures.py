@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.colours import BLACK, COLOURS
+from lesson_lib.colours import BLACK, BLUE, COLOURS
 from lesson_lib.course import svg
 from lesson_lib.course.svg import number, shape, text
 from lesson_lib.data.samples import Sample
@@ -30,7 +30,7 @@ def kept_picture(
 ) -> str:
     """The smear with its objects, the centres of its positive anchors (green frames) and of the
     chosen negatives (black dots, larger where several share a centre); the first `marked` rows of
-    `kept` as boxes.
+    `kept` as boxes, black.
 
     anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first;
     verb: what they do or suffer, as the caption says it.
@@ -45,7 +45,8 @@ def kept_picture(
         shape("truth", sample.boxes),
         *_dots(anchors[kept]),
         _marks("matched", anchors[positive], 7),
-        shape("ignored", anchors[kept[:marked]]) | {"dash": "", "casing": "#ffffff"},
+        shape("negative", anchors[kept[:marked]], colour=BLACK)
+        | {"width": 2.5, "casing": "#ffffff"},
     ]
     return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
 
@@ -177,7 +178,7 @@ def _lane(shares: Tensor, x: float, across: float, y: float) -> str:
 
 def pull_chart(pulls: dict[str, Tensor], title: str) -> str:
     """Share of the negatives' pull over their number, strongest first: {name: (A,)} in the order
-    in which the curves are drawn.
+    in which the curves are drawn, each as its kin in lesson 4's race.
     """
     total = max(len(pull) for pull in pulls.values())
     chart = svg.Chart(
@@ -191,10 +192,11 @@ def pull_chart(pulls: dict[str, Tensor], title: str) -> str:
         y_label="share of the negatives' pull",
         key=True,
     )
-    looks = zip(("solid", "dashed", "dashdot"), ("currentColor", "#0072B2", "#D55E00"))
-    for (name, pull), (dash, colour) in zip(pulls.items(), looks):
+    ink = "currentColor"
+    looks = (("solid", ink, 2.0), ("dashed", ink, 2.0), ("solid", BLUE, 3.5))
+    for (name, pull), (dash, colour, wide) in zip(pulls.items(), looks):
         falling = pull.sort(descending=True).values
         places = torch.logspace(0, math.log10(total), 90).round().long().unique()
         carried = falling.cumsum(0)[places - 1] / falling.sum().clamp(min=1e-12)
-        chart.curve(places.tolist(), carried.tolist(), label=name, dash=dash, colour=colour)
+        chart.curve(places.tolist(), carried.tolist(), name, dash, colour, wide)
     return chart.svg()
