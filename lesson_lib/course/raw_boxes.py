@@ -95,13 +95,14 @@ def raw_drawing(
     chosen = raw.over(score, one_each)
     count, small = int(chosen.sum()), width < SMALL
     truth = svg.shape("truth", raw.sample.boxes)
-    shapes = [truth if count <= FEW else truth | {"width": 1, "casing": ""}]  # under the boxes
+    thin_truth = truth | {"width": 1, "casing": ""}
+    shapes = [truth if count <= FEW and not small else thin_truth]  # under the boxes
     for label, colour in enumerate(CLASS_COLOURS.values()):
         rows = (chosen & (raw.labels == label)).nonzero()[:, 0].tolist()
         path = "".join(raw.paths[row] for row in rows)
         if count <= FEW:
             bold = svg.stroke(path, colour)
-            shapes.append(bold | {"width": 1.6, "casing": ""} if small else bold)
+            shapes.append(bold | {"width": 2.2, "casing": ""} if small else bold)
         else:
             thin, opacity = next(look[1:] for look in THIN if count >= look[0])
             shapes.append(svg.stroke(path, colour + opacity, thin) | {"casing": ""})
