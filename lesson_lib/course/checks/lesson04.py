@@ -250,7 +250,8 @@ EXERCISES = {
             "Work out one number: with the prior, an object's answer costs .25 x .99^2 x 4.6, and "
             "the background next to nothing. What is that per positive anchor?",
             "Without a prior each background answer costs .75 x .25 x .69. How many are there for "
-            "each positive anchor? A prior of .99 instead of .01 costs a little more for each.",
+            "each positive anchor? A prior of .99 costs .75 x .99^2 x 4.6 for each: how many times "
+            "that?",
             "What is left is a loss that is too small: by which number must it have been divided?",
         ),
     ),
