@@ -98,7 +98,7 @@ def _hatching(left: float, top: float, right: float, bottom: float, gap: int = 1
 def gains_table(records: Sequence[dict[str, Any]]) -> str:
     """Each recorded switch with its AP of each seed, its gain and the interval -> Markdown."""
     rows = [
-        "| switch | `--set` | AP of seeds 0, 1, 2 | gain | 95 % interval |",
+        "| switch | at the terminal | AP of seeds 0, 1, 2 | gain | 95 % interval |",
         "|---|---|---|---|---|",
     ]
     for name, switch in SWITCHES.items():
@@ -108,7 +108,8 @@ def gains_table(records: Sequence[dict[str, Any]]) -> str:
         if found:
             low, high = found.mean - found.half, found.mean + found.half
             gained = f"{found.mean:+.1f} | {low:+.1f} to {high:+.1f}"
-        settings = f"`{switch.settings}`" if switch.settings else ""
+        settings = " ".join(f"--set {one}" for one in switch.settings.split())
+        settings = f"`{settings}`" if settings else ""
         rows.append(f"| {switch.told} | {settings} | {told} | {gained} |")
     return "\n".join(rows)
 
