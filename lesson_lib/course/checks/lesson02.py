@@ -214,7 +214,7 @@ EXERCISES = {
             "Multiplying all of `paper-conv4_3` by 0.7 carries over what it lacks for platelets.",
             "The first scale serves the platelets. The second and third serve the red cells, one "
             "for each objective, and the extra squares lie between them.",
-            "Red cells of 0.7 have a side near 35 px, those of 1.0 one near 50: what must the "
+            "Red cells of 0.7 have a side near 39 px, those of 1.0 one near 55: what must the "
             "second scale and the extra squares be, to lie on both sides of these?",
         ),
     ),
