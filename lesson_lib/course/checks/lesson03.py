@@ -48,7 +48,7 @@ def _matched(
 GRID = torch.tensor([[12.0 + 8 * c, 12.0 + 8 * r] for r in range(3) for c in range(5)])
 TOY = torch.cat([GRID - 12, GRID + 12], 1)  # the lesson's fifteen anchors of 24 px
 #: Three objects that want anchor 7; B alone reaches 0.7 with it, and C is the last in the list.
-THREE = torch.tensor([[17.0, 10, 34, 27], [17, 9, 39, 31], [22, 13, 36, 27]])
+THREE = torch.tensor([[18.5, 10.5, 34, 27.5], [17, 9, 39, 31], [22.5, 14, 37, 29]])
 BUGS = {"P": "last claim wins", "Q": "nothing is forced", "R": "best pairs first"}
 
 
@@ -66,16 +66,16 @@ def bug_tables() -> dict[str, list[list[int]]]:
 #: Why a wrong diagnosis cannot be, for each program; read off the tables that the lesson prints.
 BUG_REASONS = {
     "P": {
-        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here A "
-        "and B have none.",
+        "best pairs first": "that rule leaves out no object while one of its anchors is free, "
+        "and here A and B have none.",
         "nothing is forced": "then only an overlap of 0.7 counts: B has it with anchor 7, C, who "
         "got it, has not.",
         "predictions are matched": "C has the anchor that overlaps it most: nothing here needs a "
         "network.",
     },
     "Q": {
-        "best pairs first": "that rule leaves out no object that overlaps an anchor, and here A "
-        "and C have none.",
+        "best pairs first": "that rule leaves out no object while one of its anchors is free, "
+        "and here A and C have none.",
         "last claim wins": "all three want anchor 7 and C stands last in the list, yet B has it.",
         "predictions are matched": "B's anchor here is the one that fits it best, whatever a "
         "network says.",
@@ -325,7 +325,7 @@ EXERCISES = {
                 [0, -1, -1, -1],
             ),
         ],
-        "this is SSD's matching, and no object that overlaps an anchor is ever lost.",
+        "this is SSD's matching: only an object whose every anchor is taken goes without.",
         fresh=_fresh_match,
         refused=("match_ssd", "match_retinanet", "match_index"),
         hints=(
