@@ -48,7 +48,7 @@ def memory_picture(
     """
     memory = costs.memory(recipe.batch, recipe.optimizer)
     total = memory.total / GIB
-    tracks, said = _tracks(costs, recipe, pictures, gpus, verdict)
+    tracks, said = _tracks(costs, recipe, pictures, total, verdict, gpus)
     rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total), *tracks]
     at, bottom = _place(total), TOP + STEP * len(gpus) - 8
     rows.append(
@@ -65,11 +65,15 @@ def memory_picture(
 
 
 def _tracks(
-    costs: StepCosts, recipe: Recipe, pictures: int, gpus: Sequence[str], verdict: bool
+    costs: StepCosts,
+    recipe: Recipe,
+    pictures: int,
+    total: float,
+    verdict: bool,
+    gpus: Sequence[str],
 ) -> tuple[list[str], list[str]]:
     """A track for each GPU, and what is said of each."""
     rows, said = list[str](), list[str]()
-    total = costs.memory(recipe.batch, recipe.optimizer).total / GIB
     for number, key in enumerate(gpus):
         gpu, y = GPUS[key], TOP + STEP * number
         words = f"{gpu.memory:.0f} GiB"
