@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageColor
 
 from lesson_lib.colours import CLASS_COLOURS
 from lesson_lib.course import plots
@@ -90,6 +91,18 @@ def test_a_sharp_figure_has_twice_the_pixels_at_the_same_size(monkeypatch):
     (wide, high), (twice, _) = (Pillow.open(io.BytesIO(png.data)).size for png in (plain, sharp))
     assert abs(twice - 2 * wide) <= 2 and abs(sharp.width - wide) <= 1 and wide > high
     assert sharp._repr_mimebundle_()[1]["image/png"]["alt"] == "a frame"
+
+
+def test_a_platelets_box_keeps_its_pink_on_a_sharp_photograph(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", shown.append)
+    figure, axes = plt.subplots(figsize=(3, 2))
+    draw_picture(axes, running_smear(128).image)
+    draw_boxes(axes, torch.tensor([[20.0, 20, 50, 50]]), "prediction", torch.tensor([2]))
+    show(figure, alt="a smear", caption="A smear.", sharp=True)
+    picture = Pillow.open(io.BytesIO(shown[0].data)).convert("RGB")
+    found = {colour for _, colour in picture.getcolors(1 << 20)}
+    assert ImageColor.getrgb(plots.CLASS_COLOURS[2]) in found
 
 
 def test_a_smear_keeps_more_colours(monkeypatch):

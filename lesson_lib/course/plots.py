@@ -10,6 +10,7 @@ from html import escape
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import PIL.Image
+import PIL.ImageColor
 from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ from lesson_lib import colours
 #: By meaning, and "one" to "five" for curves, which have none; see lesson_lib.colours.
 COLOURS = colours.COLOURS | colours.CURVES
 CLASS_COLOURS = tuple(colours.CLASS_COLOURS.values())
+#: What a picture with few colours keeps in any case.
+FIXED = tuple(dict.fromkeys([*COLOURS.values(), "#FFFFFF", "#000000"]))
 CLASS_LETTERS = ("R", "W", "P")
 #: How a box is drawn: ground truth dashed, prediction solid, anchors thin.
 BOX_STYLES = {
@@ -82,9 +85,18 @@ def show(figure: Figure, alt: str, caption: str, sharp: bool = False, colours: i
 
 
 def _few_colours(picture: io.BytesIO, colours: int) -> bytes:
-    """The same PNG with a palette; 64 colours are a third of the size for a drawing."""
+    """The same PNG with a palette; 64 colours are a third of the size for a drawing.
+
+    The palette holds the course's colours as they are: a photograph's many tints would crowd out a
+    thin line's, and a platelet's box turn grey.
+    """
+    full = PIL.Image.open(picture).convert("RGB")
+    fixed = [part for colour in FIXED for part in PIL.ImageColor.getrgb(colour)]
+    tints = full.quantize(colours - len(FIXED)).getpalette() or []
+    palette = PIL.Image.new("P", (1, 1))
+    palette.putpalette(fixed + tints)
     small = io.BytesIO()
-    PIL.Image.open(picture).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
+    full.quantize(palette=palette, dither=PIL.Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 
