@@ -2,6 +2,7 @@
 test_compare.py."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -232,6 +233,22 @@ def test_trained_outputs_of_another_kind_are_stored_anew_with_their_section(less
     notebooks.refresh(lesson, CI)
     assert outputs_of(lesson)["also"][0].text == "AP50 0.700\n"
     assert notes(lesson)["trained"]["budget"] == "ci"
+
+
+def test_an_edited_cell_does_not_keep_what_its_former_source_showed(lesson, drift):
+    drift(0)
+    notebooks.refresh(lesson, LAPTOP)
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=b commit -qm stored"):
+        subprocess.run(["git", *command.split()], cwd=lesson.parent, check=True)
+    notebook = nbformat.read(lesson, 4)
+    for cell in notebook.cells:
+        if cell.id in ("clock", "also"):
+            cell.source = cell.source.replace("print(", "print('new'); print(", 1)
+    nbformat.write(notebook, lesson)
+    assert notebooks.edited(lesson) == {"clock", "also"}
+    assert notebooks.refresh(lesson, CI) == [f"cell also: {notebooks.FORMER}"]
+    shown = outputs_of(lesson)
+    assert shown["clock"][0].text.startswith("new") and shown["also"][0].text == "AP50 0.700\n"
 
 
 def test_sections_have_a_note_each():

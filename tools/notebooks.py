@@ -7,8 +7,9 @@ notebooks.
 
 The kinds of cell and how each is compared: compare.py. Each refresh leaves the other's cells as
 they are, and says where an exact cell shows something else at another budget. A cell that varies
-keeps what is stored as long as that is of the right kind. Beside trained outputs a line says with
-which budget, when, on which machine and in how many seconds they were made.
+keeps what is stored as long as that is of the right kind and of the last commit's source. Beside
+trained outputs a line says with which budget, when, on which machine and in how many seconds they
+were made.
 
 All run with the settings of `lab.py test` and as if no data set were on the disk, so that a cell
 that would show somebody else's pictures stores its one sentence. --machine NAME imitates a machine
@@ -23,9 +24,10 @@ import argparse
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -55,6 +57,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FORMER = "the outputs are its former source's; `refresh --budget laptop` makes them anew"
 PROGRESS = re.compile(r"^.*\r(?=[^\n])", flags=re.MULTILINE)
 SHIFT = """
 import numpy as _np, torch as _torch
@@ -257,14 +260,29 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def combined(run: Run, budget: str) -> tuple[NotebookNode, list[str]]:
-    """What `refresh` writes after a run with `budget`, and the exact cells that differ between
-    budgets."""
+def edited(path: Path) -> set[str]:
+    """Ids of the cells whose source differs from the last commit's; none outside of a repository,
+    or of a lesson that is new."""
+    show = ["git", "show", f"HEAD:./{path.name}"]
+    before = subprocess.run(show, cwd=path.parent, capture_output=True, text=True)
+    if before.returncode:
+        return set()
+    sources = {cell.id: cell.source for cell in nbformat.reads(before.stdout, as_version=4).cells}
+    cells = nbformat.read(path, as_version=4).cells
+    return {cell.id for cell in cells if sources.get(cell.id, cell.source) != cell.source}
+
+
+def combined(
+    run: Run, budget: str, changed: Collection[str] = ()
+) -> tuple[NotebookNode, list[str]]:
+    """What `refresh` writes after a run with `budget`, and what an author should know: the exact
+    cells that differ between budgets, and the trained ones of `changed` that keep the outputs of
+    their former source."""
     stored = {cell.id: normalise_outputs(cell.get("outputs", [])) for cell in run.stored.cells}
     problems = []
     for cell in (cell for cell in run.fresh.cells if cell.cell_type == "code"):
         before = stored.get(cell.id, [])
-        if "varies" in tags(cell) and keeps(before, cell):
+        if "varies" in tags(cell) and cell.id not in changed and keeps(before, cell):
             cell.outputs = before
         if values_count(cell) and budget != "ci":
             problems += named(cell, differences(before, cell.outputs))
@@ -275,6 +293,7 @@ def combined(run: Run, budget: str) -> tuple[NotebookNode, list[str]]:
         if budget == "ci" and noted and all(keeps(stored.get(cell.id, []), cell) for cell in shown):
             for cell in shown:
                 cell.outputs = stored[cell.id]
+                problems += named(cell, [FORMER] if cell.id in changed else [])
         elif shown:
             shown[0].outputs.append(note(budget, sum(run.seconds[cell.id] for cell in group)))
     return run.fresh, problems
@@ -292,7 +311,7 @@ def named(cell: NotebookNode, sentences: list[str]) -> list[str]:
 
 def refresh(path: Path, options: argparse.Namespace) -> list[str]:
     """Run a notebook and write it in normal form."""
-    notebook, problems = combined(execute(path), options.budget)
+    notebook, problems = combined(execute(path), options.budget, edited(path))
     path.write_text(as_text(notebook), encoding="utf-8", newline="\n")
     return problems
 
