@@ -16,6 +16,9 @@ from torch import Tensor
 
 from lesson_lib.nms import nms
 
+#: Added before ratio x positives is rounded down: in floats 0.7 x 90 is 62.999..., and 63 is meant.
+HAIR = 1e-6
+
 
 def hard_negative_mask(
     cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
@@ -26,9 +29,9 @@ def hard_negative_mask(
     cls_loss (B, A): the loss of each anchor if it is background; positive (B, A) bool;
     negative (B, A) bool: the candidates. Leave out what may be part of an object: Match's IGNORE
     and, as in SSD's released code, every anchor of IoU >= .5 with an object. Returns (B, A) bool.
-    ratio x positives is rounded down; min_negatives is the least for a picture, with or without
-    objects; never more than the candidates. SSD has min_negatives 0 and learns nothing where there
-    is no object.
+    ratio x positives is rounded down (0.7 x 90 is 63, see `HAIR`); min_negatives is the least for a
+    picture, with or without objects; never more than the candidates. SSD has min_negatives 0 and
+    learns nothing where there is no object.
     ValueError for a negative ratio, or a NaN among the losses it looks at.
     A GPU is waited for three times: for the largest quota, for NaN, and for equal losses.
     """
@@ -89,7 +92,8 @@ def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int)
     """How many negatives each picture may have: (B, A), (B, A) -> (B, 1) int64."""
     if ratio < 0 or min_negatives < 0:
         raise ValueError(f"ratio is {ratio} and min_negatives {min_negatives}; give 0 or more.")
-    wanted = (ratio * positive.sum(1, keepdim=True).double()).long().clamp(min=min_negatives)
+    exact = ratio * positive.sum(1, keepdim=True).double()
+    wanted = (exact + HAIR).long().clamp(min=min_negatives)
     return torch.minimum(wanted, negative.sum(1, keepdim=True))
 
 

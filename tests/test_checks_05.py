@@ -3,6 +3,8 @@ its mistake.
 """
 
 import math
+from fractions import Fraction
+from itertools import combinations
 
 import pytest
 import torch
@@ -11,10 +13,14 @@ from lesson_lib.course.checks import DONE, WRONG, verdict
 from lesson_lib.course.checks.lesson05 import (
     BUG_REASONS,
     BUGS,
+    COMPARISON_REASONS,
+    COMPARISONS,
     CONTRADICTED,
     DECISION_REASONS,
     DECISIONS,
+    DIFFERENCES,
     EXERCISES,
+    NO_PAIR,
     SHOWN,
     TABLE_1D,
     UNTOLD,
@@ -49,19 +55,42 @@ def mined(loss, positive, negative, ratio, least=0):
     """The rule, written with loops over pictures."""
     mask = torch.zeros_like(negative)
     for row, pos, neg, out in zip(loss, positive, negative, mask):
-        quota = max(math.floor(ratio * int(pos.sum())), least)
+        quota = max(math.floor(Fraction(str(ratio)) * int(pos.sum())), least)
         order = row.masked_fill(~neg, -math.inf).argsort(descending=True, stable=True)
         out[order[: min(quota, int(neg.sum()))]] = True
     return mask
 
 
+def mined_by_rank(loss, positive, negative, ratio, least, *, fill=-math.inf, stable=True, how=None):
+    """The same with ranks; `how` makes the quota of ratio, positives (B, 1) and least."""
+    how = how or rounded
+    loss = loss.masked_fill(~negative, fill)
+    rank = loss.argsort(dim=1, descending=True, stable=stable).argsort(dim=1)
+    quota = how(ratio, positive.sum(1, keepdim=True), least)
+    return rank < torch.minimum(quota, negative.sum(1, keepdim=True))
+
+
+def rounded(ratio, count, least):
+    return (ratio * count.double() + 1e-6).floor().clamp(min=least)
+
+
+def least_added(ratio, count, least):
+    return rounded(ratio, count, 0) + least
+
+
+def least_for_the_empty(ratio, count, least):
+    return torch.where(count == 0, least, rounded(ratio, count, 0))
+
+
 ROW, _, _, BECAUSE = DECISIONS
+PRIOR, MINES, ADDS, NEEDS = COMPARISONS
 RIGHT = {
     "05.background_loss": background_loss,
     "05.ranks": one_sort(ranks_once),
     "05.bugs": BUGS.get,
     "05.decide": DECISIONS.get,
     "05.implied_ratio": implied_ratio,
+    "05.honest": COMPARISONS.get,
     "05.mine": mined,
 }
 
@@ -109,6 +138,32 @@ MISTAKES = [
         lambda pull, pos, neg, share: share * int(neg.sum()) / int(pos.sum()),
         "one hard",
     ),
+    (
+        "05.implied_ratio",
+        lambda pull, pos, neg, share: (
+            (int((pull[neg].cumsum(0) < share * pull[neg].sum() - 1e-6).sum()) + 1) / int(pos.sum())
+        ),
+        "not in falling order",
+    ),
+    ("05.honest", (COMPARISONS | {PRIOR: "1 and 4"}).get, "does the prior help"),
+    ("05.honest", (COMPARISONS | {MINES: "2 and 3"}).get, "does mining help"),
+    ("05.honest", (COMPARISONS | {ADDS: "1 and 4"}).get, "does focal loss add"),
+    ("05.honest", (COMPARISONS | {NEEDS: "1 and 4"}).get, "does focal loss need"),
+    ("05.honest", (COMPARISONS | {NEEDS: "2 and 4"}).get, "does focal loss need"),
+    ("05.mine", lambda *args: mined_by_rank(*args, fill=0), "loss is 0"),
+    ("05.mine", lambda *args: mined_by_rank(*args, how=least_added), "1 : 1, at least 3"),
+    ("05.mine", lambda *args: mined_by_rank(*args, how=least_for_the_empty), "1 : 1, at least 3"),
+    ("05.mine", lambda *args: mined_by_rank(*args, stable=False), "many equal losses: the first"),
+    (
+        "05.mine",
+        lambda *args: mined_by_rank(*args, how=lambda r, n, m: (r * n).floor().clamp(min=m)),
+        "1.3 x 90 is 117",
+    ),
+    (
+        "05.mine",
+        lambda *args: mined_by_rank(*args, how=lambda r, n, m: (r * n.double()).long().clamp(m)),
+        "0.7 x 90 is 63",
+    ),
     ("05.mine", lambda x, p, n, r, m: mined(x, p, ~p, r, m), "ignored"),
     ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r), "at least 2"),
     ("05.mine", lambda x, p, n, r, m: mined(-x, p, n, r, m), "three to one"),
@@ -143,6 +198,22 @@ MISTAKES = [
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_right_answer_passes(name):
     assert verdict(name, RIGHT[name]).startswith(DONE)
+
+
+def test_the_ranks_with_a_rounded_quota_are_a_right_answer_too():
+    assert verdict("05.mine", lambda *args: mined_by_rank(*args)).startswith(DONE)
+
+
+def test_the_comparisons_follow_from_the_rows_of_the_contest():
+    rows = {"1": ("ce", None), "2": ("ce", 0.01), "3": ("mining", None), "4": ("focal", 0.01)}
+    differ = {
+        f"{a} and {b}": tuple(x != y for x, y in zip(rows[a], rows[b]))
+        for a, b in combinations(rows, 2)
+    }
+    assert list(differ) == list(DIFFERENCES)
+    single = {pair for pair, (loss, prior) in differ.items() if loss != prior}
+    assert single == {pair for pair, words in DIFFERENCES.items() if " and " not in words}
+    assert {pair for pair in COMPARISONS.values() if pair != NO_PAIR} == single
 
 
 def test_of_a_second_sort_the_line_names_no_case_and_no_error():
@@ -212,6 +283,14 @@ def test_each_wrong_choice_is_told_why_it_cannot_be():
         for wrong, reason in DECISION_REASONS[case].items():
             assert right not in reason
             assert reason in verdict("05.decide", {**DECISIONS, case: wrong}.get)
+
+
+def test_each_wrong_pair_of_rows_is_told_why_it_cannot_be():
+    for question, right in COMPARISONS.items():
+        assert {right, *COMPARISON_REASONS[question]} == {NO_PAIR, *DIFFERENCES}
+        for wrong, reason in COMPARISON_REASONS[question].items():
+            assert right not in reason
+            assert reason in verdict("05.honest", {**COMPARISONS, question: wrong}.get)
 
 
 def test_each_wrong_diagnosis_is_told_why_it_cannot_be():

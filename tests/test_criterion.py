@@ -219,7 +219,7 @@ def test_ssd_equals_torchvision(seed):
     reference.box_coder, reference.neg_to_pos_ratio = tv.BoxCoder((10.0, 10.0, 5.0, 5.0)), 3.0
     heads = {"cls_logits": out.cls_logits, "bbox_regression": out.box_deltas}
     theirs = reference.compute_loss(shifted, heads, [anchors] * len(targets), matched)
-    for mining in ("sort", "rank"):
+    for mining in ("topk", "rank", "sort"):  # the last is the old name of the first
         ours = ssd_criterion(out, anchors, targets, best="overwrite", mining=mining)
         torch.testing.assert_close(ours["cls"], theirs["classification"])
         torch.testing.assert_close(ours["box"], theirs["bbox_regression"])

@@ -1,8 +1,12 @@
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lesson_lib import mining
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank, ohem_mask
 from lesson_lib.nms import greedy_nms
 
@@ -14,7 +18,7 @@ def mined_by_sorting(loss, positive, negative, ratio, min_negatives):
     masks = []
     for row, pos, neg in zip(loss.tolist(), positive.tolist(), negative.tolist()):
         order = sorted((i for i in range(len(row)) if neg[i]), key=lambda i: (-row[i], i))
-        chosen = set(order[: max(int(ratio * sum(pos)), min_negatives)])
+        chosen = set(order[: max(int(Fraction(str(ratio)) * sum(pos)), min_negatives)])
         masks.append([i in chosen for i in range(len(row))])
     return masks
 
@@ -40,7 +44,26 @@ def test_mining_keeps_the_ratio_and_both_ways_agree(batch, ratio, min_negatives)
         assert mask.dtype == torch.bool and not (mask & ~negative).any()
         assert mask.tolist() == mined_by_sorting(loss, positive, negative, ratio, min_negatives)
         if min_negatives == 0:
-            assert (mask.sum(1) <= ratio * positive.sum(1)).all()
+            counts = zip(mask.sum(1).tolist(), positive.sum(1).tolist())
+            assert all(kept <= Fraction(str(ratio)) * count for kept, count in counts)
+
+
+DECIMALS = [f"{tenths / 10:.1f}" for tenths in range(1, 101)] + ["0.01", "0.29", "0.35", "1.15"]
+
+
+def test_the_quota_is_the_product_of_the_decimals_rounded_down():
+    positive = torch.arange(400) < torch.arange(400)[:, None]  # a picture for each count 0 .. 399
+    candidates = torch.ones(1, 1, dtype=torch.bool).expand(400, 4000)
+    for text in DECIMALS:
+        quota = mining._quota(positive, candidates, float(text), 0).flatten().tolist()
+        assert quota == [math.floor(Fraction(text) * count) for count in range(400)], text
+
+
+@pytest.mark.parametrize("mine", BOTH)
+@pytest.mark.parametrize(("ratio", "kept"), [(1.3, 117), (0.7, 63)])
+def test_a_product_that_floats_miss_is_kept_in_full(mine, ratio, kept):
+    positive = torch.arange(300)[None] < 90
+    assert mine(torch.rand(1, 300), positive, ~positive, ratio).sum() == kept
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -18,6 +18,7 @@ def test_the_arrows_of_order_and_rank_are_each_others_inverse():
     assert {"order = [1, 3, 0, 2]", "rank = [2, 0, 3, 1]"} <= set(words(drawing))
     thick = drawing.count('stroke-width="3"')
     assert thick == 2 * 2 * 2  # two anchors and their two places, in both panels
+    assert "#009E73" not in drawing  # the colour of positive anchors
     heights = re.findall(r'd="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)M', drawing)
     upwards = [float(start) > float(end) for start, end in heights]
     assert upwards == [True] * 4 + [False] * 4
@@ -35,26 +36,22 @@ def test_the_picture_says_how_many_are_kept_and_marks_the_hardest():
     drawing = pictures.kept_picture(smear, anchors, positive, kept, "Trained", marked=1)
     said = " ".join(words(drawing))
     assert f"Trained: 3 of {len(smear.boxes)} negatives kept" in said
+    assert "of them reach IoU" in said
     assert len(re.findall('stroke="#000000"[^>]*stroke-width="2.5"', drawing)) == 1
     assert "#E69F00" not in drawing  # the colour of ignored anchors
     nobody = pictures.kept_picture(smear, anchors, positive, kept[:0], "Trained")
     assert "0 of" in " ".join(words(nobody))
 
 
-def test_negatives_of_one_centre_are_one_larger_dot():
+def test_negatives_of_one_centre_are_one_dot_and_all_dots_are_alike():
     smear = draw_smear(0, 1, "val", 128)
-    around = [torch.tensor([x - half, 40 - half, x + half, 40 + half])
-              for x, halves in ((30, (9,)), (60, (9, 12)), (90, (9, 12, 15)), (110, (6, 9, 12, 15)))
-              for half in halves]  # fmt: skip
-    anchors = torch.stack(around)
+    centres_and_halves = ((30, 9), (60, 9), (60, 12), (90, 9), (90, 12), (90, 15))
+    corners = [[x - half, 40 - half, x + half, 40 + half] for x, half in centres_and_halves]
+    anchors = torch.tensor(corners, dtype=torch.float32)
     kept = torch.arange(len(anchors))
     drawing = pictures.kept_picture(smear, anchors, kept < 0, kept, "Trained")
-    dots = re.findall(r'd="([^"]*)" fill="#000000"', drawing)
-    sides = [[float(side) for side in re.findall(r"h([\d.]+)v", one)] for one in dots]
-    assert [len(one) for one in sides] == [1, 1, 2]  # three anchors and four look alike
-    small, double, triple = (one[0] ** 2 for one in sides)
-    assert double / small == pytest.approx(2, rel=0.15)
-    assert triple / small == pytest.approx(3, rel=0.15)
+    (dots,) = re.findall(r'd="([^"]*)" fill="#000000"', drawing)
+    assert re.findall(r"h([\d.]+)v", dots) == ["4"] * 3
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, [1]), (0.9, [1, 2]), (1.0, [1, 2, 0])])
@@ -80,6 +77,14 @@ def test_lanes_have_a_dot_for_each_run_and_say_the_means():
     assert places[0] == places[1] < places[2] == places[3] < places[4] < places[5]
     assert {"step 40", "step 80", "one", "two", "50%"} <= set(words(drawing))
     assert "one 0% at 40, 20% at 80; two 25% at 40, 50% at 80." in drawing
+
+
+def test_a_share_of_more_than_half_has_a_place_of_its_own():
+    runs = {"one": {40: torch.tensor([0.5, 0.6, 0.75])}}
+    drawing = pictures.lanes(runs, "platelets found")
+    half, more, most = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawing))
+    assert most - half == pytest.approx(2.5 * (more - half), abs=0.3)
+    assert "75%" in words(drawing) and "100%" not in words(drawing)
 
 
 def test_the_chart_draws_a_curve_for_each_loss():

@@ -29,8 +29,7 @@ def kept_picture(
     verb: str = "kept",
 ) -> str:
     """The smear with its objects, the centres of its positive anchors (green frames) and of the
-    chosen negatives (black dots, larger where several share a centre); the first `marked` rows of
-    `kept` as boxes, black.
+    chosen negatives (black dots); the first `marked` rows of `kept` as boxes, black.
 
     anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first;
     verb: what they do or suffer, as the caption says it.
@@ -38,29 +37,17 @@ def kept_picture(
     negatives = int((~positive).sum())
     near = pairwise_iou(anchors[kept], sample.boxes).amax(dim=1) if len(kept) else torch.zeros(1)
     words = (
-        f"{title}: {len(kept)} of {negatives:,} negatives {verb}; half of them overlap an "
-        f"annotated cell by {near.median().item():.2f} or more."
+        f"{title}: {len(kept)} of {negatives:,} negatives {verb}; half of them reach IoU "
+        f"{near.median().item():.2f} or more with an annotated cell."
     )
     shapes = [
         shape("truth", sample.boxes),
-        *_dots(anchors[kept]),
+        _marks("negative", anchors[kept], 4) | DOT,
         _marks("matched", anchors[positive], 7),
         shape("negative", anchors[kept[:marked]], colour=BLACK)
         | {"width": 2.5, "casing": "#ffffff"},
     ]
     return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
-
-
-def _dots(boxes: Tensor) -> list[dict]:
-    """Black squares on the centres of boxes (N, 4) xyxy: of one, of two, of three or more."""
-    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2).round(decimals=1)
-    places, counts = centres.unique(dim=0, return_counts=True)
-    several = (3, counts == 1), (4, counts == 2), (5, counts > 2)  # px: 9, 16, 25 px²
-    return [
-        _marks("negative", places[some].repeat(1, 2), side) | DOT
-        for side, some in several
-        if some.any()
-    ]
 
 
 def _marks(kind: str, boxes: Tensor, side: int) -> dict:
@@ -97,14 +84,15 @@ def _arrows(
         body += _tile(to, bottom, f"place {place}", "", place < quota)
         ends = [(x, top + 40), (to, bottom - 2)]
         start, end = reversed(ends) if up else ends
-        body += _arrow(start, end, COLOURS["positive"] if place < quota else COLOURS["negative"])
+        body += _arrow(start, end, "currentColor" if place < quota else COLOURS["negative"])
     return svg.document(body, PANEL, 202, f"{result}: {asks}")
 
 
 def _tile(x: float, y: float, first: str, second: str, kept: bool) -> str:
     """A small frame with one or two words, thick where it is kept."""
     height = 38 if second else 22
-    look = f'stroke="{COLOURS["positive"]}" stroke-width="3"' if kept else 'stroke="currentColor"'
+    colour, width = ("currentColor", 3) if kept else (COLOURS["negative"], 1)
+    look = f'stroke="{colour}" stroke-width="{width}"'
     frame = f'<rect x="{number(x - 36)}" y="{number(y)}" width="72" height="{height}"'
     body = f'{frame} fill="none" rx="4" {look}/>' + text(x, y + 16, first, 13, "middle")
     return body + (text(x, y + 32, second, 13, "middle") if second else "")
@@ -140,8 +128,11 @@ def implied_ratio(pull: Tensor, positive: Tensor, negative: Tensor, share: float
 def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
     """What several runs found, at several steps: {name: {step: shares (S,) of S runs}}.
 
-    A panel for each step, a lane for each name, a dot for each run, a tick at their mean.
+    A panel for each step, a lane for each name, a dot for each run, a tick at their mean. The axis
+    ends at the first quarter that no share exceeds, at a half at least.
     """
+    most = max(share for runs in found.values() for shares in runs.values() for share in shares)
+    quarters = max(2, math.ceil(4 * float(most) - 1e-6))
     steps = list(next(iter(found.values())))
     wide, left, lane, top = 2 * PANEL + 12, 168, 30, 66
     panel = (wide - left - 10) / len(steps)
@@ -152,12 +143,14 @@ def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
     for column, step in enumerate(steps):
         x, across = left + column * panel, panel - 44
         body += text(x, top - 12, f"step {step}", 13)
-        for share in (0, 0.25, 0.5):
-            at = number(x + 2 * share * across)
-            body += f'<path d="M{at} {top}V{bottom}" stroke="currentColor" stroke-opacity=".2"/>'
-            body += text(x + 2 * share * across, bottom + 17, f"{share:.0%}", 12, "middle")
+        for quarter in range(quarters + 1):
+            at = x + quarter / quarters * across
+            line = f'd="M{number(at)} {top}V{bottom}" stroke="currentColor"'
+            body += f'<path {line} stroke-opacity=".2"/>'
+            body += text(at, bottom + 17, f"{quarter / 4:.0%}", 12, "middle")
         for row, runs in enumerate(found.values()):
-            body += _lane(runs[step], x, across, top + lane * (row + 0.5))
+            places = (x + 4 / quarters * across * runs[step]).tolist()
+            body += _lane(places, top + lane * (row + 0.5))
     told = "; ".join(
         f"{name} " + ", ".join(f"{runs[step].mean():.0%} at {step}" for step in steps)
         for name, runs in found.items()
@@ -165,9 +158,8 @@ def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
     return svg.document(body, wide, bottom + 26, f"{title}: {told}.")
 
 
-def _lane(shares: Tensor, x: float, across: float, y: float) -> str:
-    """A dot for each share of 0 to a half, and an upright line at their mean."""
-    places = [x + 2 * min(share, 0.5) * across for share in shares.tolist()]
+def _lane(places: Sequence[float], y: float) -> str:
+    """A dot at each place, and an upright line at their mean."""
     mean = number(sum(places) / len(places))
     body = f'<path d="M{mean} {number(y - 10)}v20" stroke="currentColor" stroke-width="2.5"/>'
     look = f'r="5" fill="{COLOURS["Platelets"]}" stroke="currentColor" fill-opacity=".75"'

@@ -48,8 +48,9 @@ class Outputs(NamedTuple):
     box_deltas: Tensor
 
 
-#: Two ways to the same negatives: sorting is faster on a CPU, ranks never make a GPU wait.
-MINING = {"sort": hard_negative_mask, "rank": hard_negative_mask_by_rank}
+#: Two ways to the same negatives: topk is faster on a CPU, ranks never make a GPU wait.
+MINING = {"topk": hard_negative_mask, "rank": hard_negative_mask_by_rank}
+MINING["sort"] = MINING["topk"]  # its name in 0.1.0
 
 
 def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
@@ -62,7 +63,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     inclusive: bool = True,
     ratio: float = 3.0,
     min_negatives: int = 0,
-    mining: str = "sort",
+    mining: str = "topk",
     variances: tuple[float, float] = VARIANCES,
     loc_weight: float = 1.0,
     class_weights: tuple[float, ...] | None = None,
@@ -74,7 +75,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
 
     outputs: cls_logits (B, A, K + 1), channel 0 background; anchors (A, 4) xyxy pixels; B targets.
     threshold, best, inclusive: see `match_ssd`; ratio, min_negatives: `hard_negative_mask`;
-    mining: "sort" or "rank", which find the same; loc_weight: the paper's alpha.
+    mining: "topk" or "rank", which find the same; loc_weight: the paper's alpha.
     class_weights: for rare classes, a factor of each class's class loss, in the order of the
     classes; the background's is 1, and mining and the divisor know nothing of it. Neither paper has
     it. Twice the weight is about twice as many such objects, so a rare class is found more often,
@@ -92,7 +93,7 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     results are the same. None: as the device needs it.
     """
     if mining not in MINING:
-        raise ValueError(f"mining is {mining!r}; choose 'sort' or 'rank'.")
+        raise ValueError(f"mining is {mining!r}; choose 'topk' or 'rank'.")
     _check_shapes(outputs, anchors, targets)
     weights = _on_device(class_weights, outputs.cls_logits, outputs.cls_logits.shape[-1] - 1)
     objects = Objects.of(targets)

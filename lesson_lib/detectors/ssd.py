@@ -225,9 +225,9 @@ class SSD(OneStage):
     ) -> dict[str, Tensor]:
         """`ssd_criterion` with the config's variances and matching; options go before the latter.
 
-        Mined by rank on a GPU, which then waits for nothing, by sorting on a CPU.
+        Mined by rank on a GPU, which then waits for nothing, by topk on a CPU.
         """
-        config, mining = self.config, "sort" if outputs[0].is_cpu else "rank"
+        config, mining = self.config, "topk" if outputs[0].is_cpu else "rank"
         defaults = {"best": config.best, "inclusive": config.inclusive, "mining": mining}
         return ssd_criterion(
             Outputs(*outputs),

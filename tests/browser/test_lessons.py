@@ -139,11 +139,10 @@ def an_easy_answer_is_discounted(slider, before, now):
 
 
 def mining_keeps_the_ratio(slider, before, now):
-    """At 3 : 1 the picture shows three times its positives; at 3.5 : 1 that many, rounded down."""
+    """At 1 : 1 the picture shows as many as its positives; at 0.5 : 1 half of that, floored."""
     pattern = r"(\d+) of [\d,]+ negatives.*?(\d+) of [\d,]+ negatives"
-    assert numbers(pattern, now) == [
-        math.floor(3.5 * kept / 3) for kept in numbers(pattern, before)
-    ]
+    assert slider.value() == 1 and min(numbers(pattern, before)) > 0
+    assert numbers(pattern, before) == [kept // 2 for kept in numbers(pattern, now)]
 
 
 def the_anchor_is_compared_with_what_is_seen(slider, before, now):

@@ -1,5 +1,5 @@
 """Cases for lesson 5: the loss of background, ranks, three faulty miners, a choice from a table,
-the ratio that a loss implies, mining.
+the ratio that a loss implies, which rows of a contest compare, mining.
 
 The expected values are worked out with plain Python's sorting and numbers.
 """
@@ -7,6 +7,7 @@ The expected values are worked out with plain Python's sorting and numbers.
 import math
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from functools import wraps
 
 import torch
@@ -91,7 +92,7 @@ def _mined(
     masks = []
     for row, states in zip(loss, state):
         order = [a for a in _order(row) if states[a] == 0]
-        chosen = set(order[: max(math.floor(ratio * states.count(1)), least)])
+        chosen = set(order[: max(math.floor(Fraction(str(ratio)) * states.count(1)), least)])
         masks.append([a in chosen for a in range(len(row))])
     label = torch.tensor(state)
     return Case(
@@ -195,12 +196,46 @@ DECISION_REASONS = {
     },
 }
 
+#: Section 5.8's contest by the numbers of its rows -> what differs between two of them.
+DIFFERENCES = {
+    "1 and 2": "the prior",
+    "1 and 3": "mining",
+    "1 and 4": "the loss and the prior",
+    "2 and 3": "the loss and the prior",
+    "2 and 4": "focal loss's factor",
+    "3 and 4": "the loss and the prior",
+}
+NO_PAIR = "no two rows"
+COMPARISONS = {
+    "does the prior help cross entropy?": "1 and 2",
+    "does mining help a network without the prior?": "1 and 3",
+    "does focal loss add something to the prior?": "2 and 4",
+    "does focal loss need the prior?": NO_PAIR,
+}
+_NEEDED = dict(zip(COMPARISONS, ("the prior", "mining", "focal loss's factor", "the prior")))
+
+
+def _against(question: str, rows: str) -> str:
+    """What speaks against comparing these two rows."""
+    if rows == NO_PAIR:
+        return f"there are two rows that differ in {_NEEDED[question]} alone."
+    if COMPARISONS[question] == NO_PAIR:
+        return f"they differ in {DIFFERENCES[rows]}; is focal loss in both of your rows?"
+    return f"they differ in {DIFFERENCES[rows]}."
+
+
+COMPARISON_REASONS = {
+    question: {rows: _against(question, rows) for rows in (*DIFFERENCES, NO_PAIR) if rows != right}
+    for question, right in COMPARISONS.items()
+}
 
 _rng = random.Random(5)
 _MANY = (
     [[float(_rng.randrange(12)) for _ in range(60)] for _ in range(4)],
     [[_rng.choice([0, 0, 0, 0, 0, 1, -1]) for _ in range(60)] for _ in range(3)] + [[0] * 60],
 )
+#: Ninety positives, then 120 candidates of rising loss.
+_NINETY = [[1.0] * 90 + [float(n) for n in range(120)]], [[1] * 90 + [0] * 120]
 
 EXERCISES = {
     "05.background_loss": Exercise(
@@ -286,6 +321,7 @@ EXERCISES = {
                 "one object, equal background", [9.0, 1.0, 1.0, 1.0, 1.0], [1, 0, 0, 0, 0], 0.5
             ),
             _implied("one hard anchor carries it all", [1.0, 100.0, 0.1, 0.1], [1, 0, 0, 0], 0.9),
+            _implied("not in falling order", [1.0, 0.5, 3.0, 1.5], [1, 0, 0, 0], 0.5),
             _implied("two objects", [1.0, 1.0, 4.0, 3.0, 2.0, 1.0], [1, 1, 0, 0, 0, 0], 0.6),
             _implied(
                 "ignored anchors do not count", [1.0, 50.0, 3.0, 2.0, 2.0], [1, -1, 0, 0, 0], 0.7
@@ -307,6 +343,23 @@ EXERCISES = {
         ),
         serves="implied_ratio",
     ),
+    "05.honest": Exercise(
+        [
+            Case(
+                f"{question} Are these the rows?",
+                (question,),
+                Choice(answer, COMPARISON_REASONS[question]),
+            )
+            for question, answer in COMPARISONS.items()
+        ],
+        "one difference between two rows, and it is the one that was asked for.",
+        hints=(
+            "Take the two columns of the table: in which of them may your two rows differ?",
+            "A question about the prior wants two rows with one loss; a question about the loss "
+            "wants two with one prior.",
+            "For the last one: how many rows train with focal loss, and what is their prior?",
+        ),
+    ),
     "05.mine": Exercise(
         [
             _mined(
@@ -327,6 +380,7 @@ EXERCISES = {
                 [[1, -1, -1, 0, 0]],
                 1,
             ),
+            _mined("a candidate whose loss is 0", [[5.0, 0.0, 3.0, 0.0]], [[1, -1, 0, 0]], 2),
             _mined("a ratio of 1.5 is rounded down", [[9.0, 3.0, 2.0, 1.0]], [[1, 0, 0, 0]], 1.5),
             _mined("more wanted than there are", [[9.0, 8.0, 3.0]], [[1, 1, 0]], 3),
             _mined(
@@ -335,8 +389,18 @@ EXERCISES = {
                 [[1, 0, 0, 0, 0]],
                 2,
             ),
+            _mined("many equal losses: the first anchor first", [[1.0] * 40], [[1] + [0] * 39], 5),
             _mined("a picture without objects", [[3.0, 2.0, 1.0]], [[0, 0, 0]], 3),
             _mined("a picture without objects, at least 2", [[3.0, 1.0, 2.0]], [[0, 0, 0]], 3, 2),
+            _mined(
+                "one object at 1 : 1, at least 3",
+                [[9.0, 4.0, 3.0, 2.0, 1.0]],
+                [[1, 0, 0, 0, 0]],
+                1,
+                3,
+            ),
+            _mined("1.3 x 90 is 117", *_NINETY, 1.3),
+            _mined("0.7 x 90 is 63", *_NINETY, 0.7),
             _mined("four pictures, 60 anchors, many equal losses", *_MANY, 3),
             _mined("the same, at least 5 and a ratio of .5", *_MANY, 0.5, 5),
         ],
@@ -349,7 +413,8 @@ EXERCISES = {
             "Give those who may not be chosen a loss that can never win; the ranks are those of "
             "exercise 2.",
             "The quota is one number a picture, shape (B, 1): round it, raise it to the least, "
-            "then cut it at the number of candidates. Without that cut the -inf ones get in.",
+            "then cut it at the number of candidates. Without that cut the -inf ones get in. A "
+            "product just short of a whole number: add a millionth in double precision.",
         ),
         serves="hard_negative_mask",
     ),
