@@ -30,7 +30,9 @@ def test_each_seed_and_each_printed_number_stands_in_its_row():
     printed = [(paper, i) for i, (_, _, paper) in enumerate(rows) if paper is not None]
     assert sorted(dots(left, "D")) == sorted(printed)
     assert [text.get_text() for text in left.texts] == ["not in the paper"] * (4 - len(printed))
-    assert dots(right) == [(10.0 + i + plus, i) for i in range(4) for plus in (0, 2)]
+    assert [x for x, _ in dots(right)] == [10.0 + i + plus for i in range(4) for plus in (0, 2)]
+    places = [y for _, y in dots(right)]  # the two seeds of a row stand apart, about its line
+    assert places == pytest.approx([i + side for i in range(4) for side in (-0.065, 0.065)])
     assert [label.get_text() for label in left.get_yticklabels()] == [row[0] for row in rows]
     assert dots(right, "|") == [(11.0 + i, i) for i in range(4)]  # the means
     assert all(axes.get_xlim() == (9, 16) for axes in figure.axes[1::2])  # one axis for all
@@ -39,6 +41,17 @@ def test_each_seed_and_each_printed_number_stands_in_its_row():
 def test_a_setting_without_runs_leaves_its_row_empty():
     figure = charts.beside_the_paper(["ce-alpha"] * 2, {}, "AP")
     assert not dots(figure.axes[1]) and len(dots(figure.axes[0], "D")) == 4
+
+
+def test_the_dots_of_one_seed_are_joined_across_the_settings():
+    rows = [("A", {0: 3.0, 1: 1.0, 4: 8.0}), ("B", {0: 4.0, 1: 2.0})]
+    (axes,) = charts.joined(rows, "AP").figure.axes
+    strokes = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None"]
+    assert strokes == [[3.0, 4.0], [1.0, 2.0]]  # seed 4 has no partner
+    assert dots(axes) == [(3.0, 0), (1.0, 0), (8.0, 0), (4.0, 1), (2.0, 1)]
+    assert dots(axes, "|") == [(4.0, 0), (3.0, 1)]
+    assert [text.get_text() for text in axes.texts] == ["seed 0", "seed 1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B"]
 
 
 def test_a_difference_is_drawn_with_its_interval_and_zero():

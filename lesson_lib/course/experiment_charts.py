@@ -49,12 +49,33 @@ def _table(left: Axes, right: Axes, name: str, here: Mapping[str, list[float]]) 
             left.plot(paper, place, "D", color=COLOURS["one"], markersize=5, clip_on=False)
         if values := here.get(setting, []):
             right.plot(sum(values) / len(values), place, "|", color="black", markersize=15)
-        _seeds(right, values, place)
+        _seeds(right, values, place, apart=0.13)
     left.set_title(f"{table.source}: paper", fontsize=9)
     right.set_title("here, three seeds", fontsize=9)
     labels = [label for label, _, _ in table.rows]
     for axes, words in ((left, labels), (right, [""] * len(labels))):
         _rows(axes, words)
+
+
+def joined(rows: Sequence[tuple[str, Mapping[int, float]]], words: str) -> Figure:
+    """One line a setting: a dot for each seed, the mean, and strokes that join the dots of a seed.
+
+    rows   a label and {seed: AP} for each;  words: below the axis
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.5 * len(rows)), layout="constrained")
+    for seed in sorted(set.intersection(*(set(row) for _, row in rows))):
+        values = [row[seed] for _, row in rows]
+        axes.plot(values, range(len(rows)), color="0.55", linewidth=1.2)
+        axes.annotate(
+            f"seed {seed}", (values[0], -0.2), ha="center", va="bottom", fontsize=8, color="0.3"
+        )
+    for place, (_, row) in enumerate(rows):
+        axes.plot(sum(row.values()) / len(row), place, "|", color="black", markersize=15)
+        _seeds(axes, list(row.values()), place)
+    _rows(axes, [label for label, _ in rows])
+    axes.set_ylim(len(rows) - 0.6, -0.7)
+    axes.set_xlabel(words)
+    return figure
 
 
 def differences(rows: Sequence[tuple[str, Difference]], words: str, wider: float = 1) -> Figure:
@@ -96,10 +117,12 @@ def exhibit_curves(pieces: Mapping[str, Exhibit]) -> Figure:
     return figure
 
 
-def _seeds(axes: Axes, values: Sequence[float], place: float) -> None:
-    axes.plot(
-        values, [place] * len(values), "o", color="0.55", markersize=4.5, clip_on=False, zorder=3
-    )
+def _seeds(axes: Axes, values: Sequence[float], place: float, apart: float = 0) -> None:
+    """A dot for each value, in a row about `place`, each a little below the one before."""
+    first = place - apart * (len(values) - 1) / 2
+    places = [first + apart * i for i in range(len(values))]
+    style = {"color": "0.35", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+    axes.plot(values, places, "o", clip_on=False, zorder=3, **style)
 
 
 def _wide(axes: Axes, mean: float, half: float, place: float, edge: float) -> None:

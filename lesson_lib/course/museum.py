@@ -98,14 +98,15 @@ class OffByOne(SSD):
         )
 
 
-class AcrossClasses(SSD):
+class AcrossClasses(RetinaNet):
     """One NMS over all boxes, whatever their class."""
 
     def detections(self, outputs, anchors, size, **options):
         found = super().detections(
             outputs, anchors, size, nms_threshold=1.0, max_detections=len(anchors), **options
         )
-        return [{name: p[name][nms(p["boxes"], p["scores"], 0.45)] for name in p} for p in found]
+        keep = [nms(p["boxes"], p["scores"], 0.5)[: self.config.max_detections] for p in found]
+        return [{name: p[name][kept] for name in p} for p, kept in zip(found, keep, strict=True)]
 
 
 class ByAnchors(SSD):
@@ -162,21 +163,23 @@ def exhibits(steps: int = 12) -> Iterator[Exhibit]:
     """
     samples, val = list(Smears("train", PICTURES, SIDE)), list(Smears("val", JUDGED, SIDE))
     forgetful = [replace(s, image=s.image.flip(-1)) if i % 2 else s for i, s in enumerate(samples)]
-    healthy, records = _trained_on(SSD, samples, steps)
-    yield Exhibit("healthy SSD", "SSD", records, _found(healthy, val), 0)
-    for name, bug in [
-        ("healthy RetinaNet", RetinaNet),
-        *((letter, BUGS[bug]) for letter, bug in _KEY.items()),
-    ]:
-        if bug in AT_INFERENCE:
-            model = bug(healthy.config)
-            model.load_state_dict(healthy.state_dict())
-            curve = records
+    healthy = {kind: _trained_on(kind, samples, steps) for kind in (SSD, RetinaNet)}
+    for kind, (model, records) in healthy.items():
+        ignored = _ignored(samples, kind)
+        yield Exhibit(
+            f"healthy {kind.__name__}", kind.__name__, records, _found(model, val), ignored
+        )
+    for letter, bug in _KEY.items():
+        kind = BUGS[bug]
+        base = RetinaNet if issubclass(kind, RetinaNet) else SSD
+        if kind in AT_INFERENCE:
+            parent, curve = healthy[base]
+            model = kind(parent.config)
+            model.load_state_dict(parent.state_dict())
         else:
-            model, curve = _trained_on(bug, forgetful if bug is SSD else samples, steps)
-        kind = "RetinaNet" if isinstance(model, RetinaNet) else "SSD"
-        ignored = _ignored(samples, 0.5 if bug is NoIgnoreBand else 0.4) if kind != "SSD" else 0
-        yield Exhibit(name, kind, curve, _found(model, val), ignored)
+            model, curve = _trained_on(kind, forgetful if kind is SSD else samples, steps)
+        ignored = _ignored(samples, kind)
+        yield Exhibit(letter, base.__name__, curve, _found(model, val), ignored)
 
 
 def _trained_on(
@@ -225,7 +228,10 @@ def panel(
     return svg.picture(sample.image, shapes, words, letters, caption=words, width=width)
 
 
-def _ignored(samples: list[Sample], negative: float) -> int:
+def _ignored(samples: list[Sample], kind: type[SSD] | type[RetinaNet]) -> int:
+    if issubclass(kind, SSD):
+        return 0
+    negative = 0.5 if kind is NoIgnoreBand else 0.4
     anchors = load(SHIPPED["RetinaNet"]).model.anchors(SIDE)
     return sum(
         int((match_retinanet(s.boxes, anchors, 0.5, negative).label == IGNORE).sum())

@@ -1,12 +1,13 @@
-"""Cases for lesson 12: what becomes of a paper's order, how many seeds it takes, which differences
-decide, the museum, boxes that follow.
+"""Cases for lesson 12: what becomes of a paper's order, how many seeds decide, among how many
+questions a difference decides, the museum, boxes that follow.
 
-Expected values are worked out in plain Python, by printed quantiles of Student's t.
+Expected values are worked out in plain Python; shares of Student's t by its closed forms.
 """
 
 import math
 import random
 import statistics
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,8 +19,6 @@ from lesson_lib.course.review import Question
 Pair = tuple[Tensor, Tensor]
 
 
-#: Two-sided quantiles of Student's t as printed in tables: (seeds, questions at once) -> t.
-STUDENT = {(3, 1): 4.3027, (3, 5): 9.9248, (5, 1): 2.7764, (5, 5): 4.6041}
 #: What each bug shows, so that a learner can see that an exhibit does not.
 SIGNS = {
     "ratio flipped": "then names and middles would be right, under the healthy curve, and some "
@@ -56,16 +55,24 @@ def _fresh_held(draw: random.Random) -> Case:
     return _held(f"two settings drawn anew, t {_t(a, b):.2f}", a, b, bound)
 
 
-def _fresh_decides(draw: random.Random) -> Case:
-    """An interval that ends a tenth of itself beside zero."""
-    n, questions = draw.choice(list(STUDENT))
-    scatter = [draw.uniform(-2, 2) for _ in range(n)]
-    half = STUDENT[n, questions] * statistics.stdev(scatter) / math.sqrt(n)
-    decided = draw.choice([True, False])
-    mean = draw.choice([-1, 1]) * half * (1.1 if decided else 0.9)
-    differences = [x - statistics.fmean(scatter) + mean for x in scatter]
-    asked = f"{n} seeds, {questions} question{'s' * (questions > 1)}, drawn anew"
-    return Case(asked, (differences, questions), decided)
+def _questions(differences: list[float]) -> float:
+    """How often the share of draws beyond this t, of three or five seeds, goes into 5 in 100."""
+    n = len(differences)
+    t = abs(statistics.fmean(differences)) / statistics.stdev(differences) * math.sqrt(n)
+    sine, square = t / math.sqrt(t * t + n - 1), (n - 1) / (t * t + n - 1)
+    within = {3: sine, 5: sine * (1 + square / 2)}[n]
+    return 0.05 / (1 - within)
+
+
+def _fresh_how_many(draw: random.Random) -> Case:
+    """Differences drawn until they lie well between two numbers of questions."""
+    while True:
+        n, middle = draw.choice([3, 5]), draw.choice([-1, 1]) * draw.uniform(1, 6)
+        differences = [round(middle + draw.uniform(-1, 1), 1) for _ in range(n)]
+        if len(set(differences)) > 1 and _questions(differences) < 12:
+            questions = _questions(differences)
+            if 0.2 < questions % 1 < 0.8:
+                return Case(f"{n} seeds, drawn anew", (differences,), int(questions))
 
 
 def _seeds(why: str, gain: float, noise: float, sure: float, expected: int) -> Case:
@@ -73,11 +80,11 @@ def _seeds(why: str, gain: float, noise: float, sure: float, expected: int) -> C
 
 
 def _fresh_seeds(draw: random.Random) -> Case:
-    """Counted up from one seed, by the probability itself."""
+    """Counted up from two seeds, by the probability itself."""
     gain, noise = draw.choice([0.4, 0.7, 1.1, 2.3]), draw.choice([0.5, 0.9, 1.6])
     sure = draw.choice([0.8, 0.9, 0.97])
-    n = 1
-    while statistics.NormalDist().cdf(gain / (noise * math.sqrt(2 / n))) < sure:
+    normal, n = statistics.NormalDist(), 2
+    while normal.cdf(gain / (noise * math.sqrt(2 / n)) - normal.inv_cdf(0.975)) < sure:
         n += 1
     return _seeds(f"a gain of {gain}, noise {noise}, sure at {sure}", gain, noise, sure, n)
 
@@ -151,6 +158,21 @@ def _canvas_swapped(image: Tensor, boxes: Tensor) -> Pair:
     return _canvas(image, boxes)[0], boxes + torch.tensor([12.0, 7.0, 12.0, 7.0])
 
 
+@dataclass
+class _Sometimes:
+    """Mirrors the picture at every n-th call, and then the boxes too, or not."""
+
+    every: int
+    with_boxes: bool
+    calls: int = field(default=0, compare=False)
+
+    def __call__(self, image: Tensor, boxes: Tensor) -> Pair:
+        self.calls += 1
+        if self.calls % self.every:
+            return image, boxes
+        return (_mirror if self.with_boxes else _forgets)(image, boxes)
+
+
 LETTERS = "ABCDEFGH"
 EXERCISES = {
     "12.held": Exercise(
@@ -176,8 +198,14 @@ EXERCISES = {
                 5.8,
             ),
             _held("the same mean", [1.0, 3.0], [0.0, 4.0], 0.5),
+            _held(
+                "five steady seeds against three that scatter, t 1.73, bound 2",
+                [20.0, 20.2, 19.8, 20.1, 19.9],
+                [20.0, 24.0, 28.0],
+                2.0,
+            ),
         ],
-        "with three seeds a side, only beyond 2.8 does luck come in fewer than 5 of 100.",
+        "with three seeds a side that scatter alike, luck alone is beyond 2.8 in 5 of 100.",
         fresh=_fresh_held,
         refused=("held", "unpaired_t"),
         hints=(
@@ -191,40 +219,43 @@ EXERCISES = {
         serves="held",
     ),
     "12.seeds_needed": Exercise(
-        [  # by hand: the quantile is 1.645 at .95 and 1.282 at .9, so n = 2 (1.645 s / d)^2
-            _seeds("a gain as large as the noise, 19 of 20", 1.0, 1.0, 0.95, 6),
-            _seeds("half the gain: four times as many", 0.5, 1.0, 0.95, 22),
-            _seeds("9 of 10 is enough", 1.0, 1.0, 0.9, 4),
-            _seeds("more noise", 1.0, 1.3, 0.95, 10),
-            _seeds("a gain that one seed shows", 5.0, 1.0, 0.95, 1),
+        [  # by hand: 1.960 + 1.645 = 3.605 at .95, and n = 2 (3.605 s / d)^2 = 25.99 (s / d)^2
+            _seeds("a gain as large as the noise, 19 of 20", 1.0, 1.0, 0.95, 26),
+            _seeds("half the gain: four times as many", 0.5, 1.0, 0.95, 104),
+            _seeds("twice the gain", 2.0, 1.0, 0.95, 7),
+            _seeds("4 of 5 is enough", 1.0, 1.0, 0.8, 16),
+            _seeds("more noise", 1.0, 1.3, 0.95, 44),
+            _seeds("a gain of nine times the noise", 9.0, 1.0, 0.95, 2),
         ],
         "you know before the first run whether you can afford the answer.",
         fresh=_fresh_seeds,
         hints=(
-            "The formula above the sliders gives the probability from n. Turn it round.",
-            "What must be inside the brackets of \u03a6, at least, for it to give `sure`? That is "
-            "the quantile; then solve for n.",
-            "A quarter of the gain needs sixteen times the seeds: n grows with the square. Round "
-            "up, never down.",
+            "Draw the difference of the two means as a bell. Where is its middle, and how wide is "
+            "it with n seeds a side?",
+            "Mark the bound at 1.96 widths. How many widths above it must the middle lie, so that "
+            "the share `sure` of the bell is beyond it?",
+            "The gain is as long as both stretches together, and a width shrinks with the root of "
+            "n. Round up, never down; and not below 2.",
         ),
     ),
-    "12.decides": Exercise(
-        [
-            Case("all three above zero, one question", ([2.2, 3.7, 1.5], 1), False),
-            Case("all three below zero, one question", ([-4.5, -3.5, -2.5], 1), True),
-            Case("the same three as one of five", ([-4.5, -3.5, -2.5], 5), False),
-            Case("further below, as one of five", ([-10.5, -8.8, -8.5], 5), True),
-            Case("five seeds, one question", ([0.5, 2.5, 1.5, 3.5, 2.0], 1), True),
-            Case("five seeds, as one of five", ([0.5, 2.5, 1.5, 3.5, 2.0], 5), False),
+    "12.how_many": Exercise(
+        [  # by hand: t = mean / s * sqrt(n); the share beyond it goes so often into 5 in 100
+            Case("all three above zero", ([2.2, 3.7, 1.5],), 0),
+            Case("all three below zero", ([-4.5, -3.5, -2.5],), 1),
+            Case("five seeds", ([0.5, 2.5, 1.5, 3.5, 2.0],), 3),
+            Case("three seeds, further below zero", ([-6.3, -5.6, -4.5],), 5),
+            Case("still further below", ([-10.5, -8.8, -8.5],), 11),
+            Case("more than 20 would not undo it", ([12.0, 12.4, 12.2],), 20),
         ],
         "the more you ask, the more each answer must show.",
-        fresh=_fresh_decides,
+        fresh=_fresh_how_many,
         hints=(
-            "When does an interval, mean minus half to mean plus half, leave out zero? Both signs.",
-            "`half` is one line of the cell on pairs in 12.1, and the line below it asks `student` "
-            "for six questions at once.",
-            "The 5 % that may err are shared by all questions. How many seeds there are, the list "
-            "itself says.",
+            "Begin with one question: does the interval, from mean minus half to mean plus half, "
+            "leave out zero? Both signs count.",
+            "Then ask for one question more: the interval grows. The last number at which it "
+            "leaves out zero is the answer.",
+            "If 5 in 100 may err in all, how many may each of q questions? And how many "
+            "seeds there are, the list itself says.",
         ),
     ),
     "12.museum": Exercise(
@@ -259,15 +290,24 @@ EXERCISES = {
             Case("only darker", (_darker,), True),
             Case("a grey canvas around it, correct", (_canvas,), True),
             Case("a grey canvas, x and y exchanged", (_canvas_swapped,), False),
+            Case("every second picture mirrored, its boxes too", (_Sometimes(2, True),), True),
+            Case(
+                "exhibit A: every second picture mirrored, its boxes not",
+                (_Sometimes(2, False),),
+                False,
+            ),
+            Case("one picture in eight mirrored, its boxes not", (_Sometimes(8, False),), False),
         ],
-        "this test, six lines long, would have caught exhibits that cost people weeks.",
+        "a mirror of every other picture, drawn by lot, slips through twenty calls once in a "
+        "million.",
         hints=(
             "You choose the picture: take one in which you can see, by looking at pixels, where "
             "the object went.",
             "A black picture with one white rectangle, neither of them square, the rectangle not "
             "in the middle: in a symmetric picture a wrong mirror looks right.",
             "Rows and columns of the pixels brighter than three quarters of the brightest give "
-            "the true box: from the first white column to the last one plus 1.",
+            "the true box: from the first white column to the last one plus 1. And one good answer "
+            "of an augmentation that draws lots says little.",
         ),
     ),
 }
