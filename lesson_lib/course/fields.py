@@ -224,11 +224,12 @@ def growth_drawing(
     image: Tensor, layers: Sequence[Layer], count: int, at: tuple[float, float]
 ) -> str:
     """The smear, and what a position at (x, y) sees after each of the first `count` layers: the
-    newest field thick, those before it thin, blue the distance to its neighbours. Returns SVG.
+    newest field thick, every second one before it thin, blue the distance to its neighbours.
+    Returns SVG.
     """
     fields = [receptive_field([layer[1:] for layer in layers[:n]]) for n in range(count + 1)]
     (field, stride), rows = fields[-1], [square(at, side) for side, _ in fields]
-    older = sorted({float(row[2] - row[0]) for row in rows[:-1]})
+    older = sorted({float(row[2] - row[0]) for row in rows[:-1]})[::-2]  # all would be a blot
     shapes = [svg.shape("anchor", square(at, side), colour=BLACK) for side in older]
     shapes += [svg.shape("prediction", rows[-1], colour=VERMILION)]
     shapes += [svg.shape("positive", square(at, stride), colour=BLUE)]
@@ -236,7 +237,8 @@ def growth_drawing(
     beyond = ", beyond this picture" if field > image.shape[-1] else ""
     words = (
         f"After {name} ({count} of {len(layers)} layers): one position sees {field} px "
-        f"(orange{beyond}; black: the layers before), its neighbour stands {stride} px away (blue)."
+        f"(orange{beyond}; black: every second one before), its neighbour stands {stride} px away "
+        "(blue)."
     )
     return svg.picture(image, shapes, alt=words, caption=words)
 

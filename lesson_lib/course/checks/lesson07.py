@@ -37,56 +37,75 @@ PLANS = {
 }
 
 
-def _verdict_on(plan: tuple[tuple[int, int], ...]) -> str:
-    """Whether each anchor is seen whole, and reaches IoU 0.5 with an object of its shape that lies
-    half a stride off both ways.
+def _judged(plan: tuple[tuple[int, int], ...]) -> list[tuple[str, bool, str]]:
+    """(map and fault, whether the map has it, what speaks for or against it) for all six: whether
+    each anchor is seen whole, and reaches IoU 0.5 with an object of its shape that lies half a
+    stride off both ways.
     """
-    for (side, ratio), seen, stride in zip(plan, SEEN, STRIDES):
+    found = []
+    for name, (side, ratio), seen, stride in zip(("C3", "C4", "C5"), plan, SEEN, STRIDES):
         width, height = side * math.sqrt(ratio), side / math.sqrt(ratio)
         shared = (width - stride / 2) * (height - stride / 2)
-        if width > seen:
-            return "seen in part"
-        if shared / (2 * side**2 - shared) < 0.5:
-            return "too far apart"
-    return "right"
+        iou = shared / (2 * side**2 - shared)
+        whole = f"its longest side is {width:.0f} px, and {name}'s rows see {seen} px."
+        near = f"half a stride off both ways, IoU on {name} is {iou:.2f}."
+        found += [(f"{name} seen in part", width > seen, whole)]
+        found += [(f"{name} too far apart", iou < 0.5, near)]
+    return found
+
+
+def _verdict_on(plan: tuple[tuple[int, int], ...]) -> str:
+    """The finest map at fault and its fault, or "right"."""
+    return next((words for words, holds, _ in _judged(plan) if holds), "right")
 
 
 MAPS = {letter: _verdict_on(plan) for letter, plan in PLANS.items()}
 
-#: What speaks against each wrong answer of PORTS and MAPS.
+#: What speaks against each wrong answer of PORTS.
 _COUNTS = "all six maps have the right number of positions."
 PORT_REASONS = {
     "K": {
         "pool5 halves": "the first map is off already, long before pool5.",
         "fc6 has no holes": "holes change what is seen, not the positions, and fc7 sees 420 px.",
+        "fc6 keeps holes of 3": "holes change what is seen, and fc7 sees 420 px.",
         "the last two maps are padded": "they have 3 positions and 1, as they should.",
     },
     "L": {
         "pooling rounds down": _COUNTS,
         "pool5 halves": _COUNTS,
+        "fc6 keeps holes of 3": "fc7 would see more than 260 px: count it.",
         "the last two maps are padded": _COUNTS,
     },
     "M": {
         "pooling rounds down": "the maps of the poolings have 38 and 19 positions.",
         "pool5 halves": "fc7's map has its 19 positions.",
         "fc6 has no holes": "fc7 sees 420 px, as it should.",
+        "fc6 keeps holes of 3": "fc7 sees 420 px, as it should.",
     },
     "N": {
         "pooling rounds down": "the first map has 38 positions.",
         "fc6 has no holes": "fc7 would see less than 420 px, and it sees more.",
+        "fc6 keeps holes of 3": "fc7 would see less than 420 px, and it sees more.",
         "the last two maps are padded": "padding leaves a map its size, and each map is smaller "
         "than the one before.",
     },
 }
-_OFF = "an object can lie where the nearest anchor of its size shares too little with it: look at "
-_WHOLE = "each anchor's longest side is less than what the rows of its map see."
-_NEAR = "half a stride off both ways, each anchor still overlaps its object by more than 0.5."
-MAP_REASONS = {
-    "F": {"right": _OFF + "C5.", "seen in part": _WHOLE},
-    "G": {"too far apart": _NEAR, "seen in part": _WHOLE},
-    "H": {"right": "look at each anchor's longest side.", "too far apart": _NEAR},
-    "I": {"right": _OFF + "C3, and on C5 it is just so.", "seen in part": _WHOLE},
+_NOT_ALL = {
+    "seen in part": "compare each anchor's longest side with what its rows see.",
+    "too far apart": "an object can lie where the nearest anchor of its size shares too little "
+    "with it: work out each map's worst case.",
 }
+
+
+def _map_reasons(plan: tuple[tuple[int, int], ...]) -> dict[str, str]:
+    """What speaks against each wrong verdict on a plan."""
+    verdict = _verdict_on(plan)
+    also = "it holds, but a finer map has the same fault: name that one."
+    reasons = {words: also if holds else said for words, holds, said in _judged(plan)}
+    if verdict != "right":
+        reasons["right"] = _NOT_ALL[verdict[3:]]
+        del reasons[verdict]
+    return reasons
 
 
 def port_logs() -> dict[str, tuple[list[int], int]]:
@@ -291,7 +310,7 @@ EXERCISES = {
             Case(
                 f"plan {letter}: is your verdict right?",
                 (letter,),
-                Choice(answer, MAP_REASONS[letter]),
+                Choice(answer, _map_reasons(PLANS[letter])),
             )
             for letter, answer in MAPS.items()
         ],
@@ -324,6 +343,12 @@ EXERCISES = {
                 [[[0.0, 2.0]], [[0.0, 0.0]]],
                 [20.0, 20.0],
                 [[[0.0, 20.0]], [[0.0, 0.0]]],
+            ),
+            _norm_case(
+                "a position of length 0.0005 gets length 1 like any other",
+                [[[3e-4]], [[4e-4]]],
+                [1.0, 1.0],
+                [[[0.6]], [[0.8]]],
             ),
             _norm_case(
                 "six channels, 4 x 3 cells",
