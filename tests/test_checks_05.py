@@ -48,6 +48,12 @@ def ranks_once(loss):
 
 def implied_ratio(pull, positive, negative, share):
     total = pull[negative].double().sort(descending=True).values.cumsum(0)
+    line = share * total[-1] * (1 - 1e-12)
+    return (int((total < line).sum()) + 1) / positive.sum().item()
+
+
+def absolute_slack(pull, positive, negative, share):
+    total = pull[negative].double().sort(descending=True).values.cumsum(0)
     return (int((total < share * total[-1] - 1e-9).sum()) + 1) / positive.sum().item()
 
 
@@ -145,6 +151,7 @@ MISTAKES = [
         ),
         "not in falling order",
     ),
+    ("05.implied_ratio", absolute_slack, "the unit"),
     ("05.honest", (COMPARISONS | {PRIOR: "1 and 4"}).get, "does the prior help"),
     ("05.honest", (COMPARISONS | {MINES: "2 and 3"}).get, "does mining help"),
     ("05.honest", (COMPARISONS | {ADDS: "1 and 4"}).get, "does focal loss add"),

@@ -52,6 +52,13 @@ def test_an_object_is_found_when_one_of_its_own_boxes_is_among_the_surest_of_its
     assert recall_by_class(Said(logits), judged).tolist() == [0.5, 1, 0]
 
 
+def test_a_network_that_says_the_same_everywhere_does_not_find_everything():
+    classes = torch.tensor([[0, 1, 1, 0, 2, 3, 0, 1]])
+    index = torch.tensor([[-1, 0, 1, -1, 2, 3, -1, 4]])
+    judged = ContestSet(torch.zeros(1, 3, 1, 1), classes, index)
+    assert recall_by_class(Said(torch.zeros(1, 8, 4)), judged).sum() < 2
+
+
 def test_training_reports_each_moment_and_each_step():
     pupils = contest_set(list(Smears("train", 8, 128)))
 

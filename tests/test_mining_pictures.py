@@ -59,6 +59,11 @@ def test_the_fewest_that_carry_a_share_of_the_pull(share, expected):
     assert pictures.carriers(torch.tensor([0.1, 0.6, 0.3]), share).tolist() == expected
 
 
+def test_what_carries_a_share_does_not_depend_on_the_unit():
+    for unit in (1e-12, 1.0, 1e9):
+        assert len(pictures.carriers(torch.full((10,), unit), 0.9)) == 9
+
+
 def test_the_implied_ratio_counts_the_strongest_negatives_for_each_positive():
     pull = torch.tensor([9.0, 9.0, 4.0, 50.0, 3.0, 2.0, 1.0])
     label = torch.tensor([1, 1, 0, -1, 0, 0, 0])

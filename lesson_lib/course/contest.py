@@ -98,7 +98,8 @@ def recall_by_class(model: SSD, judged: ContestSet) -> Tensor:
     found = []
     for k in (1, 2, 3):
         own = judged.classes == k  # (N, A)
-        last = scores[..., k].flatten().topk(int(own.sum())).values[-1]
-        hit = named[own & (scores[..., k] >= last)].unique(dim=0)
+        surest = scores[..., k].flatten().topk(int(own.sum())).indices
+        pointed = torch.zeros(own.numel(), dtype=torch.bool).scatter_(0, surest, True).view_as(own)
+        hit = named[own & pointed].unique(dim=0)
         found.append(len(hit) / len(named[own].unique(dim=0)))
     return torch.tensor(found)

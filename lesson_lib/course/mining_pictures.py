@@ -115,7 +115,8 @@ def carriers(pull: Tensor, share: float) -> Tensor:
     """
     order = pull.argsort(descending=True, stable=True)
     carried = pull[order].double().cumsum(0)
-    return order[: int((carried < share * carried[-1] - 1e-9).sum()) + 1]
+    line = share * carried[-1] * (1 - 1e-12)  # a sum that should equal it may round below
+    return order[: int((carried < line).sum()) + 1]
 
 
 def implied_ratio(pull: Tensor, positive: Tensor, negative: Tensor, share: float) -> float:
