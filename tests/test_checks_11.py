@@ -77,7 +77,7 @@ MISTAKES = [
     ("11.decide", lambda letter: "half precision", "A: is that"),
     ("11.decide", lambda letter: "more workers", "B: is that"),
     ("11.decide", lambda letter: DECISIONS["B" if letter == "C" else letter], "C: is that"),
-    ("11.decide", lambda letter: DECISIONS["B" if letter == "D" else letter], "D: is that"),
+    ("11.decide", lambda letter: DECISIONS["B" if letter == "E" else letter], "E: is that"),
     ("11.decide", lambda letter: DECISIONS["C" if letter == "D" else letter], "D: is that"),
     ("11.decide", lambda letter: DECISIONS["C" if letter == "E" else letter], "E: is that"),
     ("11.rank_loss", lambda s, n: s / max(1, sum(n)), "two processes alike"),

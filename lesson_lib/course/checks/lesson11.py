@@ -42,8 +42,8 @@ DECISIONS = {
     "A": "more workers",
     "B": "half precision",
     "C": "nothing",
-    "D": "accumulate",
-    "E": "more workers",
+    "D": "more workers",
+    "E": "accumulate",
 }
 #: For each of them, what speaks against the other three.
 REASONS = {
@@ -63,14 +63,14 @@ REASONS = {
         "accumulate": "its batch fits, and parts save no time.",
     },
     "D": {
-        "more workers": "nothing trains yet, so nothing waits.",
-        "half precision": "divide its memory by the factor of 11.1: it is still too much.",
-        "nothing": "the A100's track ends before the line.",
-    },
-    "E": {
         "half precision": "it has it already.",
         "accumulate": "its batch fits, and parts save no time.",
         "nothing": "its GPU has gaps, and you pay for them.",
+    },
+    "E": {
+        "more workers": "nothing trains yet, so nothing waits.",
+        "half precision": "divide its memory by the factor of 11.1: it is still too much.",
+        "nothing": "the A100's track ends before the line.",
     },
 }
 
