@@ -11,7 +11,15 @@ from answers import exercise_tests
 
 from lesson_lib.course import pieces
 from lesson_lib.course.checks import verdict
-from lesson_lib.course.checks.lesson09 import CAUGHT, CHOSEN, EXERCISES, PRIORS, both_parts
+from lesson_lib.course.checks.lesson09 import (
+    CAUGHT,
+    EXERCISES,
+    NOBODY,
+    PRIORS,
+    RARE,
+    both_parts,
+    largest_prior,
+)
 
 
 def first_loss(anchors, classes, positives, pi, gamma, alpha, alpha_yes=None, noes=None, least=1):
@@ -59,6 +67,12 @@ def retinanet_loss(
     return focal[(state != -1) if used is None else used(state)].sum() / n, box / n
 
 
+def parts(pi, anchors, classes, positives, by=None):
+    """Do the objects give more? The background's part divided by `by` in place of the positives."""
+    background, objects = both_parts(pi, (anchors, classes, positives))
+    return objects > background * positives / (by or positives)
+
+
 def faded(cls_logits, box_deltas, labels, box_targets, state):
     """Focal loss whose factor is held constant: another gradient, the same numbers."""
     positive = state == 1
@@ -83,14 +97,24 @@ RIGHT = {
     "first_loss": first_loss,
     "head_parameters": head_parameters,
     "retinanet_loss": retinanet_loss,
-    "prior": lambda: CHOSEN,
+    "prior": lambda *setting: largest_prior(setting),
     "caught": CAUGHT.get,
 }
 WRONG = [
-    ("prior", lambda: 0.0001, "a larger one also leaves"),
-    ("prior", lambda: 0.01, "the background gives the larger part"),
-    ("prior", lambda: 0.1, "the background gives the larger part"),
-    ("prior", lambda: 0.002, "look again"),
+    ("prior", lambda *setting: 0.0001, "a larger one also leaves"),
+    ("prior", lambda *setting: 0.01, "the background gives the larger part"),
+    ("prior", lambda *setting: 0.1, "the background gives the larger part"),
+    ("prior", lambda *setting: 0.002, "look again"),
+    ("prior", lambda *setting: 0.001, "49,104 anchors"),
+    ("prior", lambda *setting: min(0.01, largest_prior(setting)), "1,000 anchors"),
+    ("prior", lambda *setting: largest_prior(setting) or 0.1, "no positive at all"),
+    (
+        "prior",  # the parts not divided alike: the objects' part for each, the background's summed
+        lambda a, k, n: max((p for p in PRIORS if n and parts(p, a, k, n, by=1)), default=0),
+        "1,000 anchors",
+    ),
+    ("caught", (CAUGHT | {"S": NOBODY}).get, "detector S"),
+    ("caught", (CAUGHT | {"P": NOBODY}).get, "detector P"),
     ("caught", (CAUGHT | {"P": "no prior", "R": "divided by all anchors"}).get, "detector P"),
     ("caught", (CAUGHT | {"Q": "variances in the loss alone"}).get, "detector Q"),
     ("caught", lambda letter: "divided by all anchors", "detector Q"),
@@ -200,21 +224,23 @@ test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tes
 
 def test_the_prior_is_worked_out():
     """240 million answers, 20 positives: at .01 9 million x .0001 x .01005, at .001 a 1,000th."""
-    assert PRIORS == (0.1, 0.01, 0.001, 0.0001) and CHOSEN == 0.001
+    assert PRIORS == (0.1, 0.01, 0.001, 0.0001) and largest_prior(RARE) == 0.001
     assert [round(x, 2) for x in both_parts(0.01)] == [9.05, 1.13]
     assert [round(x, 3) for x in both_parts(0.001)] == [0.009, 1.723]
+    assert [round(x, 2) for x in both_parts(0.1, (49_104, 3, 100))] == [1.16, 0.47]
+    assert [round(x, 2) for x in both_parts(0.1, (1000, 3, 100))] == [0.02, 0.47]
 
 
-@pytest.mark.parametrize("answer", [0.1, 0.01, 0.0001, 0.5, "0.01", "no number"])
+@pytest.mark.parametrize("answer", [0.1, 0.01, 0.0001, 0.5])
 def test_a_wrong_prior_is_not_told_the_right_one(answer):
-    said = verdict("09.prior", answer)
-    assert said.startswith("✗") and str(CHOSEN) not in said
+    said = verdict("09.prior", lambda *setting: answer)
+    assert said.startswith("✗") and "0.001" not in said
     assert ("is not it: " if answer in PRIORS else "look again") in said
 
 
 def test_a_wrong_diagnosis_is_not_told_the_right_one():
     for letter, right in CAUGHT.items():
-        for bug in set(CAUGHT.values()) - {right}:
+        for bug in {*CAUGHT.values(), NOBODY} - {right}:
             said = verdict("09.caught", (CAUGHT | {letter: bug}).get)
             assert f'"{bug}" is not it' in said and right not in said
 

@@ -20,6 +20,8 @@ CAUGHT = {
     "R": "no prior",
     "S": "variances in the loss alone",
 }
+#: On the list of diagnoses, too, and right for none of CAUGHT.
+NOBODY = "smooth L1 that bends at 1"
 #: What speaks against each wrong diagnosis of CAUGHT.
 CAUGHT_REASONS = {
     "P": {
@@ -27,22 +29,26 @@ CAUGHT_REASONS = {
         "no prior": "its untrained answer is not what the known batch, whose outputs are given, "
         "looks at.",
         "variances in the loss alone": "offsets do not enter 'cls'.",
+        NOBODY: "offsets do not enter 'cls'.",
     },
     "Q": {
         "divided by all anchors": "that would make the loss many times smaller, and it is larger.",
         "no prior": "the known batch brings its outputs along, and no prior enters them.",
         "variances in the loss alone": "offsets do not enter 'cls'.",
+        NOBODY: "offsets do not enter 'cls'.",
     },
     "R": {
         "divided by all anchors": "it fell before any loss was computed.",
         "ignored as background": "it fell before any loss was computed.",
         "variances in the loss alone": "it fell before any loss was computed.",
+        NOBODY: "it fell before any loss was computed.",
     },
     "S": {
         "divided by all anchors": "both losses would be smaller, and 'box' is larger.",
         "ignored as background": "'cls' would be wrong first, and the offsets of an anchor that is "
         "no positive are not read.",
         "no prior": "a prior moves class logits, and 'box' is wrong.",
+        NOBODY: "that is the smaller of the two at every error, and this 'box' is larger.",
     },
 }
 #: A detector of rare things: anchors, classes, positives of a batch, and the priors to choose from.
@@ -60,15 +66,24 @@ def both_parts(
     return background, alpha * (1 - pi) ** gamma * -math.log(pi)
 
 
-#: The largest prior that leaves the first word to the objects, and what speaks against the others.
-CHOSEN = max(pi for pi in PRIORS if both_parts(pi)[0] < both_parts(pi)[1])
-PRIOR_REASONS = {
-    pi: "a larger one also leaves the larger part to the objects."
-    if pi < CHOSEN
-    else "with it the background gives the larger part."
-    for pi in PRIORS
-    if pi != CHOSEN
-}
+def largest_prior(setting: tuple[int, int, int]) -> float:
+    """The largest of PRIORS that leaves the first word to the objects; 0 if none does."""
+    parts = {pi: both_parts(pi, setting) for pi in PRIORS if setting[2]}
+    return max(
+        (pi for pi, (background, objects) in parts.items() if objects > background), default=0
+    )
+
+
+def _prior(why: str, setting: tuple[int, int, int], expected: float) -> Case:
+    """setting: anchors, classes, positives; `expected` worked out in the tests."""
+    reasons = {
+        pi: "a larger one also leaves the larger part to the objects."
+        if pi < expected
+        else "with it the background gives the larger part."
+        for pi in (*PRIORS, 0)
+        if pi != expected
+    }
+    return Case(why, setting, UntoldNumber(expected, reasons))
 
 
 def _first(
@@ -237,20 +252,20 @@ EXERCISES = {
     ),
     "09.prior": Exercise(
         [
-            Case(
-                "the largest prior that leaves the first word to the objects",
-                (),
-                UntoldNumber(CHOSEN, PRIOR_REASONS),
-            )
+            _prior("rare things: 200,000 anchors, 1,200 classes, 20 positives", RARE, 0.001),
+            _prior("49,104 anchors, 3 classes, 100 positives", (49_104, 3, 100), 0.01),
+            _prior("1,000 anchors, 3 classes, 100 positives", (1000, 3, 100), 0.1),
+            _prior("no positive at all", (1000, 3, 0), 0.0),
         ],
         "the more answers there are, the smaller the prior has to be.",
         tolerance=1e-9,
         hints=(
             "What does `first_loss` give for one anchor, one class and no positive? How many such "
-            "answers are there for each of the 20 positives?",
+            "answers are there for each positive?",
             "Take that part from the whole: what is left, the objects' part, is the larger one for "
             "which priors?",
-            "Several priors leave it to the objects; the question asks for the largest of them.",
+            "Several priors leave it to the objects; the question asks for the largest of them. "
+            "And without a positive?",
         ),
     ),
     "09.caught": Exercise(
@@ -266,8 +281,8 @@ EXERCISES = {
         hints=(
             "Which of the two losses is wrong, and is it too large or too small?",
             "Divide what was expected by what was got: by which number is it too small?",
-            "Dozens of times too small; a few per cent too large; right but for the boxes; "
-            "and one that is told before any loss.",
+            "Which bug changes the number of anchors that count, and which the number that is "
+            "divided by? Which one touches neither loss of a known batch?",
         ),
     ),
     "09.head_parameters": Exercise(
