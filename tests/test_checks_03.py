@@ -11,7 +11,15 @@ import torch
 from lesson_lib.anchors import SSD300_SCALES, default_boxes, pyramid_anchors
 from lesson_lib.boxes import pairwise_iou
 from lesson_lib.course.checks import verdict
-from lesson_lib.course.checks.lesson03 import BUG_REASONS, BUGS, STRIP, THREE, TOY, bug_tables
+from lesson_lib.course.checks.lesson03 import (
+    BUG_REASONS,
+    BUGS,
+    STRIP,
+    THREE,
+    TOY,
+    bug_tables,
+    rule_of,
+)
 from lesson_lib.course.matching_pictures import (
     best_overlaps,
     close_pairs,
@@ -22,6 +30,7 @@ from lesson_lib.course.matching_pictures import (
     six_grids,
 )
 from lesson_lib.course.story import running_smear
+from lesson_lib.course.svg import shape
 from lesson_lib.matching import match_retinanet, match_ssd
 
 
@@ -63,8 +72,22 @@ def without_a_word_for_no_object(overlaps, *rest):
     return labels(overlaps, *rest) if overlaps.amax(dim=0) is not None else None
 
 
-def input_side(side, picture, anchor, threshold):
+def needed(side, picture, anchor, threshold):
     return picture * anchor * math.sqrt(threshold) / side
+
+
+def input_side(side, picture, anchor, threshold, inputs, least=needed, pick=min):
+    """The keywords make mistakes."""
+    enough = [size for size in inputs if size >= least(side, picture, anchor, threshold)]
+    return pick(enough) if enough else 0
+
+
+def sides_by(least):
+    return lambda *args: input_side(*args, least=least)
+
+
+def more_than_needed(*args):
+    return input_side(*args[:4], [size for size in args[4] if size != needed(*args[:4])])
 
 
 def best_pairs(overlaps):
@@ -83,6 +106,11 @@ def best_pairs(overlaps):
 def each_its_best(overlaps):
     """The mistake: every object takes its best anchor, whoever has it already."""
     return [row.index(max(row)) if max(row) > 1e-6 else -1 for row in overlaps]
+
+
+def plain_overwrite(overlaps):
+    """The same, and an object that overlaps nothing takes anchor 0."""
+    return [row.index(max(row)) for row in overlaps]
 
 
 def in_turn(overlaps):
@@ -188,16 +216,24 @@ WRONG = [
         lambda t, p, n, force: match_retinanet(STRIP[: len(t)], STRIP, p, n, force).label,
         "match_retinanet",
     ),
-    ("input_side", lambda s, z, a, t: z * a * t / s, "32 px"),
-    ("input_side", lambda s, z, a, t: z * a / s, "32 px"),
-    ("input_side", lambda s, z, a, t: z * 32 * math.sqrt(t) / s, "21 px"),
+    ("input_side", sides_by(lambda s, z, a, t: z * a * t / s), "20 px"),
+    ("input_side", sides_by(lambda s, z, a, t: z * a / s), "20 px"),
+    ("input_side", sides_by(lambda s, z, a, t: z * a * math.sqrt(0.5) / s), "just suffice"),
+    ("input_side", sides_by(lambda s, z, a, t: z * 32 * math.sqrt(t) / s), "21 px"),
+    ("input_side", sides_by(lambda s, z, a, t: 640 * a * math.sqrt(t) / s), "no input will do"),
+    ("input_side", lambda *a: input_side(*a, pick=max), "20 px"),
+    ("input_side", lambda *a: input_side(*a, pick=lambda sizes: sizes[0]), "another order"),
+    ("input_side", lambda *a: input_side(*a) or max(a[4]), "no input will do"),
+    ("input_side", more_than_needed, "just suffice"),
+    ("input_side", lambda *a: needed(*a[:4]), "20 px"),
     ("bugs", {**BUGS, "P": "nothing is forced"}.get, "program P"),
-    ("bugs", {**BUGS, "Q": "predictions are matched"}.get, "program Q"),
+    ("bugs", {**BUGS, "Q": "nothing is forced"}.get, "program Q"),
     ("bugs", {**BUGS, "R": "last claim wins"}.get, "program R"),
     ("match", lambda g, a, t: match(g, a, t, pairs=even_at_nothing), "overlaps none"),
     ("match", lambda g, a, t: match_index(g, a, t), "match_index"),
     ("match", lambda g, a, t: match_ssd(g, a, t).gt_index, "match_ssd"),
-    ("match", lambda *a: match(*a, over=lambda v, bar: v > bar + 2e-9), "two anchors"),
+    ("match", lambda *a: match(*a, over=lambda v, bar: v > bar + 2e-9), "0.5 counts"),
+    ("match", lambda *a: match(*a, pairs=plain_overwrite), "two objects want anchor 0"),
     ("match", claimed_only_if_over, "a small object"),
     ("match", lambda *a: match(*a, pairs=each_its_best), "two objects want anchor 0"),
     ("match", lambda *a: match(*a, pairs=in_turn), "the other order"),
@@ -229,7 +265,7 @@ def test_a_wrong_answer_is_told_with_its_case(name, answer, words):
 
 
 def test_a_wrong_diagnosis_is_told_why_and_not_the_right_one():
-    words = {*BUGS.values(), "predictions are matched"}
+    words = {*BUGS.values(), "nothing is forced"}
     for letter, bug in BUGS.items():
         assert {bug, *BUG_REASONS[letter]} == words
         for wrong, reason in BUG_REASONS[letter].items():
@@ -238,14 +274,13 @@ def test_a_wrong_diagnosis_is_told_why_and_not_the_right_one():
 
 
 def test_the_three_tables_differ_and_show_their_bugs():
-    tables = bug_tables()
-    assert len({str(table) for table in tables.values()}) == 3
-    assert tables["P"] == [[], [], [7]] and tables["Q"] == [[], [7], []] and all(tables["R"])
+    assert bug_tables() == {"P": [[], [7], [4]], "Q": [[7], [], [4]], "R": [[7], [8], [4]]}
+    assert rule_of("nothing is forced").unique().tolist() == [-1, 0]  # so no two words fit a table
     overlaps = pairwise_iou(THREE, TOY)
-    assert overlaps.argmax(dim=1).tolist() == [7, 7, 7]
-    assert (overlaps.amax(dim=1) >= 0.7).tolist() == [False, True, False]
+    assert overlaps.argmax(dim=1).tolist() == [7, 7, 4]
+    assert (overlaps.amax(dim=1) >= 0.7).tolist() == [True, False, False]
     best, next_best, third = overlaps.topk(3, dim=1).values.unbind(dim=1)
-    assert (best > next_best).all() and (next_best > third)[[0, 2]].all()  # no ties decide
+    assert (best > next_best + 0.01).all() and next_best[1] > third[1] + 0.01  # no ties decide
 
 
 def test_the_pictures_say_what_is_matched():
@@ -255,7 +290,12 @@ def test_the_pictures_say_what_is_matched():
     words, shapes = matched_shapes(match, anchors, smear.boxes)
     positive = int((match.label == 1).sum())
     assert f"{positive} positive, 0 ignored, {8732 - positive:,} background" in words
-    assert [s.get("owner") for s in shapes[1:]] == list(range(17))
+    assert [s.get("owner") for s in shapes[1:]] == [g for g in range(17) for _ in range(2)]
+    for g, box in enumerate(smear.boxes):  # thick: of its own the one that fits it best
+        own = anchors[match.gt_index == g]
+        best = own[pairwise_iou(box[None], own)[0].argmax()]
+        assert shapes[2 + 2 * g]["d"] == shape("matched", best)["d"]
+        assert shapes[2 + 2 * g]["width"] > shapes[1 + 2 * g]["width"]
     grids = six_grids(smear.image, spec, match, anchors, smear.boxes)
     counts = dict(re.findall(r"(\d+ x \d+): (\d+) of", grids))
     assert len(counts) == 6 and sum(map(int, counts.values())) == positive

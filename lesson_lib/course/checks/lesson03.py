@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
-from lesson_lib.matching import match_ssd
+from lesson_lib.matching import match_retinanet, match_ssd
 
 # Four anchors of 10 x 10 px side by side; overlaps of [x1, 0, x2, h] with them are easy fractions.
 STRIP = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10], [30, 0, 40, 10]])
@@ -47,18 +47,24 @@ def _matched(
 
 GRID = torch.tensor([[12.0 + 8 * c, 12.0 + 8 * r] for r in range(3) for c in range(5)])
 TOY = torch.cat([GRID - 12, GRID + 12], 1)  # the lesson's fifteen anchors of 24 px
-#: Three objects that want anchor 7; B alone reaches 0.7 with it, and C is the last in the list.
-THREE = torch.tensor([[18.5, 10.5, 34, 27.5], [17, 9, 39, 31], [22.5, 14, 37, 29]])
-BUGS = {"P": "last claim wins", "Q": "nothing is forced", "R": "best pairs first"}
+#: A and B want anchor 7, and A alone reaches 0.7 with it; C's best, anchor 4, is nobody else's.
+THREE = torch.tensor([[17.0, 9, 41.5, 31], [23, 14.3, 38.5, 26], [42.5, 2.5, 55, 15]])
+BUGS = {"P": "last claim wins", "Q": "RetinaNet, forced", "R": "best pairs first"}
+
+
+def rule_of(name: str) -> Tensor:
+    """The gt_index (15,) that the rule of this name gives for THREE at the threshold 0.7."""
+    if name == "RetinaNet, forced":
+        return match_retinanet(THREE, TOY, positive=0.7).gt_index
+    best = {"nothing is forced": "none", "best pairs first": "bipartite"}
+    return match_ssd(THREE, TOY, threshold=0.7, best=best.get(name, "overwrite")).gt_index
 
 
 def bug_tables() -> dict[str, list[list[int]]]:
     """{"P": [anchors of A, of B, of C], ...}: what three programs made of the same objects."""
-    rules = {"nothing is forced": "none", "best pairs first": "bipartite"}
-    rules["last claim wins"] = "overwrite"
     tables = {}
-    for letter, bug in BUGS.items():
-        index = match_ssd(THREE, TOY, threshold=0.7, best=rules[bug]).gt_index
+    for letter, rule in BUGS.items():
+        index = rule_of(rule)
         tables[letter] = [(index == g).nonzero().flatten().tolist() for g in range(len(THREE))]
     return tables
 
@@ -67,33 +73,24 @@ def bug_tables() -> dict[str, list[list[int]]]:
 BUG_REASONS = {
     "P": {
         "best pairs first": "that rule leaves out no object while one of its anchors is free, "
-        "and here A and B have none.",
-        "nothing is forced": "then only an overlap of 0.7 counts: B has it with anchor 7, C, who "
-        "got it, has not.",
-        "predictions are matched": "C has the anchor that overlaps it most: nothing here needs a "
-        "network.",
+        "and here A has none.",
+        "nothing is forced": "then only an overlap of 0.7 counts, and neither B nor C has one.",
+        "RetinaNet, forced": "there an anchor answers for the object that it overlaps most; "
+        "anchor 7 overlaps A most, yet B has it.",
     },
     "Q": {
         "best pairs first": "that rule leaves out no object while one of its anchors is free, "
-        "and here A and C have none.",
-        "last claim wins": "all three want anchor 7 and C stands last in the list, yet B has it.",
-        "predictions are matched": "B's anchor here is the one that fits it best, whatever a "
-        "network says.",
+        "and here B has none.",
+        "last claim wins": "A and B want anchor 7 and B stands later in the list, yet A has it.",
+        "nothing is forced": "no anchor reaches 0.7 with C, and C has one.",
     },
     "R": {
-        "last claim wins": "C stands last of the three that want anchor 7, yet B has it.",
-        "nothing is forced": "no anchor reaches 0.7 with A or C, and both have one.",
-        "predictions are matched": "B has its best-fitting anchor, A and C their next best: the "
-        "overlaps explain all three.",
+        "last claim wins": "A and B want anchor 7 and B stands later in the list, yet A has it.",
+        "nothing is forced": "no anchor reaches 0.7 with B or C, and both have one.",
+        "RetinaNet, forced": "anchor 8 is no object's best and reaches 0.7 with none, yet B has "
+        "it.",
     },
 }
-
-
-class Diagnosis(str):
-    """The right answer of a diagnosis, which no message shows."""
-
-    def __repr__(self) -> str:
-        return "another diagnosis"
 
 
 def _overlap(a: list[float], b: list[float]) -> float:
@@ -185,26 +182,40 @@ EXERCISES = {
         ),
     ),
     "03.input_side": Exercise(
-        [  # 32 sqrt(.5) = 22.6274...
-            Case(
-                "an object of 32 px in a picture of 640 px, threshold 0.25",
-                (32.0, 640, 32, 0.25),
-                320.0,
-            ),
+        [  # what is needed: 724.08; exactly 320; 4525.5; 475.2 px
             Case(
                 "an object of 20 px in a picture of 640 px, anchors of 32 px, threshold 0.5",
-                (20.0, 640, 32, 0.5),
-                724.0773,
+                (20.0, 640, 32, 0.5, [512, 640, 768, 1024]),
+                768,
             ),
-            Case("an object of 10 px in a photograph of 2000 px", (10.0, 2000, 32, 0.5), 4525.4834),
-            Case("anchors of 21 px, as in torchvision's SSD300", (20.0, 640, 21, 0.5), 475.1758),
+            Case(
+                "an object of 32 px in a picture of 640 px, threshold 0.25: 320 px just suffice",
+                (32.0, 640, 32, 0.25, [256, 320, 512]),
+                320,
+            ),
+            Case(
+                "the inputs in another order",
+                (20.0, 640, 32, 0.5, [1024, 512, 768, 640]),
+                768,
+            ),
+            Case(
+                "an object of 10 px in a photograph of 2000 px: no input will do",
+                (10.0, 2000, 32, 0.5, [512, 1024, 2048]),
+                0,
+            ),
+            Case(
+                "anchors of 21 px, as in torchvision's SSD300",
+                (20.0, 640, 21, 0.5, [300, 512, 640]),
+                512,
+            ),
         ],
-        'you can now answer "how large must my input be?" before you train.',
+        "you can now choose an input before you train.",
         hints=(
             "Work in pixels of the network's input: how large is the object there?",
-            "Section 3.7 has the side at which a square inside the anchor just reaches 0.5; put "
-            "the threshold in its place.",
-            "Two expressions for the same side, one with the input's size in it: solve for that.",
+            "How large must it be there? Section 3.7 has the argument, for one anchor and one "
+            "threshold.",
+            "Each input gives the object one size there. Keep the inputs at which it is large "
+            "enough; what if none is left?",
         ),
     ),
     "03.bugs": Exercise(
@@ -219,9 +230,9 @@ EXERCISES = {
         "three programs, told apart by their tables alone.",
         hints=(
             "Find the rows in which an object has no anchor, and ask which rule can leave it so.",
-            "A and C reach 0.7 with no anchor. Whoever gives them one forces something.",
-            "All three want anchor 7. Does it go to the one that overlaps it most, and do the "
-            "others have another one?",
+            "B and C reach 0.7 with no anchor. Whoever gives one of them an anchor forces "
+            "something.",
+            "A and B want anchor 7. Who has it, and does the other have another one?",
         ),
     ),
     "03.match": Exercise(
@@ -231,18 +242,6 @@ EXERCISES = {
             ),
             _matched("no object: every anchor is background", [], 0.5, [-1, -1, -1, -1]),
             _matched(
-                "an object beside all anchors: it overlaps none and gets none",
-                [[60, 0, 70, 10], [10, 0, 20, 10]],
-                0.5,
-                [-1, 1, -1, -1],
-            ),
-            _matched(
-                "an object without area gets none",
-                [[0, 0, 0, 0]],
-                0.5,
-                [-1, -1, -1, -1],
-            ),
-            _matched(
                 "a small object, overlap 0.2: it gets its best anchor all the same",
                 [[0, 0, 10, 2]],
                 0.5,
@@ -251,7 +250,7 @@ EXERCISES = {
             _matched(
                 "an object that reaches the threshold with two anchors",
                 [[0, 0, 20, 10]],
-                0.5,
+                0.4,
                 [0, 0, -1, -1],
             ),
             _matched(
@@ -273,6 +272,18 @@ EXERCISES = {
                 [[0, 0, 12, 2], [0, 0, 10, 8]],
                 0.5,
                 [1, 0, -1, -1],
+            ),
+            _matched(
+                "an object beside all anchors: it overlaps none and gets none",
+                [[60, 0, 70, 10], [10, 0, 20, 10]],
+                0.5,
+                [-1, 1, -1, -1],
+            ),
+            _matched(
+                "an object without area gets none",
+                [[0, 0, 0, 0]],
+                0.5,
+                [-1, -1, -1, -1],
             ),
             # Anchor 1 has 80/200 with the first object and 70/200 with the second; 0 and 2 are
             # their best ones
