@@ -3,7 +3,13 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from lesson_lib.detectors.norms import FrozenBatchNorm, conv_block, make_norm, replace_batch_norms
+from lesson_lib.detectors.norms import (
+    FrozenBatchNorm,
+    StridedConv2d,
+    conv_block,
+    make_norm,
+    replace_batch_norms,
+)
 
 
 def fill(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -69,3 +75,23 @@ def test_replacing_batch_norms(norm):
     network = replace_batch_norms(network, norm)
     assert type(network[1][0]) is type(make_norm(norm, 8))
     assert torch.allclose(network(x), before, atol=1e-5) == (norm != "group")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 4), (5, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_strided_convolution_and_its_gradients_are_right_on_the_smallest_maps(size, dtype):
+    torch.manual_seed(0)
+    conv = StridedConv2d(64, 64, 3, stride=2, padding=1)
+    x = torch.randn(2, 64, *size, requires_grad=True)
+    values = [x, conv.weight, conv.bias]
+    y = torch.nn.functional.conv2d(x, conv.weight, conv.bias, stride=2, padding=1)
+    expected = [y, *torch.autograd.grad(y.sum(), values)]
+    for _ in range(3):
+        filled = [torch.full((1 << 18,), 1e30) for _ in range(8)]  # what memory held before
+        del filled
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = conv(x)
+        found = [y, *torch.autograd.grad(y.float().sum(), values)]
+        for mine, theirs in zip(found, expected, strict=True):
+            error = (mine.float() - theirs).abs().max() / theirs.abs().max()
+            assert error < (1e-5 if dtype == torch.float32 else 0.02)

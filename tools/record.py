@@ -44,6 +44,13 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
         "--set lr=1e-3 --set evaluate=5",
         "--data bccd --split test",
     ),
+    "bccd-ssd300": (
+        "BCCD, the whole SSD300-VGG16 from scratch",
+        "--data bccd --model ssd300-vgg16 --train-split train --recipe bccd-laptop "
+        "--set pretrained=false --set norm=batch --set size=300 --set batch=4 --set epochs=20 "
+        "--set lr=5e-4 --set evaluate=5",
+        "--data bccd --split test",
+    ),
     "bccd-lite0": (
         "BCCD, from Lite0's ImageNet weights",
         "--data bccd --model ssd-lite0 --budget laptop",

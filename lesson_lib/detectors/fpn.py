@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lesson_lib.detectors.norms import Norm, conv_block
+from lesson_lib.detectors.norms import Norm, StridedConv2d, conv_block
 
 
 class FPN(nn.Module):
@@ -40,10 +40,10 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(
             conv_block(channels, channels, norm=norm, act=None) for _ in inputs
         )
-        self.p6 = nn.Conv2d(
+        self.p6 = StridedConv2d(
             inputs[-1] if p6_from == "C5" else channels, channels, 3, stride=2, padding=1
         )
-        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p7 = StridedConv2d(channels, channels, 3, stride=2, padding=1)
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_uniform_(

@@ -85,6 +85,22 @@ def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
     raise ValueError(f"norm is {norm!r}; choose 'frozen', 'batch' or 'group'.")
 
 
+class StridedConv2d(nn.Conv2d):
+    """A convolution that pads maps of one column itself.
+
+    oneDNN's gradient of the weights is garbage in bfloat16 on CPUs with AMX where such a map is
+    padded inside of a convolution with a stride (seen with torch 2.14.1, sides (h, 1), kernels 3
+    and 7); padded beforehand it is right, and everywhere the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1] > 1:
+            return super().forward(input)
+        rows, columns = (int(side) for side in self.padding)
+        padded = F.pad(input, (columns, columns, rows, rows))
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 def conv_block(  # noqa: PLR0913  a convolution's own options, by name
     inputs: int,
     outputs: int,
@@ -105,8 +121,9 @@ def conv_block(  # noqa: PLR0913  a convolution's own options, by name
     """
     padding = dilation * (kernel // 2) if padding is None else padding
     bias = norm is None
+    convolution = StridedConv2d if stride > 1 else nn.Conv2d
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
+        convolution(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
     ]
     if norm is not None:
         layers.append(make_norm(norm, outputs, eps))

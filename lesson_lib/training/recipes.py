@@ -406,11 +406,16 @@ def from_scratch(
 ) -> tuple[Config, Recipe]:
     """The same without pretrained weights: nothing is frozen, the norm learns, one rate for all.
 
+    VGG16 takes batch norm: with it the whole SSD300 came to AP50 .89 on BCCD from scratch
+    (results/detectors.json); with group norm, at twice the rate, the class loss stayed near 3 for
+    the 205 steps that were tried. ResNets take group norm, which small batches do not disturb; the
+    whole RetinaNet came to .78 with it.
+
     asked: names of fields that somebody has set, and that stay.
     """
     changes: dict[str, Any] = {"pretrained": False}
     if config.norm in (None, "frozen") and "norm" not in asked:
-        changes["norm"] = "group"
+        changes["norm"] = "batch" if config.backbone == "vgg16" else "group"
     if "freeze" not in asked:
         changes["freeze"] = ()
     share = recipe.backbone_lr if "backbone_lr" in asked else 1.0
