@@ -312,5 +312,5 @@ def test_all_ten_can_be_shown(monkeypatch):
     sample = Smears("val", 3, museum.SIDE)[0]
     drawn = [museum.panel(e, sample, e.found[0]) for e in shown]
     behind = museum.panel(shown[3], sample, shown[3].found[0], skip=100)
-    assert "Drawn: from number 101 to" in behind.replace("\n", " ")
+    assert "of those behind its surest 100" in behind.replace("\n", " ")
     assert all(svg.startswith("<svg") and e.name in svg for e, svg in zip(shown, drawn))
