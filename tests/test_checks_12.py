@@ -119,6 +119,11 @@ MISTAKES = [
     ),
     ("12.held", lambda a, b, bound: word(pooled_t(a, b), bound), "five steady seeds"),
     ("12.held", lambda a, b, bound: "holds" if t_of(a, b) > bound else "fails", "second is behind"),
+    (
+        "12.held",
+        lambda a, b, bound: word(t_of(a, b), bound if t_of(a, b) > 0 else 0),
+        "behind, t -1.22, bound 1.4",
+    ),
     ("12.how_many", lambda d: 20 * (min(d) > 0 or max(d) < 0), "all three above zero"),
     ("12.how_many", lambda d: how_many(d, stdev=statistics.pstdev), "all three above zero"),
     ("12.how_many", lambda d: how_many(d, t=lambda sure, n: 1.96), "all three above zero"),

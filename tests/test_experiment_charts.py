@@ -29,7 +29,8 @@ def test_each_seed_and_each_printed_number_stands_in_its_row():
     left, right = figure.axes[:2]
     printed = [(paper, i) for i, (_, _, paper) in enumerate(rows) if paper is not None]
     assert sorted(dots(left, "D")) == sorted(printed)
-    assert [text.get_text() for text in left.texts] == ["not in the paper"] * (4 - len(printed))
+    words = ["not in the paper" if paper is None else str(paper) for _, _, paper in rows]
+    assert [text.get_text() for text in left.texts] == words
     assert [x for x, _ in dots(right)] == [10.0 + i + plus for i in range(4) for plus in (0, 2)]
     places = [y for _, y in dots(right)]  # the two seeds of a row stand apart, about its line
     assert places == pytest.approx([i + side for i in range(4) for side in (-0.065, 0.065)])

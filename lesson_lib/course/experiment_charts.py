@@ -27,7 +27,7 @@ def beside_the_paper(
         _table(left, right, name, here)
         if every := [ap for aps in here.values() for ap in aps]:
             right.set_xlim(min(every) - 1, max(every) + 1)
-    for axes, words in zip(panels[-1], (paper_axis, "AP on smears"), strict=True):
+    for axes, words in zip(panels[-1], (paper_axis, "here: AP on smears"), strict=True):
         axes.set_xlabel(words)
     return figure
 
@@ -47,11 +47,13 @@ def _table(left: Axes, right: Axes, name: str, here: Mapping[str, list[float]]) 
             )
         else:
             left.plot(paper, place, "D", color=COLOURS["one"], markersize=5, clip_on=False)
+            left.annotate(
+                f"{paper}", (paper, place), xytext=(6, 3), textcoords="offset points", fontsize=7.5
+            )
         if values := here.get(setting, []):
             right.plot(sum(values) / len(values), place, "|", color="black", markersize=15)
         _seeds(right, values, place, apart=0.13)
-    left.set_title(f"{table.source}: paper", fontsize=9)
-    right.set_title("here, three seeds", fontsize=9)
+    left.set_title(f"{table.source} · {table.question}", fontsize=9, loc="left")
     labels = [label for label, _, _ in table.rows]
     for axes, words in ((left, labels), (right, [""] * len(labels))):
         _rows(axes, words)

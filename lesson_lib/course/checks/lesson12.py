@@ -185,6 +185,7 @@ EXERCISES = {
             ),
             _held("t 1.22, bound 1.2", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0], 1.2),
             _held("t 1.22, bound 1.4", [30.0, 31.0, 32.0], [31.0, 32.0, 33.0], 1.4),
+            _held("behind, t -1.22, bound 1.4", [31.0, 32.0, 33.0], [30.0, 31.0, 32.0], 1.4),
             _held(
                 "three seeds against five, t 5.91, bound 5.8",
                 [10.0, 12.0, 11.0],
@@ -307,7 +308,7 @@ EXERCISES = {
             "in the middle: in a symmetric picture a wrong mirror looks right.",
             "Rows and columns of the pixels brighter than three quarters of the brightest give "
             "the true box: from the first white column to the last one plus 1. And one good answer "
-            "of an augmentation that draws lots says little.",
+            "of an augmentation that draws lots says little: ask it twenty times.",
         ),
     ),
 }
