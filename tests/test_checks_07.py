@@ -29,6 +29,10 @@ def receptive_field(layers, jump_after=True, use_dilation=True):
     return field, jump
 
 
+def no_stride_with_holes(layers):
+    return receptive_field([(k, s if d == 1 else 1, d) for k, s, d in layers])
+
+
 def l2norm(x, scale, dim=1, eps=1e-12):
     return x / x.norm(dim=dim, keepdim=True).clamp(min=eps) * scale[:, None, None]
 
@@ -82,6 +86,7 @@ MISTAKES = [
         "stride 2 first",
     ),
     ("07.receptive_field", lambda layers: receptive_field(layers)[::-1], "one 3 x 3"),
+    ("07.receptive_field", no_stride_with_holes, "stride and holes in one layer"),
     ("07.l2norm", lambda x, scale: x / x.norm() * scale[:, None, None], "two positions"),
     ("07.l2norm", lambda x, scale: l2norm(x, torch.ones_like(scale)), "the learned scale"),
     (

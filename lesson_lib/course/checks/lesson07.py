@@ -271,6 +271,7 @@ EXERCISES = {
             _field("3 x 3 first, then stride 2", [(3, 1, 1), (3, 2, 1)], (5, 2)),
             _field("a 1 x 1 convolution adds nothing", [(3, 2, 1), (1, 1, 1)], (3, 2)),
             _field("dilation 6 reaches further", [(3, 1, 6)], (13, 1)),
+            _field("stride and holes in one layer", [(3, 2, 2), (3, 1, 1)], (9, 2)),
             _field("no layer at all: the pixel itself", [], (1, 1)),
             _field("VGG16 to conv4_3", _TO_CONV4_3, (92, 8)),
             _field("SSD's VGG16 to fc7, with pool5 and holes", _TO_FC7, (420, 16)),
