@@ -67,6 +67,12 @@ def mined(loss, positive, negative, ratio, least=0):
     return mask
 
 
+def least_after_the_cut(loss, positive, negative, ratio, least):
+    quota = (ratio * positive.sum(1, keepdim=True) + 1e-6).floor()
+    quota = torch.minimum(quota, negative.sum(1, keepdim=True)).clamp(min=least)
+    return ranks_once(loss.masked_fill(~negative, -math.inf)) < quota
+
+
 def mined_by_rank(loss, positive, negative, ratio, least, *, fill=-math.inf, stable=True, how=None):
     """The same with ranks; `how` makes the quota of ratio, positives (B, 1) and least."""
     how = how or rounded
@@ -171,6 +177,12 @@ MISTAKES = [
         lambda *args: mined_by_rank(*args, how=lambda r, n, m: (r * n.double()).long().clamp(m)),
         "0.7 x 90 is 63",
     ),
+    (
+        "05.mine",
+        lambda *args: mined_by_rank(*args, how=lambda r, n, m: (r * n + 0.3).floor().clamp(min=m)),
+        "1.8 is rounded down",
+    ),
+    ("05.mine", least_after_the_cut, "at least 3, and one candidate"),
     ("05.mine", lambda x, p, n, r, m: mined(x, p, ~p, r, m), "ignored"),
     ("05.mine", lambda x, p, n, r, m: mined(x, p, n, r), "at least 2"),
     ("05.mine", lambda x, p, n, r, m: mined(-x, p, n, r, m), "three to one"),

@@ -381,6 +381,10 @@ EXERCISES = {
                 [[1, -1, -1, 0, 0]],
                 1,
             ),
+            _mined("at least 3, and one candidate", [[9.0, 8.0, 1.0]], [[1, -1, 0]], 1, 3),
+            _mined(
+                "a ratio of 1.8 is rounded down, too", [[9.0, 1.0, 2.0, 3.0]], [[1, 0, 0, 0]], 1.8
+            ),
             _mined("a candidate whose loss is 0", [[5.0, 0.0, 3.0, 0.0]], [[1, -1, 0, 0]], 2),
             _mined("a ratio of 1.5 is rounded down", [[9.0, 3.0, 2.0, 1.0]], [[1, 0, 0, 0]], 1.5),
             _mined("more wanted than there are", [[9.0, 8.0, 3.0]], [[1, 1, 0]], 3),
