@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lesson_lib import cli
 from lesson_lib.cli.rehearse import clock, fitting, gpu_lines
+from lesson_lib.config import REPOSITORY
 from lesson_lib.training import rehearsal
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
@@ -197,3 +198,20 @@ def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
     assert config.pretrained and config.norm in (None, "frozen")
     costs = rehearsal.step_costs(config, 20, 320 if changed.size == 600 else 300)
     assert costs.flops > 0 and costs.per_picture > 0
+
+
+def test_lesson_11_shows_the_memory_that_its_command_prints(capsys):
+    """The recipe freezes stem and first stage: with them trained it would be 21.1 GiB."""
+    command = [
+        "rehearse",
+        "--data",
+        "coco2017",
+        "--recipe",
+        "retinanet-r50-coco-1x",
+        "--gpu",
+        "a100",
+    ]
+    assert cli.main([*command, "--json"]) == 0
+    total = json.loads(capsys.readouterr().out)["plan"]["memory"]["total"] / GIB
+    lesson = (REPOSITORY / "notebooks" / "11_train_retinanet_on_a_gpu.ipynb").read_text("utf-8")
+    assert f"From {total:.1f} to " in lesson
