@@ -69,7 +69,7 @@ REASONS = {
     },
     "E": {
         "more workers": "nothing trains yet, so nothing waits.",
-        "half precision": "even in bf16 it is 118 GiB, and the A100 has 79.",
+        "half precision": "even in bf16 it is 89 GiB, and the A100 has 79.",
         "nothing": "the A100's track ends before the line.",
     },
 }
