@@ -30,7 +30,6 @@ from lesson_lib.course.matching_pictures import (
     six_grids,
 )
 from lesson_lib.course.story import running_smear
-from lesson_lib.course.svg import shape
 from lesson_lib.matching import match_retinanet, match_ssd
 
 
@@ -290,12 +289,7 @@ def test_the_pictures_say_what_is_matched():
     words, shapes = matched_shapes(match, anchors, smear.boxes)
     positive = int((match.label == 1).sum())
     assert f"{positive} positive, 0 ignored, {8732 - positive:,} background" in words
-    assert [s.get("owner") for s in shapes[1:]] == [g for g in range(17) for _ in range(2)]
-    for g, box in enumerate(smear.boxes):  # thick: of its own the one that fits it best
-        own = anchors[match.gt_index == g]
-        best = own[pairwise_iou(box[None], own)[0].argmax()]
-        assert shapes[2 + 2 * g]["d"] == shape("matched", best)["d"]
-        assert shapes[2 + 2 * g]["width"] > shapes[1 + 2 * g]["width"]
+    assert [s.get("owner") for s in shapes[1:]] == list(range(17))
     grids = six_grids(smear.image, spec, match, anchors, smear.boxes)
     counts = dict(re.findall(r"(\d+ x \d+): (\d+) of", grids))
     assert len(counts) == 6 and sum(map(int, counts.values())) == positive

@@ -16,8 +16,8 @@ Shapes = list[dict]
 
 
 def matched_shapes(match: Match, anchors: Tensor, boxes: Tensor) -> tuple[str, Shapes]:
-    """A sentence with the counts, and what to draw: each object's anchors thin and its own, the one
-    that fits it best thick, ignored ones dotted, an object without any filled.
+    """A sentence with the counts, and what to draw: each object's anchors thin and its own, ignored
+    ones dotted, an object without any filled.
 
     boxes (G, 4) and anchors (A, 4), xyxy px of the picture; match of the two.
     """
@@ -25,12 +25,7 @@ def matched_shapes(match: Match, anchors: Tensor, boxes: Tensor) -> tuple[str, S
     shapes = [shape("ignored", anchors[label == IGNORE])]
     for g in range(len(boxes)):
         mine = anchors[owner == g]
-        if not len(mine):
-            shapes.append(shape("shared", boxes[g]))
-            continue
-        best = mine[pairwise_iou(boxes[g : g + 1], mine)[0].argmax()]
-        shapes.append(shape("matched", mine, owner=g) | {"width": 0.7, "casing": ""})
-        shapes.append(shape("matched", best, owner=g) | {"width": 2.5})
+        shapes.append(shape("matched", mine, owner=g) if len(mine) else shape("shared", boxes[g]))
     counts = [int((owner == g).sum()) for g in range(len(boxes))]
     words = (
         f"Anchors of each: {', '.join(map(str, counts))}. {int((label == POSITIVE).sum())} "
