@@ -4,8 +4,8 @@ made of.
 "frozen"   batch norm with the pretrained network's statistics as constants: for pretrained weights
 alone
 "batch"    batch norm: needs several pictures of a kind in a batch on each device
-"group"    group norm (arXiv:1803.08494): each picture by itself, the choice for training from
-scratch
+"group"    group norm (arXiv:1803.08494): each picture by itself, so that small batches do not
+disturb it; what a ResNet takes from scratch (VGG16 takes "batch": training/recipes.py)
 None       no norm layer, as in VGG16
 """
 
