@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lesson_lib import cli
+from lesson_lib.cli import rehearse
 from lesson_lib.cli.rehearse import clock, fitting, gpu_lines
 from lesson_lib.config import REPOSITORY
+from lesson_lib.detectors.norms import FrozenBatchNorm
 from lesson_lib.training import rehearsal
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
@@ -198,6 +201,26 @@ def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
     assert config.pretrained and config.norm in (None, "frozen")
     costs = rehearsal.step_costs(config, 20, 320 if changed.size == 600 else 300)
     assert costs.flops > 0 and costs.per_picture > 0
+
+
+@pytest.mark.parametrize(
+    "name, norm", [("ssd300-vgg16", nn.BatchNorm2d), ("retinanet-r50", nn.GroupNorm)]
+)
+def test_the_small_step_is_taken_by_the_network_that_trains_without_weights(
+    name, norm, monkeypatch
+):
+    stepped = []
+
+    def fit(model, samples, recipe):
+        stepped.append(model)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(rehearse, "fit", fit)
+    config, recipe = overridden(MODELS[name], Recipe(), [])
+    rehearse.one_step(config, recipe, 3)
+    kinds = {type(module) for module in stepped[0].modules()}
+    assert kinds & {nn.BatchNorm2d, nn.GroupNorm, FrozenBatchNorm} == {norm}
+    assert all(weight.requires_grad for weight in stepped[0].parameters())
 
 
 def test_lesson_11_shows_the_memory_that_its_command_prints(capsys):

@@ -29,6 +29,7 @@ from lesson_lib.training.recipes import (
     Config,
     Recipe,
     build_model,
+    from_scratch,
 )
 
 STACK = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999999")  # Okabe-Ito, a part each
@@ -154,7 +155,7 @@ def one_step(config: Config, recipe: Recipe, classes: int) -> dict[str, float]:
     size = recipe.size if getattr(config, "extras", None) else SMALL  # SSD300's maps need its size
     small = replace(recipe, steps=1, batch=2, size=size, longest=0, precision="fp32")
     small = replace(small, augment="none")
-    config = replace(config, pretrained=False, norm=learning_norm(config))
+    config, small = from_scratch(config, small)
     torch.manual_seed(0)
     model = build_model(config, classes, size)
     begin = time.perf_counter()
@@ -165,11 +166,6 @@ def one_step(config: Config, recipe: Recipe, classes: int) -> dict[str, float]:
         "size": size,
         "batch": 2,
     }
-
-
-def learning_norm(config: Config) -> str:
-    """A norm that learns without pretrained weights: the config's own, or group norm."""
-    return config.norm if config.norm in ("batch", "group") else "group"
 
 
 def text(
