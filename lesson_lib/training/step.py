@@ -184,8 +184,10 @@ def _cause(row: Sequence[float], last: dict[str, Any] | None) -> str:
 def in_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether the network is to run in bfloat16: if asked for, or "auto" and faster here.
 
-    CPUs are where they have AMX; with AVX512_BF16 alone convolutions took 1.8 times as long as in
-    float32. GPUs before Ampere only emulate bfloat16, slower than float32.
+    "auto" takes it on CPUs with AMX, whose matrix units multiply bfloat16 (a small network may lose
+    by it all the same, lesson 11), and on no others: with AVX512_BF16 alone it made steps shorter
+    or longer, by machine and layout. GPUs before Ampere only emulate it, slower than float32:
+    there "auto" is float32.
     """
     if precision != "auto":
         return precision == "bf16"
