@@ -1,11 +1,12 @@
 """The curves of a recorded training."""
 
 import json
+import re
 
 import matplotlib.pyplot as plt
 
 from lesson_lib.config import REPOSITORY
-from lesson_lib.course.run_charts import curves
+from lesson_lib.course.run_charts import below_the_loss, curves
 
 
 def test_a_runs_curves_show_each_recorded_point_in_percent():
@@ -32,3 +33,18 @@ def test_the_full_size_runs_on_record_have_curves_that_fall_and_rise():
         assert loss[-1][1] < 0.6 * loss[0][1]
         assert judged[-1][1] > judged[0][1]
     assert "bccd-retinanet-r50" in full
+
+
+def test_below_the_loss_the_rate_is_at_its_top_where_it_was_and_each_evaluation_has_its_ap():
+    records = [
+        {"step": step, "grad_norm": 8.0 / step, "lr": 0.002 * min(step, 8 - step)}
+        for step in range(1, 8)
+    ]
+    records[3]["AP"], records[6]["AP"] = 0.25, 0.5
+    drawing = below_the_loss(records)
+    assert re.findall(r">AP (\d+)<", drawing) == ["25", "50"]
+    rate = re.search(r'd="(M[^"]*)" fill="none" stroke="#7f7f7f"[^>]*dasharray="18 5"', drawing)
+    heights = [float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", rate[1])]
+    assert heights.index(min(heights)) == 3  # the highest rate, of step 4, lies highest
+    dots = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawing)]
+    assert len(dots) == 2 and dots[0] > dots[1]
