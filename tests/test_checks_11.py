@@ -79,6 +79,8 @@ MISTAKES = [
     ("11.decide", lambda letter: DECISIONS["B" if letter == "C" else letter], "C: is that"),
     ("11.decide", lambda letter: DECISIONS["B" if letter == "E" else letter], "E: is that"),
     ("11.decide", lambda letter: DECISIONS["C" if letter == "D" else letter], "D: is that"),
+    ("11.decide", lambda letter: DECISIONS["E" if letter == "D" else letter], "D: is that"),
+    ("11.decide", lambda letter: DECISIONS["D" if letter == "E" else letter], "E: is that"),
     ("11.decide", lambda letter: DECISIONS["C" if letter == "E" else letter], "E: is that"),
     ("11.rank_loss", lambda s, n: s / max(1, sum(n)), "two processes alike"),
     ("11.rank_loss", lambda s, n: s / max(1, n[-1]), "nearly empty"),
