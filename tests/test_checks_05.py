@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,26 @@ def ranks_twice(loss):
 def ranks_once(loss):
     order = loss.argsort(dim=1, descending=True, stable=True)
     return torch.empty_like(order).scatter_(1, order, torch.arange(loss.shape[1]).expand_as(order))
+
+
+def numpy_twice(loss):
+    order = np.argsort(-loss.numpy(), axis=1, kind="stable")
+    return torch.from_numpy(np.argsort(order, axis=1))
+
+
+def sorted_lists(loss):
+    orders = [sorted(range(len(row)), key=lambda a: -row[a]) for row in loss.tolist()]
+    return torch.tensor([[order.index(a) for a in range(len(order))] for order in orders])
+
+
+def counted(loss):
+    """Who is before each anchor, asked number by number."""
+    ranks = torch.zeros_like(loss, dtype=torch.int64)
+    for row, out in zip(loss, ranks):
+        keys = [(-float(x), a) for a, x in enumerate(row)]
+        for a, key in enumerate(keys):
+            out[a] = sum(other < key for other in keys)
+    return ranks
 
 
 def implied_ratio(pull, positive, negative, share):
@@ -94,7 +115,7 @@ def least_for_the_empty(ratio, count, least):
     return torch.where(count == 0, least, rounded(ratio, count, 0))
 
 
-ROW, _, _, BECAUSE = DECISIONS
+ROW, _, _, BEST, BECAUSE = DECISIONS
 PRIOR, MINES, ADDS, NEEDS = COMPARISONS
 RIGHT = {
     "05.background_loss": background_loss,
@@ -108,8 +129,10 @@ RIGHT = {
 
 MISTAKES = [
     ("05.bugs", (BUGS | {"P": "whole batch"}).get, "program P"),
-    ("05.bugs", (BUGS | {"Q": "ignored anchors are candidates"}).get, "program Q"),
+    ("05.bugs", (BUGS | {"Q": "whole batch"}).get, "program Q"),
     ("05.bugs", (BUGS | {"R": "easiest kept"}).get, "program R"),
+    ("05.bugs", (BUGS | {"R": "nothing wrong", "Q": "names, not ranks"}).get, "program Q"),
+    ("05.bugs", (BUGS | {"S": "nothing wrong"}).get, "program S"),
     ("05.decide", lambda case: "OHEM, NMS at .5", "before you know"),
     ("05.decide", lambda case: "OHEM 1:3, NMS at .5", "before you know"),
     (
@@ -118,6 +141,8 @@ MISTAKES = [
         "in every row a larger batch",
     ),
     ("05.decide", lambda case: DECISIONS[ROW] if case == ROW else UNTOLD, "forcing 1:3"),
+    ("05.decide", (DECISIONS | {BEST: CONTRADICTED}).get, "each at its best batch"),
+    ("05.decide", (DECISIONS | {BEST: UNTOLD}).get, "each at its best batch"),
     ("05.decide", (DECISIONS | {BECAUSE: SHOWN}).get, "because it keeps everybody"),
     ("05.decide", (DECISIONS | {BECAUSE: CONTRADICTED}).get, "because it keeps everybody"),
     ("05.background_loss", lambda x: -x.softmax(-1)[..., 0].log(), "+-100"),
@@ -128,6 +153,9 @@ MISTAKES = [
     ("05.ranks", lambda x: x.argsort(dim=1, descending=True, stable=True), "inverse"),
     ("05.ranks", lambda x: x.argsort(dim=1).argsort(dim=1), "falling"),
     ("05.ranks", one_sort(ranks_twice), "sorted 2 times"),
+    ("05.ranks", one_sort(numpy_twice), "(numpy)"),
+    ("05.ranks", one_sort(sorted_lists), "(tolist)"),
+    ("05.ranks", one_sort(counted), "(item)"),
     ("05.ranks", lambda x: ranks_once(x).float(), "dtype int64"),
     ("05.ranks", lambda x: (x[:, None] > x[..., None]).sum(2), "equal losses"),
     (
@@ -265,18 +293,19 @@ def test_a_solution_under_one_sort_keeps_its_name_so_that_it_counts_for_nobody()
     assert one_sort(ranks_once).__name__ == "ranks_once"
 
 
-def test_each_diagnosis_fits_what_the_program_keeps_and_differs_from_what_is_right():
+def test_each_diagnosis_fits_what_the_program_keeps():
     tables = bug_tables()
-    assert len({str(table) for table in tables.values()}) == len(tables) == 3
+    assert len({str(table) for table in tables.values()}) == len(tables) == 4
     assert tables["P"] == [[1, 3], [4, 5]]  # anchor 1 is ignored
-    assert sorted(map(len, tables["Q"])) == [1, 3]  # unlike numbers: pictures were mined together
-    right = [[3, 4], [4, 5]]
-    assert right not in tables.values()
+    assert tables["Q"] == [[3, 4], [4, 5]]  # what is right
+    assert tables["R"] == [[4, 5], [3, 5]]  # where 0 and 1 stand in order
+    assert sorted(map(len, tables["S"])) == [1, 3]  # unlike numbers: pictures were mined together
 
 
 def test_the_decisions_are_worked_out_from_the_table():
     loose, strict, forced = TABLE_1D.values()
     assert min(TABLE_1D[DECISIONS[ROW]]) == max(map(min, TABLE_1D.values()))
+    assert max(strict) > max(loose)
     assert all(free > bound for free, bound in zip(strict, forced))  # forcing costs at each batch
     assert (
         loose[1] > loose[0] and strict[1] < strict[0]
@@ -314,7 +343,7 @@ def test_each_wrong_pair_of_rows_is_told_why_it_cannot_be():
 
 def test_each_wrong_diagnosis_is_told_why_it_cannot_be():
     for letter, right in BUGS.items():
-        assert len(BUG_REASONS[letter]) == 3 and right not in BUG_REASONS[letter]
+        assert len(BUG_REASONS[letter]) == 4 and right not in BUG_REASONS[letter]
         for wrong, reason in BUG_REASONS[letter].items():
             assert right not in reason
             assert reason in verdict("05.bugs", {**BUGS, letter: wrong}.get)

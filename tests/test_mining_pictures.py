@@ -33,14 +33,24 @@ def test_the_picture_says_how_many_are_kept_and_marks_the_hardest():
     anchors = torch.cat([smear.boxes, smear.boxes + 4])
     positive = torch.arange(len(anchors)) < len(smear.boxes)
     kept = (~positive).nonzero().flatten()[:3]
-    drawing = pictures.kept_picture(smear, anchors, positive, kept, "Trained", marked=1)
+    drawing = pictures.kept_picture(smear, anchors, positive, kept, "Trained", (0.014, 0.5))
     said = " ".join(words(drawing))
     assert f"Trained: 3 of {len(smear.boxes)} negatives kept" in said
     assert "of them reach IoU" in said
-    assert len(re.findall('stroke="#000000"[^>]*stroke-width="2.5"', drawing)) == 1
+    assert "p(background) of the numbered boxes: 0.01, 0.50." in said
+    assert len(re.findall('stroke="#F0E442"[^>]*stroke-width="2.5"', drawing)) == 2
+    assert words(drawing)[:2] == ["1", "2"]
     assert "#E69F00" not in drawing  # the colour of ignored anchors
-    nobody = pictures.kept_picture(smear, anchors, positive, kept[:0], "Trained")
-    assert "0 of" in " ".join(words(nobody))
+    nobody = pictures.kept_picture(smear, anchors, positive, kept[:0], "Trained", (0.5,))
+    assert "0 of" in " ".join(words(nobody)) and "numbered" not in " ".join(words(nobody))
+
+
+def test_the_numbers_of_boxes_on_one_another_keep_apart_and_stay_in_the_picture():
+    boxes = torch.tensor([[20.0, 20, 60, 60]] * 3 + [[-9.0, -9, 105, 105]])
+    first, second, third, outside = pictures._numbers(boxes, 96)
+    assert [n for _, _, n in (first, second, third, outside)] == ["1", "2", "3", "4"]
+    assert first[:2] == (22, 31) and second[:2] == (51, 57) and third[:2] == (51, 31)
+    assert outside[:2] == (2, 93)
 
 
 def test_negatives_of_one_centre_are_one_dot_and_all_dots_are_alike():
@@ -80,6 +90,9 @@ def test_lanes_have_a_dot_for_each_run_and_say_the_means():
     places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawing)]
     assert len(places) == 2 * 2 * 2
     assert places[0] == places[1] < places[2] == places[3] < places[4] < places[5]
+    heights = [float(y) for y in re.findall(r'<circle [^>]*cy="([\d.]+)"', drawing)]
+    assert heights[:2] != heights[2:4]  # a lane lower
+    assert heights[1] - heights[0] == 10  # equal shares, and both are seen
     assert {"step 40", "step 80", "one", "two", "50%"} <= set(words(drawing))
     assert "one 0% at 40, 20% at 80; two 25% at 40, 50% at 80." in drawing
 

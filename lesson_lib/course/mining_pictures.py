@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.boxes import pairwise_iou
-from lesson_lib.colours import BLACK, BLUE, COLOURS
+from lesson_lib.colours import BLACK, BLUE, COLOURS, YELLOW
 from lesson_lib.course import svg
 from lesson_lib.course.svg import number, shape, text
 from lesson_lib.data.samples import Sample
@@ -17,6 +17,10 @@ from lesson_lib.data.samples import Sample
 PANEL = 375  # px: two beside each other fill a page
 #: A mark that is filled, and to be seen on a dark nucleus too.
 DOT = {"stroke": "#ffffff", "fill": BLACK, "opacity": 1, "width": 1}
+#: A box that is pointed out among dots and dashed frames.
+OUTLINE = {"width": 2.5, "casing": BLACK}
+#: Where the numbers of such boxes stand, one after the other: (at its left, at its top).
+CORNERS = ((True, True), (False, False), (False, True), (True, False))
 
 
 def kept_picture(
@@ -25,29 +29,46 @@ def kept_picture(
     positive: Tensor,
     kept: Tensor,
     title: str,
-    marked: int = 0,
+    certainty: Sequence[float] = (),
     verb: str = "kept",
 ) -> str:
     """The smear with its objects, the centres of its positive anchors (green frames) and of the
-    chosen negatives (black dots); the first `marked` rows of `kept` as boxes, black.
+    chosen negatives (black dots); the first rows of `kept` as boxes, yellow, each with its number.
 
     anchors (A, 4) xyxy px; positive (A,) bool; kept (N,) indices of negatives, hardest first;
-    verb: what they do or suffer, as the caption says it.
+    certainty: p(background) of those that are drawn as boxes; verb: what they do or suffer, as the
+    caption says it.
     """
-    negatives = int((~positive).sum())
+    negatives, boxes = int((~positive).sum()), anchors[kept[: len(certainty)]]
     near = pairwise_iou(anchors[kept], sample.boxes).amax(dim=1) if len(kept) else torch.zeros(1)
     words = (
         f"{title}: {len(kept)} of {negatives:,} negatives {verb}; half of them reach IoU "
         f"{near.median().item():.2f} or more with an annotated cell."
     )
+    if len(boxes):
+        told = ", ".join(f"{p:.2f}" for p in certainty[: len(boxes)])
+        words += f" p(background) of the numbered boxes: {told}."
     shapes = [
         shape("truth", sample.boxes),
         _marks("negative", anchors[kept], 4) | DOT,
         _marks("matched", anchors[positive], 7),
-        shape("negative", anchors[kept[:marked]], colour=BLACK)
-        | {"width": 2.5, "casing": "#ffffff"},
+        *(shape("negative", box, colour=YELLOW) | OUTLINE for box in boxes),
     ]
-    return svg.picture(sample.image, shapes, alt=words, caption=words, width=PANEL)
+    return svg.picture(
+        sample.image, shapes, words, _numbers(boxes, sample.image.shape[-1]), words, PANEL
+    )
+
+
+def _numbers(boxes: Tensor, side: int) -> list[tuple[float, float, str]]:
+    """A number in another corner of each box, so that boxes on one another keep theirs apart:
+    (N, 4), N up to 4, in a picture of `side` px -> [(x, y, number), ...].
+    """
+    labels = []
+    for n, ((x1, y1, x2, y2), (left, up)) in enumerate(zip(boxes.tolist(), CORNERS), start=1):
+        x = x1 + 2 if left else x2 - 9
+        y = y1 + 11 if up else y2 - 3
+        labels.append((min(max(x, 2), side - 10), min(max(y, 11), side - 3), str(n)))
+    return labels
 
 
 def _marks(kind: str, boxes: Tensor, side: int) -> dict:
@@ -68,7 +89,7 @@ def order_and_rank(losses: Sequence[float], quota: int) -> str:
     order = sorted(range(len(losses)), key=lambda anchor: (-losses[anchor], anchor))
     rank = [order.index(anchor) for anchor in range(len(losses))]
     up = _arrows(losses, rank, quota, True, f"order = {order}", "who stands in each place?")
-    down = _arrows(losses, rank, quota, False, f"rank = {rank}", "which place has each anchor?")
+    down = _arrows(losses, rank, quota, False, f"rank = {rank}", "in which place is each anchor?")
     return svg.beside(up, down)
 
 
@@ -129,13 +150,14 @@ def implied_ratio(pull: Tensor, positive: Tensor, negative: Tensor, share: float
 def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
     """What several runs found, at several steps: {name: {step: shares (S,) of S runs}}.
 
-    A panel for each step, a lane for each name, a dot for each run, a tick at their mean. The axis
-    ends at the first quarter that no share exceeds, at a half at least.
+    A panel for each step, a lane for each name, a dot for each run, an upright line at their mean;
+    the first run's dots are the highest of a lane, so that equal shares do not hide each other. The
+    axis ends at the first quarter that no share exceeds, at a half at least.
     """
     most = max(share for runs in found.values() for shares in runs.values() for share in shares)
     quarters = max(2, math.ceil(4 * float(most) - 1e-6))
     steps = list(next(iter(found.values())))
-    wide, left, lane, top = 2 * PANEL + 12, 168, 30, 66
+    wide, left, lane, top = 2 * PANEL + 12, 168, 40, 66
     panel = (wide - left - 10) / len(steps)
     body = text(8, 19, title, 15, extra=' font-weight="600"')
     for row, name in enumerate(found):
@@ -160,12 +182,13 @@ def lanes(found: dict[str, dict[int, Tensor]], title: str) -> str:
 
 
 def _lane(places: Sequence[float], y: float) -> str:
-    """A dot at each place, and an upright line at their mean."""
-    mean = number(sum(places) / len(places))
-    body = f'<path d="M{mean} {number(y - 10)}v20" stroke="currentColor" stroke-width="2.5"/>'
-    look = f'r="5" fill="{COLOURS["Platelets"]}" stroke="currentColor" fill-opacity=".75"'
+    """A dot at each place, each at a height of its own, and an upright line at their mean."""
+    mean, first = number(sum(places) / len(places)), y - 5 * (len(places) - 1)
+    body = f'<path d="M{mean} {number(y - 16)}v32" stroke="currentColor" stroke-width="2.5"/>'
+    look = f'r="4.5" fill="{COLOURS["Platelets"]}" stroke="currentColor"'
     return body + "".join(
-        f'<circle cx="{number(place)}" cy="{number(y)}" {look}/>' for place in places
+        f'<circle cx="{number(place)}" cy="{number(first + 10 * run)}" {look}/>'
+        for run, place in enumerate(places)
     )
 
 

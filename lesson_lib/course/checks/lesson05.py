@@ -1,14 +1,17 @@
-"""Cases for lesson 5: the loss of background, ranks, three faulty miners, a choice from a table,
-the ratio that a loss implies, which rows of a contest compare, mining.
+"""Cases for lesson 5: the loss of background, ranks, which of four miners is faulty, a choice from
+a table, the ratio that a loss implies, which rows of a contest compare, mining.
 
 The expected values are worked out with plain Python's sorting and numbers.
 """
 
 import math
 import random
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import wraps
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +29,7 @@ class _Calls(TorchDispatchMode):
     sorts = waits = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.sorts += "sort" in str(function)
+        self.sorts += str(function).split(".")[1] in ("sort", "argsort", "msort")
         self.waits += "_local_scalar_dense" in str(function)
         return function(*args, **(kwargs or {}))
 
@@ -38,13 +41,35 @@ def calls(function: Callable, *args: object) -> tuple[int, int]:
     return seen.sorts, seen.waits
 
 
+#: Methods that take numbers out of a tensor: what is sorted after them is not seen, and no GPU
+#: does it.
+WAYS_OUT = ("numpy", "tolist", "item")
+
+
 def one_sort(answer: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor | Told]:
-    """The same function; where it sorts more than once, its result is that sentence."""
+    """The same function; where it sorts more than once, or not with tensors, its result is that
+    sentence.
+    """
 
     @wraps(answer)
     def watched(*args):
-        with _Calls() as seen:
-            result = answer(*args)
+        left = []
+
+        def see(frame: FrameType, event: str, called: Any) -> None:
+            out = event == "c_call" and called.__name__ in WAYS_OUT
+            if out and isinstance(getattr(called, "__self__", None), Tensor):
+                left.append(called.__name__)
+
+        before = sys.getprofile()
+        sys.setprofile(see)
+        try:
+            with _Calls() as seen:
+                result = answer(*args)
+        finally:
+            sys.setprofile(before)
+        if left or seen.waits:
+            out = left[0] if left else "item"
+            return Told(f"right or not, it took numbers out of PyTorch ({out}): sort tensors")
         if seen.sorts > 1:
             return Told(f"right or not, it sorted {seen.sorts} times, and once is enough")
         return result
@@ -119,22 +144,34 @@ def _fresh_mined(draw: random.Random) -> Case:
 #: Two pictures of six anchors: losses, and 1 positive, 0 negative, -1 ignored.
 BATCH = [[0.9, 3.0, 0.2, 1.1, 0.7, 0.4], [2.5, 0.3, 1.6, 0.1, 2.0, 2.2]]
 STATE = [[1, -1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
-BUGS = {"P": "ignored anchors are candidates", "Q": "whole batch", "R": "names, not ranks"}
+IGNORED, WHOLE, EASIEST = "ignored anchors are candidates", "whole batch", "easiest kept"
+NAMES, SOUND = "names, not ranks", "nothing wrong"
+BUGS = {"P": IGNORED, "Q": SOUND, "R": NAMES, "S": WHOLE}
 BUG_REASONS = {
     "P": {
-        "whole batch": "each picture keeps two, its own quota.",
-        "easiest kept": "picture 1 keeps the two highest losses of its background.",
-        "names, not ranks": "picture 1 keeps its two highest losses, as ranks do.",
+        WHOLE: "each picture keeps two, its own quota.",
+        EASIEST: "picture 1 keeps the two highest losses of its background.",
+        NAMES: "picture 1 keeps its two highest losses, as ranks do.",
+        SOUND: "look at picture 0: may each of its two be chosen?",
     },
     "Q": {
-        "ignored anchors are candidates": "no ignored anchor is kept.",
-        "easiest kept": "picture 1 keeps the three highest losses of its background.",
-        "names, not ranks": "each picture would then keep two.",
+        IGNORED: "no ignored anchor is kept.",
+        WHOLE: "the four loudest of all would be unequally many in the two pictures.",
+        EASIEST: "picture 1 keeps the two highest losses of its background.",
+        NAMES: "with -inf last the order of picture 1 is 5, 4, 2, 1, 3, 0: at which places do "
+        "numbers below 2 stand?",
     },
     "R": {
-        "ignored anchors are candidates": "no ignored anchor is kept.",
-        "whole batch": "the four loudest of all would include anchor 4 of picture 1.",
-        "easiest kept": "picture 1 keeps anchor 5, the loudest of its background.",
+        IGNORED: "no ignored anchor is kept.",
+        WHOLE: "the four loudest of all would include anchor 4 of picture 1.",
+        EASIEST: "picture 1 keeps anchor 5, the loudest of its background.",
+        SOUND: "picture 0 leaves out anchor 3, the loudest that may be chosen.",
+    },
+    "S": {
+        IGNORED: "no ignored anchor is kept.",
+        EASIEST: "picture 1 keeps the three highest losses of its background.",
+        NAMES: "each picture would then keep two.",
+        SOUND: "each picture has one positive: how many may each keep?",
     },
 }
 
@@ -145,7 +182,7 @@ def _kept(row: list[float], states: list[int], candidates: tuple[int, ...], quot
 
 
 def bug_tables() -> dict[str, list[list[int]]]:
-    """{"P": [anchors kept in picture 0, in picture 1], ...}: what three programs keep of BATCH at
+    """{"P": [anchors kept in picture 0, in picture 1], ...}: what four programs keep of BATCH at
     2 : 1.
     """
     rows = list(zip(BATCH, STATE))
@@ -157,8 +194,9 @@ def bug_tables() -> dict[str, list[list[int]]]:
         names.append([a for a, name in enumerate(_order(left)) if name < 2])
     return {
         "P": [_kept(row, states, (0, -1), 2) for row, states in rows],
-        "Q": [sorted(a for _, b, a in hardest if b == picture) for picture in (0, 1)],
+        "Q": [_kept(row, states, (0,), 2) for row, states in rows],
         "R": names,
+        "S": [sorted(a for _, b, a in hardest if b == picture) for picture in (0, 1)],
     }
 
 
@@ -173,9 +211,10 @@ DECISIONS = {
     "the row, before you know the batch": max(TABLE_1D, key=lambda name: min(TABLE_1D[name])),
     "with NMS at .5, forcing 1:3 costs AP": SHOWN,
     "in every row a larger batch is worse": CONTRADICTED,
+    "each at its best batch, NMS at .5 beats NMS at .7": SHOWN,
     "focal loss wins because it keeps everybody": UNTOLD,
 }
-_FIRST, _FORCED, _LARGER, _WINS = DECISIONS
+_FIRST, _FORCED, _LARGER, _BEST, _WINS = DECISIONS
 DECISION_REASONS = {
     _FIRST: {
         name: f"in its worst batch it gives {min(row):g}, and another row's worst is better."
@@ -189,6 +228,10 @@ DECISION_REASONS = {
     _LARGER: {
         SHOWN: "read each row from left to right: one of them rises first.",
         UNTOLD: "three batches were measured in each row; do all three rows agree?",
+    },
+    _BEST: {
+        CONTRADICTED: "take the highest number of either row, whatever its batch.",
+        UNTOLD: "both rows were measured with three batches, so each has a best one.",
     },
     _WINS: {
         SHOWN: "that focal loss gives more is measured; what else differs between the two?",
@@ -288,10 +331,10 @@ EXERCISES = {
             )
             for letter, answer in BUGS.items()
         ],
-        "three miners, told apart by whom they keep.",
+        "four miners, told apart by whom they keep.",
         hints=(
-            "Work out on paper what is right: two positives, so two negatives in each picture.",
-            "One program keeps an anchor that is no negative at all; another keeps unlike numbers.",
+            "Work out on paper what is right: one positive, so two negatives in each picture.",
+            "Compare each program with that: whom does it keep that it may not, and how many?",
             "For the last one, write down `order` of each picture with -inf for whom may not be "
             "chosen, and compare it with 2, entry by entry.",
         ),
