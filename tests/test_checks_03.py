@@ -30,6 +30,7 @@ from lesson_lib.course.matching_pictures import (
     six_grids,
 )
 from lesson_lib.course.story import running_smear
+from lesson_lib.course.svg import shape
 from lesson_lib.matching import match_retinanet, match_ssd
 
 
@@ -289,8 +290,15 @@ def test_the_pictures_say_what_is_matched():
     words, shapes = matched_shapes(match, anchors, smear.boxes)
     positive = int((match.label == 1).sum())
     assert f"{positive} positive, 0 ignored, {8732 - positive:,} background" in words
-    assert [s.get("owner") for s in shapes[1:]] == list(range(17))
+    assert [s.get("owner") for s in shapes[1:]] == [g for g in range(17) for _ in range(2)]
+    for g, box in enumerate(smear.boxes.tolist()):  # over its thin ones the one that fits it best
+        own = anchors[match.gt_index == g]
+        best = max(own.tolist(), key=lambda anchor: iou(box, anchor))
+        thin, thick = shapes[1 + 2 * g : 3 + 2 * g]
+        assert thin["d"] == shape("matched", own)["d"] and thin["width"] < thick["width"] / 2
+        assert thick["d"] == shape("positive", torch.tensor(best))["d"]
     grids = six_grids(smear.image, spec, match, anchors, smear.boxes)
+    assert len(grids) < 220_000  # a lesson has 600 kB for all of its pictures
     counts = dict(re.findall(r"(\d+ x \d+): (\d+) of", grids))
     assert len(counts) == 6 and sum(map(int, counts.values())) == positive
 

@@ -24,6 +24,7 @@ function offsetsReadout([anchor, cell]) {
 
 // ---------------------------------------------------------------------------------------------------------- lesson 3
 
+const THIN = { width: 0.8, casing: "" };              // `matching_pictures.THIN`
 const RULES = { "SSD, best pairs first": "bipartite", "SSD, last claim wins": "overwrite", RetinaNet: null };
 
 function decide(boxes, anchors, { rule, threshold, forced_match: forced }) {
@@ -38,9 +39,15 @@ function matchReadout(boxes, values, { anchors }) {
   const words = `Anchors of each: ${counts.join(", ")}. ${count(label, course.POSITIVE)} positive, `
     + `${count(label, course.IGNORE)} ignored, ${fixed(count(label, course.NEGATIVE))} background.`;
   const theirs = (list, wanted) => anchors.filter((_, a) => list[a] === wanted);
-  const owned = (box, g) => (counts[g] ? shape("matched", theirs(index, g), { owner: g }) : shape("shared", [box]));
+  const owned = (box, g) => {
+    if (!counts[g]) return [shape("shared", [box])];
+    const mine = theirs(index, g);
+    const fits = mine.map((anchor) => course.iou(box, anchor));
+    const best = mine[fits.indexOf(Math.max(...fits))];
+    return [{ ...shape("matched", mine, { owner: g }), ...THIN }, shape("positive", [best], { owner: g })];
+  };
   return [words + (lost ? ` ${lost} without any!` : ""),
-    [shape("ignored", theirs(label, course.IGNORE)), ...boxes.map(owned)]];
+    [shape("ignored", theirs(label, course.IGNORE)), ...boxes.flatMap(owned)]];
 }
 
 // ---------------------------------------------------------------------------------------------------------- lesson 6

@@ -13,19 +13,26 @@ from lesson_lib.course.svg import shape
 from lesson_lib.matching import IGNORE, NEGATIVE, POSITIVE, Match, match_ssd
 
 Shapes = list[dict]
+#: Of a playground's many anchors: a line alone, without a lighter one under it.
+THIN = {"width": 0.8, "casing": ""}
 
 
 def matched_shapes(match: Match, anchors: Tensor, boxes: Tensor) -> tuple[str, Shapes]:
-    """A sentence with the counts, and what to draw: each object's anchors thin and its own, ignored
-    ones dotted, an object without any filled.
+    """A sentence with the counts, and what to draw: each object's anchors thin, over them the one
+    that fits it best, ignored ones dotted, an object without any filled.
 
     boxes (G, 4) and anchors (A, 4), xyxy px of the picture; match of the two.
     """
     label, owner = match.label, match.gt_index
     shapes = [shape("ignored", anchors[label == IGNORE])]
-    for g in range(len(boxes)):
+    for g, box in enumerate(boxes):
         mine = anchors[owner == g]
-        shapes.append(shape("matched", mine, owner=g) if len(mine) else shape("shared", boxes[g]))
+        if not len(mine):
+            shapes.append(shape("shared", box))
+            continue
+        best = mine[pairwise_iou(box[None], mine)[0].argmax()]
+        shapes.append(shape("matched", mine, owner=g) | THIN)
+        shapes.append(shape("positive", best, owner=g))
     counts = [int((owner == g).sum()) for g in range(len(boxes))]
     words = (
         f"Anchors of each: {', '.join(map(str, counts))}. {int((label == POSITIVE).sum())} "
@@ -58,14 +65,20 @@ def six_grids(
         middles = xyxy_to_cxcywh(here[::k])[:, :2].tolist() if rows * columns <= 100 else []
         drawn = [
             shape("negative", here[::k], dots=True),
-            *(svg.dot(x, y, "#ffffff", radius=2.4) for x, y in middles),  # few ones, to be seen
-            *(svg.dot(x, y, COLOURS["negative"], radius=1.6) for x, y in middles),
+            _dots(middles, "#ffffff", radius=2.4),  # few ones, to be seen
+            _dots(middles, COLOURS["negative"], radius=1.6),
             shape("truth", boxes) | {"width": 1},
-            *(svg.dot(x, y, COLOURS["positive"], radius=2.6) for x, y in centres),
+            _dots(centres, COLOURS["positive"], radius=2.6),
         ]
         panels.append(svg.picture(image, drawn, words, caption=words, width=230))
     lines = [svg.beside(*panels[i : i + across]) for i in range(0, len(panels), across)]
     return svg.below(*lines)
+
+
+def _dots(places: list[list[float]], colour: str, radius: float) -> dict:
+    """Filled circles at (x, y) px as one shape: one for each would be ten times as long."""
+    path = "".join(svg.dot(x, y, colour, radius)["d"] for x, y in places)
+    return svg.dot(0, 0, colour, radius) | {"d": path}
 
 
 def match_index(objects: Tensor, anchors: Tensor, threshold: float) -> Tensor:
