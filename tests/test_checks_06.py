@@ -19,6 +19,7 @@ from lesson_lib.course.checks.lesson06 import (
     EXERCISES,
     GRADED,
     LOOKED_AT,
+    LOOSEN,
     OVERLAPS,
     REPAIRS,
     bug_tables,
@@ -131,7 +132,11 @@ MISTAKES = [
     ("06.bugs", (BUGS | {"R": "nothing is wrong"}).get, "program R"),
     ("06.decide", lambda name: "box loss and resolution", "detector A"),
     ("06.decide", (DECISIONS | {"B": "harder negatives"}).get, "detector B"),
+    ("06.decide", (DECISIONS | {"C": "anchors that fit"}).get, "detector C"),
     ("06.decide", (DECISIONS | {"C": "a lower NMS threshold"}).get, "detector C"),
+    ("06.decide", (DECISIONS | {"D": "a higher NMS threshold"}).get, "detector D"),
+    ("06.decide", (DECISIONS | {"D": "harder negatives"}).get, "detector D"),
+    ("06.decide", (DECISIONS | {"B": "box loss and resolution"}).get, "detector B"),
     ("06.decide", (DECISIONS | {"D": "box loss and resolution"}).get, "detector D"),
     ("06.decide", (DECISIONS | {"A": "complete the annotations"}).get, "detector A"),
     ("06.decide", (DECISIONS | {"A": "harder negatives"}).get, "detector A"),
@@ -275,14 +280,44 @@ def test_a_crowd_costs_nothing_where_it_is_marked_and_much_where_it_is_not():
     assert crowd_ap(True) == 1 and crowd_ap(False) < 0.2
 
 
-def test_what_to_mend_first_is_what_costs_most_unless_who_looked_saw_cells_without_a_box():
+#: What each thing that somebody saw asks for, by itself.
+CURE_OF = {
+    "smudges of stain": CURES["background"],
+    "pairs of boxes on one cell, IoU 0.5 to 0.6": CURES["duplicate"],
+    "white cells, of which the set has 40, called red": CURES["class"],
+    "boxes a fifth too wide": CURES["localisation"],
+    "objects of 9 to 14 px; the smallest anchor has 32": CURES["missed"],
+    "cells in clumps, where a neighbour's box drops theirs": LOOSEN,
+    "most fit a cell that has no box, IoU 0.7 or more": ANNOTATE,
+}
+
+
+def costliest(name):
+    return max(REPAIRS[name], key=lambda kind: REPAIRS[name][kind][1])
+
+
+def test_what_to_mend_first_is_what_was_seen_of_the_kind_that_costs_most():
     for name, row in REPAIRS.items():
-        costliest = max(row, key=lambda kind: row[kind][1])
-        looked = "no box" in LOOKED_AT[name]
-        assert DECISIONS[name] == (ANNOTATE if looked else CURES[costliest])
-        assert max(row, key=lambda kind: row[kind][0]) != costliest or looked
-        assert f"| {name} | " in repairs_table() and LOOKED_AT[name] in repairs_table()
+        assert DECISIONS[name] == CURE_OF[LOOKED_AT[name][costliest(name)]]
+        assert max(row, key=lambda kind: row[kind][0]) != costliest(name) or name == "D"
+        for kind, seen in LOOKED_AT[name].items():
+            assert kind in row and f"{kind}: {seen}" in repairs_table()
     assert len({line.count("|") for line in repairs_table().splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "first_missed"),
+    [
+        (lambda name: CURES[costliest(name)], "C"),
+        (lambda name: CURES[max(REPAIRS[name], key=lambda kind: REPAIRS[name][kind][0])], "A"),
+        (lambda name: CURE_OF[next(iter(LOOKED_AT[name].values()))], "A"),
+        (lambda name: CURE_OF[list(LOOKED_AT[name].values())[1]], "B"),
+    ],
+    ids=["price and usual cure", "number and usual cure", "first sight", "second sight"],
+)
+def test_what_to_mend_first_is_not_read_from_one_column(column, first_missed):
+    told = verdict("06.decide", column)
+    assert told.startswith("✗") and f"detector {first_missed}" in told
 
 
 def test_wrong_boxes_come_surest_first_and_say_how_well_they_fit_a_cell_that_was_left_out():
