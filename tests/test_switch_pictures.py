@@ -41,8 +41,20 @@ def test_gains_are_drawn_with_each_seed():
     records += [run("atss", s, 0.3 + 0.01 * s) for s in range(3)]
     records += [run("giou", s, 0.1 + 0.1 * (s - 1)) for s in range(3)]
     drawing = gains_drawing(records)
-    assert drawing.count("<circle") == 6 and drawing.count('stroke="currentColor"') == 3
-    assert "ATSS chooses the positives +21.0" in drawing
+    assert drawing.count("<circle") == 6 and drawing.count('stroke="currentColor"') == 5
+    assert "ATSS chooses the positives +21.0;" in drawing
+
+
+def test_what_the_seeds_do_not_decide_is_dashed_and_says_so():
+    """Gains of 20, 21 and 22 points; of -10, 0 and 10; of 1, 1.2 and 1.1."""
+    records = [run(BASELINE, s, 0.1) for s in range(3)]
+    records += [run("atss", s, 0.3 + 0.01 * s) for s in range(3)]
+    records += [run("giou", s, 0.1 + 0.1 * (s - 1)) for s in range(3)]
+    records += [run("p6-p5", s, gain) for s, gain in enumerate((0.11, 0.112, 0.111))]
+    drawing = gains_drawing(records)
+    assert drawing.count('stroke-dasharray="3 4"') == 1 == drawing.count(">+0.0, not decided<")
+    assert ">+21.0<" in drawing and ">+1.1<" in drawing
+    assert drawing.count("GIoU instead of smooth L1 +0.0, not decided") == 2  # title and words
 
 
 def test_the_table_has_a_row_for_each_switch_and_no_gain_of_one_seed():

@@ -116,13 +116,14 @@ def gains_table(records: Sequence[dict[str, Any]]) -> str:
 
 def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     """Each recorded switch against the baseline: a grey dot for each seed, a stroke for the mean,
-    a line for the interval of 95 % -> SVG. Switches of a single seed are left out.
+    a line for the interval of 95 %, dashed where it holds zero: means of such rows are a tie and
+    no order -> SVG. Switches of a single seed are left out.
     """
     known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
     rows = [(name, found) for name, found in known if found]
     low = min(0.0, *(found.mean - found.half for _, found in rows)) - 1
     high = max(0.0, *(found.mean + found.half for _, found in rows)) + 1
-    left, right, row_height, top = 250, 620, 34, 34
+    left, right, row_height, top = 195, 545, 34, 34
 
     def place(value: float) -> float:
         return left + (value - low) / (high - low) * (right - left)
@@ -134,19 +135,26 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
         y = top + row_height * at + 12
         ends = place(found.mean - found.half), place(found.mean + found.half)
         body += svg.text(8, y + 5, SWITCHES[name].told, 13)
-        body += f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}M{place(found.mean):.1f} {y - 8}v16" '
-        body += 'stroke="currentColor" stroke-width="2"/>'
+        tie = found.says == "not decided"
+        dash = ' stroke-dasharray="3 4"' if tie else ""
+        for way, look in (
+            (f"M{ends[0]:.1f} {y}H{ends[1]:.1f}", dash),
+            (f"M{place(found.mean):.1f} {y - 8}v16", ""),
+        ):
+            body += f'<path d="{way}" stroke="currentColor" stroke-width="2"{look}/>'
         body += "".join(
             f'<circle cx="{place(value):.1f}" cy="{y}" r="4" fill="#888888"/>'
             for value in found.by_seed
         )
-        body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}", 13)
+        body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}{', not decided' * tie}", 13)
     for tick in svg.ticks(low, high):
         body += svg.text(place(tick), bottom + 16, f"{tick:+g}" if tick else "0", 12, "middle")
-    body += svg.text(
-        left, bottom + 38, f"points of {figure}: grey the seeds, black mean and 95 % interval", 13
+    key = "grey the seeds, black mean and 95 % interval; dashed: it holds zero, a tie"
+    body += svg.text(8, bottom + 38, f"points of {figure}: {key}", 13)
+    told = "; ".join(
+        f"{SWITCHES[name].told} {found.mean:+.1f}" + ", not decided" * (found.says == "not decided")
+        for name, found in rows
     )
-    told = "; ".join(f"{SWITCHES[name].told} {found.mean:+.1f}" for name, found in rows)
     return svg.document(body, 690, bottom + 46, f"Gains over the baseline: {told}.")
 
 
