@@ -49,3 +49,22 @@ def test_a_feature_that_tells_all_is_read_and_one_that_tells_nothing_is_not():
     noise = torch.randn(200, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     right = probe.shares_right(probe.guess(noise, *probe.fit(noise, truth)), truth)
     assert sum(right) / 4 < 0.5
+
+
+def test_each_patch_has_a_place_for_its_letter():
+    """A white patch of 3 x 5, a platelet of four points, and a speck of red, too small for one."""
+    answers = torch.zeros(8, 8, dtype=torch.int64)
+    answers[:3, :5] = 2
+    answers[5:7, 5:7] = 3
+    answers[7, 0] = 1
+    assert probe.patches(answers) == [(1, 2, 2), (5, 5, 3)]
+    assert probe.patches(answers, least=1) == [(7, 0, 1), (1, 2, 2), (5, 5, 3)]
+    assert probe.patches(torch.zeros(8, 8, dtype=torch.int64)) == []
+
+
+def test_patches_that_touch_at_a_corner_are_one_and_the_border_is_an_edge():
+    answers = torch.zeros(6, 6, dtype=torch.int64)
+    answers[:2, :2] = answers[2:5, 2:5] = 1
+    assert probe.patches(answers) == [(3, 3, 1)]
+    answers = torch.ones(5, 5, dtype=torch.int64)
+    assert probe.patches(answers) == [(2, 2, 1)]

@@ -78,3 +78,44 @@ def guess(features: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
 def shares_right(guesses: Tensor, truth: Tensor) -> list[float]:
     """Of the points of each answer, the share that is guessed right; guessing blindly gives 1/4."""
     return [(guesses[truth == k] == k).double().mean().item() for k in range(len(ANSWERS))]
+
+
+def patches(answers: Tensor, least: int = 4) -> list[tuple[int, int, int]]:
+    """(row, column, answer) of one place deep inside each patch of at least `least` equal answers
+    that touch each other, in a map (n, n) of them: where a letter can stand. Nothing (0) has none.
+    """
+    found = []
+    for answer in range(1, len(ANSWERS)):
+        left = answers == answer
+        while left.any():
+            patch = _touching(left)
+            left = left & ~patch
+            if patch.sum() >= least:
+                found.append((*_deepest(patch), answer))
+    return found
+
+
+def _touching(mask: Tensor) -> Tensor:
+    """Of the places in `mask` (n, n) the first one and all that hang together with it."""
+    patch = torch.zeros_like(mask)
+    patch[tuple(mask.nonzero()[0])] = True
+    while True:
+        grown = ~_shrunk(~patch) & mask
+        if torch.equal(grown, patch):
+            return patch
+        patch = grown
+
+
+def _shrunk(mask: Tensor) -> Tensor:
+    """Places whose eight neighbours are in `mask` too; what lies outside of the map counts so."""
+    return F.max_pool2d((~mask)[None].float(), 3, stride=1, padding=1)[0] == 0
+
+
+def _deepest(patch: Tensor) -> tuple[int, int]:
+    """The place of a patch (n, n) that is farthest from its edge, the middle one of equals."""
+    while (smaller := _shrunk(F.pad(patch, (1, 1, 1, 1)))[1:-1, 1:-1]).any():
+        patch = smaller
+    places = patch.nonzero()
+    away = (places - places.double().mean(dim=0)).square().sum(dim=1)
+    row, column = places[away.argmin()].tolist()
+    return row, column

@@ -146,8 +146,8 @@ def mining_keeps_the_ratio(slider, before, now):
 
 
 def the_anchor_is_compared_with_what_is_seen(slider, before, now):
-    anchor, effect = numbers(r"Anchor (\d+) px .*In effect \(yellow, (\d+) px", now)
-    assert anchor == slider.value() == 104
+    anchor, effect = numbers(r"Anchor (\d+) px .*In effect \(orange, (\d+) px", now)
+    assert anchor == slider.value() == 32
     assert f"sees {'the whole anchor' if effect >= anchor else 'only a part'}" in now
 
 
