@@ -71,7 +71,7 @@ def _learners(name: str) -> Callable | None:
         return _FETCHED[name][1]
     function = made_of(name, source)
     if wrong := checks.fault_of(function, source):
-        print(f"Your kept {name} does not work any more, so the library's is used ({wrong}).")
+        print(f"Your kept {name} was tried again and failed, so the library's is used ({wrong}).")
         return None
     _FETCHED[name] = source, function
     return function

@@ -154,40 +154,41 @@ def check(name: str, answer: Any) -> None:
     """Try a learner's function (or value) on every case of exercise `name`; print the verdict in
     one line.
 
-    What passes counts as solved (`course.progress`), and a function that later lessons use is kept
-    (`course.mine`).
+    What passes counts as solved (`course.progress`). A function that later lessons use is tried
+    once more, as a file that works by itself, and kept (`course.mine`). Where that fails on a case
+    that the function itself fails on too, only this verdict is printed.
     """
-    line = verdict(name, answer)
-    print(line)
-    if not line.startswith(DONE) or _is_solution(answer):
+    line, exercise = verdict(name, answer), find(name)
+    if not line.startswith(DONE) or not isinstance(exercise, Exercise) or _is_solution(answer):
+        print(line)
         return
+    serves = exercise.serves if exercise.serves and _may_serve(exercise, answer) else ""
+    source = progress.source_of(serves, name, answer) if serves else None
+    seed = random.Random().getrandbits(32)
+    fault = fault_of(made_of(serves, source), source, seed) if source else ""
+    if fault and not (again := verdict(name, answer, seed)).startswith(DONE):
+        print(again)  # its first draw was a lucky one
+        return
+    print(line)
     progress.record_exercise(name)
-    exercise = find(name)
-    if isinstance(exercise, Exercise) and exercise.serves and _may_serve(exercise, answer):
-        _keep(exercise.serves, name, answer)
-
-
-def _keep(name: str, exercise: str, answer: Callable) -> None:
-    """Keep what passed for later lessons, unless it needs more of its notebook than itself."""
-    source = progress.source_of(name, exercise, answer)
-    fault = fault_of(made_of(name, source), source) if source else ""
     if fault:
         print(
-            f"  Later lessons go on with the library's {name}, since yours does not work by itself "
-            f"({fault}). Write it as one def with all that it uses inside, and check it again."
+            f"  Later lessons go on with the library's {serves}, since yours does not work by "
+            f"itself ({fault}). Write it as one def with all that it uses inside, and check it "
+            "again."
         )
     elif source:
-        progress.keep_function(name, source)
+        progress.keep_function(serves, source)
 
 
-def fault_of(function: Any, source: str) -> str:
+def fault_of(function: Any, source: str, seed: int | None = None) -> str:
     """What is wrong with a function of the file `source`, as `sources.made_of` gives it; "" when it
-    passes the exercise named in the file's first line.
+    passes the exercise named in the file's first line, with the fresh case that `seed` draws.
     """
     if isinstance(function, str):
         return function
     exercise = source.partition("as it passed ")[2].partition(". Lessons")[0]
-    line = verdict(exercise, function)
+    line = verdict(exercise, function, seed)
     return "" if line.startswith(DONE) else line
 
 
@@ -218,12 +219,12 @@ def _is_solution(answer: Any) -> bool:
     return getattr(answer, "__name__", "").endswith("_solution")
 
 
-def verdict(name: str, answer: Any) -> str:
-    """The line that `check` prints."""
+def verdict(name: str, answer: Any, seed: int | None = None) -> str:
+    """The line that `check` prints; `seed` draws the fresh case, None another one each time."""
     exercise = find(name)
     if isinstance(exercise, str):
         return exercise
-    more = [exercise.fresh(random.Random())] if exercise.fresh else []
+    more = [exercise.fresh(random.Random(seed))] if exercise.fresh else []
     for case in (*exercise.cases, *more):
         with _watched(exercise.refused) as borrowed:
             got = _call(answer, case)
