@@ -62,6 +62,7 @@ def test_negatives_of_one_centre_are_one_dot_and_all_dots_are_alike():
     drawing = pictures.kept_picture(smear, anchors, kept < 0, kept, "Trained")
     (dots,) = re.findall(r'd="([^"]*)" fill="#000000"', drawing)
     assert re.findall(r"h([\d.]+)v", dots) == ["4"] * 3
+    assert "6 of 6 negatives kept (3 squares)" in " ".join(words(drawing))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, [1]), (0.9, [1, 2]), (1.0, [1, 2, 0])])

@@ -41,16 +41,17 @@ def kept_picture(
     """
     negatives, boxes = int((~positive).sum()), anchors[kept[: len(certainty)]]
     near = pairwise_iou(anchors[kept], sample.boxes).amax(dim=1) if len(kept) else torch.zeros(1)
+    dots = _marks("negative", anchors[kept], 4) | DOT
     words = (
-        f"{title}: {len(kept)} of {negatives:,} negatives {verb}; half of them reach IoU "
-        f"{near.median().item():.2f} or more with an annotated cell."
+        f"{title}: {len(kept)} of {negatives:,} negatives {verb} ({dots['d'].count('M')} squares); "
+        f"half of them reach IoU {near.median().item():.2f} or more with an annotated cell."
     )
     if len(boxes):
         told = ", ".join(f"{p:.2f}" for p in certainty[: len(boxes)])
         words += f" p(background) of the numbered boxes: {told}."
     shapes = [
         shape("truth", sample.boxes),
-        _marks("negative", anchors[kept], 4) | DOT,
+        dots,
         _marks("matched", anchors[positive], 7),
         *(shape("negative", box, colour=YELLOW) | OUTLINE for box in boxes),
     ]
