@@ -56,8 +56,10 @@ def test_the_dots_of_one_seed_are_joined_across_the_settings():
 
 
 def test_a_difference_is_drawn_with_its_interval_and_zero():
-    figure = charts.differences([("b - a", Difference([1.0, 3.0], 2.0, 1.5))], "points")
-    (axes,) = figure.axes
+    rows = [("b - a", Difference([1.0, 3.0], 2.0, 1.5))]
+    (axes,) = charts.differences(rows, "points", notes=["2.0 ± 1.5"]).figure.axes
+    (note,) = axes.texts
+    assert note.get_text() == "2.0 ± 1.5" and note.xy[1] == 0
     assert dots(axes) == [(1.0, 0), (3.0, 0)]
     assert axes.collections[0].get_segments()[0][:, 0].tolist() == [0.5, 3.5]
     assert list(axes.lines[0].get_xdata()) == [0, 0] and axes.get_xlabel() == "points"

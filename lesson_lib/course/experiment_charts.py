@@ -80,13 +80,19 @@ def joined(rows: Sequence[tuple[str, Mapping[int, float]]], words: str) -> Figur
     return figure
 
 
-def differences(rows: Sequence[tuple[str, Difference]], words: str, wider: float = 1) -> Figure:
+def differences(
+    rows: Sequence[tuple[str, Difference]],
+    words: str,
+    wider: float = 1,
+    notes: Sequence[str] = (),
+) -> Figure:
     """One line a difference: a dot for each seed, its mean and the 95 % interval, thick, and 0 to
     hold against.
 
     words   below the axis: what is subtracted from what
     wider   how many times as wide the thin grey interval below is, that of one among several; an
             arrow where it goes on beyond the axis
+    notes   right of the rows, one each: their numbers
     """
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
@@ -95,6 +101,9 @@ def differences(rows: Sequence[tuple[str, Difference]], words: str, wider: float
         _wide(axes, difference.mean, wider * difference.half, place, edge)
         _bar(axes, difference.mean, difference.half, place)
         _seeds(axes, difference.by_seed, place)
+    for place, note in enumerate(notes):
+        beside = {"xycoords": ("axes fraction", "data"), "va": "center", "family": "monospace"}
+        axes.annotate(note, (1.02, place), fontsize=8, **beside)
     _rows(axes, [label for label, _ in rows])
     axes.set_xlim(-1.03 * edge, 1.03 * edge)
     axes.set_xlabel(words)

@@ -203,14 +203,12 @@ def panel(
     found: dict[str, Tensor],
     width: int = 560,
     most: int = 40,
-    skip: int = 0,
-    each: int = 40,
+    each: int = 15,
 ) -> str:
     """One smear: the truth dashed, and solid what an exhibit finds over .3, the `most` surest
-    boxes behind the first `skip`, at most `each` of a class, with the letters of their classes.
-    Returns SVG.
+    boxes, at most `each` of a class, with the letters of their classes. Returns SVG.
     """
-    surest = found["scores"].argsort(descending=True, stable=True)[skip:]
+    surest = found["scores"].argsort(descending=True, stable=True)
     surest = surest[found["scores"][surest] > 0.3]
     one_class = torch.nn.functional.one_hot(found["labels"][surest], len(CLASS_COLOURS))
     within = one_class.cumsum(0).gather(1, found["labels"][surest][:, None]).squeeze(1) <= each
@@ -228,8 +226,6 @@ def panel(
     ]
     count = int((found["scores"] > 0.3).sum())
     words = f"{exhibit.name}: {count} boxes over 0.3 on {len(sample.boxes)} objects, dashed."
-    if skip:
-        words += f" Drawn: {len(rows)} of those behind its surest {skip}."
     return svg.picture(sample.image, shapes, words, letters, caption=words, width=width)
 
 
