@@ -6,7 +6,7 @@ Expected numbers are the papers'.
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from lesson_lib.course.diagrams import draw_architecture, read_shapes
 from lesson_lib.detectors.backbones import build_backbone
@@ -164,6 +164,23 @@ def test_an_ssd_without_l2norm_shows_none_and_one_with_it_on_every_map_shows_eac
         config = SSDConfig(num_classes=3, backbone="tiny-8", image_size=64, l2norm=l2norm)
         words, _ = drawn(SSD(config), 64, complete=True)
         assert words.count("L2Norm") == count
+
+
+def test_l2norm_has_a_colour_of_its_own_without_a_hue(paper_ssd):
+    """It is no part of VGG16 (SSD section 3.1 adds it), and blue would say so."""
+    figure, axes = plt.subplots()
+    draw_architecture(axes, paper_ssd, 300, parallel_heads=True, complete=True)
+    (at,) = (text.get_position() for text in axes.texts if text.get_text() == "L2Norm")
+    (block,) = (
+        patch
+        for patch in axes.patches
+        if isinstance(patch, FancyBboxPatch)
+        and (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2)
+        == pytest.approx(at)
+    )
+    red, green, blue, _ = block.get_facecolor()
+    assert red == green == blue < 1
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("p6_from", ["C5", "P5"])

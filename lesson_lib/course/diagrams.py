@@ -2,8 +2,8 @@
 at one size.
 
 Levels stand in rows, the finest map at the bottom; the more positions a map has, the wider its
-block. Blue is the backbone, green what the detector adds to it, orange the heads, white what goes
-in. M: million parameters.
+block. Blue is the backbone, green what the detector adds to it, orange the heads, grey a norm
+between a map and its heads, white what goes in. M: million parameters.
 """
 
 import copy
@@ -20,6 +20,7 @@ from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
 
 BACKBONE, NECK, HEAD, SHARED, DATA = "#d6e6f2", "#d3efe6", "#fbe3cf", "#fdf3ea", "white"
+NORM = "#e2e2e2"
 INK = {BACKBONE: "#2c6a99", NECK: "#1c7a5a"}  # of words that name such blocks
 PROPER = {"vgg16": "VGG16", "resnet50": "ResNet-50"}  # names as the papers write them
 SUMS, PYRAMID = 4.0, 5.52  # where the pyramid's sums and its levels stand
@@ -182,7 +183,7 @@ def _draw_l2norms(axes: Axes, model: SSD, edges: list[float]) -> None:
     else:
         levels = list(range(own)) if model.scales is not None else []
     for i in levels:
-        _block(axes, (edges[i] + 5.2) / 2, i, 0.8, "L2Norm", BACKBONE, 0.5)
+        _block(axes, (edges[i] + 5.2) / 2, i, 0.8, "L2Norm", NORM, 0.5)
 
 
 def _draw_pyramid(
