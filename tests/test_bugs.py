@@ -2,11 +2,22 @@
 by running them, on the others as far as one short training can prove.
 """
 
+import re
+
 import pytest
 
 from lesson_lib.course import bugs as module
-from lesson_lib.course.bugs import BUGS, FIRST, Outcome, Row, fill, fill_for, matrix_drawing
-from lesson_lib.course.checks.ladder import Step
+from lesson_lib.course.bugs import (
+    BUGS,
+    DIAGNOSES,
+    FIRST,
+    Outcome,
+    Row,
+    fill,
+    fill_for,
+    matrix_drawing,
+)
+from lesson_lib.course.checks.ladder import Step, climb
 from lesson_lib.course.checks.lesson08 import CATCHES
 from lesson_lib.course.checks.lesson09 import CAUGHT
 
@@ -15,9 +26,8 @@ CHEAP = ("shapes", "known batch")
 
 def test_what_the_exercises_ask_is_what_the_matrix_holds():
     assert all(FIRST["ssd"][bug] == rung for bug, rung in CATCHES.items())
-    assert set(CAUGHT.values()) <= {
-        bug for bug, rung in FIRST["retinanet"].items() if rung in CHEAP
-    }
+    cheap = {bug for bug, rung in FIRST["retinanet"].items() if rung in CHEAP}
+    assert set(CAUGHT.values()) <= cheap | {"alpha swapped"} <= set(DIAGNOSES)
     assert {kind: set(bugs) for kind, bugs in BUGS.items()} == {k: set(v) for k, v in FIRST.items()}
 
 
@@ -27,6 +37,13 @@ def test_cheap_rungs_catch_what_they_must_and_nothing_else(kind):
         caught = [rung for rung in CHEAP if not row.outcomes[rung].passed]
         wanted = FIRST[kind][row.bug]
         assert caught[:1] == ([wanted] if wanted in CHEAP else []), row
+
+
+def test_swapped_weights_make_the_class_loss_about_a_third():
+    """Nearly all answers are no, and .25 in place of .75 weighs them; the few yeses are .75."""
+    *_, fell = climb(DIAGNOSES["alpha swapped"], "retinanet", CHEAP)
+    expected, got = map(float, re.findall(r"expected ([\d.]+), got ([\d.]+\d)", fell.words)[0])
+    assert fell.rung == "known batch" and "'cls'" in fell.words and 2.5 < expected / got < 3
 
 
 def test_no_permute_passes_where_one_picture_is_learned_by_heart():

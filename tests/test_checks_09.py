@@ -117,6 +117,9 @@ WRONG = [
     ("caught", (CAUGHT | {"P": NOBODY}).get, "detector P"),
     ("caught", (CAUGHT | {"P": "no prior", "R": "divided by all anchors"}).get, "detector P"),
     ("caught", (CAUGHT | {"Q": "variances in the loss alone"}).get, "detector Q"),
+    ("caught", (CAUGHT | {"P": "alpha swapped", "T": CAUGHT["P"]}).get, "detector P"),
+    ("caught", (CAUGHT | {"T": "divided by all anchors"}).get, "detector T"),
+    ("caught", (CAUGHT | {"T": "ignored as background"}).get, "detector T"),
     ("caught", lambda letter: "divided by all anchors", "detector Q"),
     ("retinanet_loss", pieces.retinanet_loss, "calls lesson_lib's retinanet_loss"),
     (

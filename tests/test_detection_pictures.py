@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from lesson_lib.course.detection_pictures import found_picture, taken
+from lesson_lib.course.detection_pictures import explained, found_picture, taken
 from lesson_lib.data.samples import Sample
 
 SAMPLE = Sample(
@@ -53,3 +53,23 @@ def test_the_picture_counts_and_draws_missed_objects_alone():
     assert "3 cells: 1 found (solid), 2 missed (dashed); 0 false or double (dotted)." in drawing
     assert "M20 20H40V40" in drawing and "M50 50H60V60" in drawing and ">P4<" in drawing
     assert drawing.count("M0 0H10V10") == 2  # the detection and its casing, no dashed box under it
+
+
+def test_what_is_missed_or_false_is_said_with_what_stands_beside_it():
+    """One found, one too unsure, one whose class nobody says, and a box on an unboxed cell."""
+    said = found(
+        ([0.0, 0, 10, 10], 0.9, 0),
+        ([42.0, 0, 62, 20], 0.6, 0),
+        ([50.0, 50, 60, 60], 0.3, 0),
+        ([20.0, 20, 40, 40], 0.2, 2),
+    )
+    anchors, unboxed = torch.tensor([[20.0, 20, 40, 30]]), torch.tensor([[42.0, 0, 62, 25]])
+    assert explained(SAMPLE, said, anchors, unboxed).splitlines() == [
+        "  missed: WBC, its best anchor 0.50, overlaps a neighbour by 0.00, surest box that fits "
+        "it: none",
+        "  missed: RBC, its best anchor 0.00, overlaps a neighbour by 0.00, surest box that fits "
+        "it: score 0.30",
+        "  dotted: score 0.60, IoU 0.80 with a cell that nobody annotated",
+    ]
+    assert "dotted: score 0.60, IoU 0.00" in explained(SAMPLE, said, anchors, torch.zeros(0, 4))
+    assert explained(SAMPLE, said, anchors, unboxed, least=0.2).count("missed: RBC") == 0

@@ -166,6 +166,11 @@ BUGS: Mapping[str, Mapping[str, Any]] = {
         "no top-down path": _NoTopDown,
     },
 }
+#: What lesson 9 has its readers tell apart by the ladder's lines: one more than the matrix holds.
+DIAGNOSES: Mapping[str, Any] = {
+    **BUGS["retinanet"],
+    "alpha swapped": _trained_with(SmallRetinaNet, alpha=0.75),
+}
 #: Where each bug is caught first; "" where no rung sees it. The tests run it.
 FIRST = {
     "ssd": {

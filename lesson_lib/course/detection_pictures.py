@@ -134,6 +134,37 @@ def found_picture(
     return svg.picture(sample.image, shapes, alt=said, labels=words, caption=said, width=width)
 
 
+def explained(
+    sample: Sample, detections: dict, anchors: Tensor, unboxed: Tensor, least: float = 0.4
+) -> str:
+    """A line for each object that no detection of a score of `least` or more finds, and for each of
+    these that is false or a second one: what stands in the picture beside it.
+
+    detections: all of them, those below `least` too; anchors (A, 4) xyxy px; unboxed (N, 4) xyxy
+    px: cells that nobody annotated.
+    """
+    target = sample.target()
+    sure = {name: values[detections["scores"] >= least] for name, values in detections.items()}
+    took, boxes, lines = taken(sure, target), target["boxes"], ""
+    beside = pairwise_iou(boxes, boxes).fill_diagonal_(0)
+    for j in sorted(set(range(len(boxes))) - set(took.tolist())):
+        fits = pairwise_iou(boxes[j][None], detections["boxes"])[0] >= 0.5
+        fits &= detections["labels"] == target["labels"][j]
+        surest = f"score {detections['scores'][fits].max():.2f}" if fits.any() else "none"
+        lines += (
+            f"  missed: {CELL_CLASSES[target['labels'][j]]}, its best anchor "
+            f"{pairwise_iou(boxes[j][None], anchors).max():.2f}, overlaps a neighbour by "
+            f"{beside[j].max():.2f}, surest box that fits it: {surest}\n"
+        )
+    for k in (took < 0).nonzero()[:, 0].tolist():
+        near = pairwise_iou(sure["boxes"][k][None], unboxed).max().item() if len(unboxed) else 0.0
+        lines += (
+            f"  dotted: score {sure['scores'][k]:.2f}, IoU {near:.2f} with a cell that nobody "
+            "annotated\n"
+        )
+    return lines
+
+
 class Wrong(NamedTuple):
     """A detection that is not correct, and how well it fits a cell that has no box."""
 

@@ -19,6 +19,7 @@ CAUGHT = {
     "Q": "ignored as background",
     "R": "no prior",
     "S": "variances in the loss alone",
+    "T": "alpha swapped",
 }
 #: On the list of diagnoses, too, and right for none of CAUGHT.
 NOBODY = "smooth L1 that bends at 1"
@@ -29,18 +30,21 @@ CAUGHT_REASONS = {
         "no prior": "its untrained answer is not what the known batch, whose outputs are given, "
         "looks at.",
         "variances in the loss alone": "offsets do not enter 'cls'.",
+        "alpha swapped": "by how many times is it too small, and what are the two weights?",
         NOBODY: "offsets do not enter 'cls'.",
     },
     "Q": {
         "divided by all anchors": "that would make the loss many times smaller, and it is larger.",
         "no prior": "the known batch brings its outputs along, and no prior enters them.",
         "variances in the loss alone": "offsets do not enter 'cls'.",
+        "alpha swapped": "nearly all answers are no: a smaller weight for them makes it smaller.",
         NOBODY: "offsets do not enter 'cls'.",
     },
     "R": {
         "divided by all anchors": "it fell before any loss was computed.",
         "ignored as background": "it fell before any loss was computed.",
         "variances in the loss alone": "it fell before any loss was computed.",
+        "alpha swapped": "it fell before any loss was computed.",
         NOBODY: "it fell before any loss was computed.",
     },
     "S": {
@@ -48,7 +52,16 @@ CAUGHT_REASONS = {
         "ignored as background": "'cls' would be wrong first, and the offsets of an anchor that is "
         "no positive are not read.",
         "no prior": "a prior moves class logits, and 'box' is wrong.",
+        "alpha swapped": "alpha weighs class losses, and 'box' is wrong.",
         NOBODY: "that is the smaller of the two at every error, and this 'box' is larger.",
+    },
+    "T": {
+        "divided by all anchors": "how many anchors are there for each positive, and by how many "
+        "times is it too small?",
+        "ignored as background": "a few anchors more can only make the loss larger.",
+        "no prior": "the known batch brings its outputs along, and no prior enters them.",
+        "variances in the loss alone": "offsets do not enter 'cls'.",
+        NOBODY: "offsets do not enter 'cls'.",
     },
 }
 #: A detector of rare things: anchors, classes, positives of a batch, and the priors to choose from.
@@ -257,7 +270,7 @@ EXERCISES = {
             _prior("1,000 anchors, 3 classes, 100 positives", (1000, 3, 100), 0.1),
             _prior("no positive at all", (1000, 3, 0), 0.0),
         ],
-        "the more answers there are, the smaller the prior has to be.",
+        "the more answers for each positive, the smaller the prior has to be.",
         tolerance=1e-9,
         hints=(
             "What does `first_loss` give for one anchor, one class and no positive? How many such "
@@ -277,12 +290,13 @@ EXERCISES = {
             )
             for letter, answer in CAUGHT.items()
         ],
-        "four bugs told from the lines of the ladder.",
+        "five bugs told from the lines of the ladder.",
         hints=(
             "Which of the two losses is wrong, and is it too large or too small?",
-            "Divide what was expected by what was got: by which number is it too small?",
-            "Which bug changes the number of anchors that count, and which the number that is "
-            "divided by? Which one touches neither loss of a known batch?",
+            "Divide what was expected by what was got: which numbers of the batch and of the loss "
+            "have that ratio?",
+            "Which bug changes how many anchors count, which one what is divided by, and which "
+            "one a weight? Which one touches neither loss of a known batch?",
         ),
     ),
     "09.head_parameters": Exercise(
