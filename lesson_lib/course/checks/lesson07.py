@@ -456,7 +456,7 @@ REVIEW = [
         (
             "its values are of another size than those of the deeper maps",
             "to save memory",
-            "it has no batch norm in VGG",
+            "its boxes are the smallest",
         ),
         "Each position is scaled to length 1 and then by a learned factor, 20 at first.",
     ),
