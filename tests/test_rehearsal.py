@@ -204,11 +204,12 @@ def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
 
 
 @pytest.mark.parametrize(
-    "name, norm", [("ssd300-vgg16", nn.BatchNorm2d), ("retinanet-r50", nn.GroupNorm)]
+    "named, norm", [("ssd300-voc", nn.BatchNorm2d), ("retinanet-r50-coco-1x", nn.GroupNorm)]
 )
 def test_the_small_step_is_taken_by_the_network_that_trains_without_weights(
-    name, norm, monkeypatch
+    named, norm, monkeypatch
 ):
+    """Also where the recipe asks for weights: batch norm for VGG16, group norm for ResNet."""
     stepped = []
 
     def fit(model, samples, recipe):
@@ -216,7 +217,7 @@ def test_the_small_step_is_taken_by_the_network_that_trains_without_weights(
         return {"loss": 1.0}
 
     monkeypatch.setattr(rehearse, "fit", fit)
-    config, recipe = overridden(MODELS[name], Recipe(), [])
+    config, recipe = overridden(MODELS[NAMED[named].model], NAMED[named].recipe, [])
     rehearse.one_step(config, recipe, 3)
     kinds = {type(module) for module in stepped[0].modules()}
     assert kinds & {nn.BatchNorm2d, nn.GroupNorm, FrozenBatchNorm} == {norm}
