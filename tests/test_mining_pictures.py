@@ -75,6 +75,11 @@ def test_what_carries_a_share_does_not_depend_on_the_unit():
         assert len(pictures.carriers(torch.full((10,), unit), 0.9)) == 9
 
 
+def test_a_share_that_is_carried_exactly_is_carried_though_it_rounds_up():
+    """0.56 times 25 is 14.000000000000002 in double precision."""
+    assert len(pictures.carriers(torch.ones(25), 0.56)) == 14
+
+
 def test_the_implied_ratio_counts_the_strongest_negatives_for_each_positive():
     pull = torch.tensor([9.0, 9.0, 4.0, 50.0, 3.0, 2.0, 1.0])
     label = torch.tensor([1, 1, 0, -1, 0, 0, 0])

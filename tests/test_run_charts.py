@@ -32,7 +32,7 @@ def test_the_full_size_runs_on_record_have_curves_that_fall_and_rise():
         loss, judged = run["curve"]["loss"], run["curve"]["val AP50"]
         assert loss[-1][1] < 0.6 * loss[0][1]
         assert judged[-1][1] > judged[0][1]
-    assert "bccd-retinanet-r50" in full
+    assert len(full) == 2
 
 
 def test_below_the_loss_the_rate_is_at_its_top_where_it_was_and_each_evaluation_has_its_ap():
