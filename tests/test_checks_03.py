@@ -2,6 +2,7 @@
 case.
 """
 
+import itertools
 import math
 import re
 
@@ -63,6 +64,14 @@ def of_the_first_object(overlaps, positive, negative, force_best):
     return labels(overlaps[:1], positive, negative, force_best)
 
 
+def forced_if_its_own(overlaps, positive, negative, force_best):
+    """Forces an anchor only where the object is the one that the anchor overlaps most."""
+    result = labels(overlaps, positive, negative, False)
+    for row in overlaps if force_best else []:
+        result[(row == row.max()) & (row == overlaps.amax(dim=0)) & (row > 0)] = 1
+    return result
+
+
 def forced_if_background(overlaps, positive, negative, force_best):
     plain = labels(overlaps, positive, negative, False)
     return torch.where(plain < 0, -1, labels(overlaps, positive, negative, force_best))
@@ -84,6 +93,17 @@ def input_side(side, picture, anchor, threshold, inputs, least=needed, pick=min)
 
 def sides_by(least):
     return lambda *args: input_side(*args, least=least)
+
+
+def rounded_by(whole):
+    """The side that an object needs in the network's input, rounded first."""
+    return lambda s, z, a, t: z * whole(a * math.sqrt(t)) / s
+
+
+def only_while_smaller(side, picture, anchor, threshold, inputs):
+    """Asks that the object is no larger than the smallest anchor."""
+    small = [size for size in inputs if side * size / picture <= anchor]
+    return input_side(side, picture, anchor, threshold, small)
 
 
 def more_than_needed(*args):
@@ -149,6 +169,21 @@ def even_at_nothing(overlaps):
     return [a if a >= 0 else free.pop(0) for a in result]
 
 
+def largest_sum(overlaps):
+    """The assignment whose overlaps add up to most, not the best pair first."""
+    anchors = [*range(len(overlaps[0]) if overlaps else 0), *[-1] * len(overlaps)]
+    options = itertools.permutations(anchors, len(overlaps))
+    worth = [(sum(row[a] for row, a in zip(overlaps, one) if a >= 0), one) for one in options]
+    chosen = max(worth, key=lambda pair: pair[0])[1]
+    return [a if a >= 0 and row[a] > 1e-6 else -1 for row, a in zip(overlaps, chosen, strict=True)]
+
+
+def highest_of_equals(overlaps):
+    """Of equal overlaps the anchor that stands last."""
+    turned = best_pairs([row[::-1] for row in overlaps])
+    return [len(row) - 1 - a if a >= 0 else -1 for row, a in zip(overlaps, turned, strict=True)]
+
+
 def match(
     objects, anchors, threshold, pairs=best_pairs, over=lambda value, bar: value >= bar, force=True
 ):
@@ -208,6 +243,7 @@ WRONG = [
     ("labels", lambda *a: labels(*a[:3], True), "lower threshold"),
     ("labels", lambda *a: labels(*a[:3], False), "the second object's best anchor"),
     ("labels", lambda *a: labels(*a, ties=False), "two anchors tie"),
+    ("labels", forced_if_its_own, "another object overlaps more"),
     ("labels", forced_if_background, "would be ignored"),
     ("labels", lambda *a: labels(*a, nothing=True), "overlaps nothing forces nothing"),
     ("labels", without_a_word_for_no_object, "no object"),
@@ -226,10 +262,16 @@ WRONG = [
     ("input_side", lambda *a: input_side(*a) or max(a[4]), "no input will do"),
     ("input_side", more_than_needed, "just suffice"),
     ("input_side", lambda *a: needed(*a[:4]), "20 px"),
+    ("input_side", sides_by(rounded_by(math.floor)), "nothing is rounded"),
+    ("input_side", sides_by(rounded_by(math.ceil)), "nothing is rounded"),
+    ("input_side", sides_by(rounded_by(lambda side: round(2 * side) / 2)), "nothing is rounded"),
+    ("input_side", only_while_smaller, "larger than the smallest anchor"),
     ("bugs", {**BUGS, "P": "nothing is forced"}.get, "program P"),
     ("bugs", {**BUGS, "Q": "nothing is forced"}.get, "program Q"),
     ("bugs", {**BUGS, "R": "last claim wins"}.get, "program R"),
     ("match", lambda g, a, t: match(g, a, t, pairs=even_at_nothing), "overlaps none"),
+    ("match", lambda g, a, t: match(g, a, t, pairs=largest_sum), "the best pair stands"),
+    ("match", lambda g, a, t: match(g, a, t, pairs=highest_of_equals), "equally well"),
     ("match", lambda g, a, t: match_index(g, a, t), "match_index"),
     ("match", lambda g, a, t: match_ssd(g, a, t).gt_index, "match_ssd"),
     ("match", lambda *a: match(*a, over=lambda v, bar: v > bar + 2e-9), "0.5 counts"),

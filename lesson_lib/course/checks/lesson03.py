@@ -168,6 +168,12 @@ EXERCISES = {
                 [1, 0],
                 force_best=True,
             ),
+            _labels(
+                "best forced: an anchor that another object overlaps more is forced all the same",
+                [[0.45, 0.6], [0.3, 0.1]],
+                [1, 1],
+                force_best=True,
+            ),
             _labels("no object: every anchor is background", [], [0, 0, 0], force_best=True),
         ],
         "and that is RetinaNet's rule, with its forced matches.",
@@ -207,6 +213,16 @@ EXERCISES = {
                 "anchors of 21 px, as in torchvision's SSD300",
                 (20.0, 640, 21, 0.5, [300, 512, 640]),
                 512,
+            ),
+            Case(  # 22.0, 22.5, 22.75 and 23.0 px there; 22.63 are needed
+                "inputs that differ little: nothing is rounded on the way",
+                (20.0, 640, 32, 0.5, [704, 720, 728, 736]),
+                728,
+            ),
+            Case(
+                "an object that is larger than the smallest anchor: the larger ones take it",
+                (200.0, 640, 32, 0.5, [320, 512]),
+                320,
             ),
         ],
         "you can now choose an input before you train.",
@@ -328,6 +344,19 @@ EXERCISES = {
                 [[0, 0, 10, 0.000005]],
                 0.5,
                 [-1, -1, -1, -1],
+            ),
+            _matched(
+                "two anchors fit it equally well: the lower one is its best",
+                [[0, 0, 20, 10]],
+                0.9,
+                [0, -1, -1, -1],
+            ),
+            # .53 and .37 with anchors 0 and 1; .5 and 0: the largest sum would cross them over
+            _matched(
+                "the best pair stands, even if the other object then gets none",
+                [[1, 0, 17, 10], [0, 0, 10, 5]],
+                0.9,
+                [0, -1, -1, -1],
             ),
             _matched(
                 "threshold 0.8: only the best anchor is left",

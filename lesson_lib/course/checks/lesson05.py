@@ -366,6 +366,7 @@ EXERCISES = {
             _implied("one hard anchor carries it all", [1.0, 100.0, 0.1, 0.1], [1, 0, 0, 0], 0.9),
             _implied("not in falling order", [1.0, 0.5, 3.0, 1.5], [1, 0, 0, 0], 0.5),
             _implied("the unit does not matter", [2.0**-33] * 11, [1] + [0] * 10, 0.9),
+            _implied("the unit does not matter", [1e-10] * 11, [1] + [0] * 10, 0.9),
             _implied("two objects", [1.0, 1.0, 4.0, 3.0, 2.0, 1.0], [1, 1, 0, 0, 0, 0], 0.6),
             _implied(
                 "ignored anchors do not count", [1.0, 50.0, 3.0, 2.0, 2.0], [1, -1, 0, 0, 0], 0.7
