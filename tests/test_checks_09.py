@@ -93,6 +93,14 @@ def labels_everywhere(cls_logits, box_deltas, labels, box_targets, state):
     return focal[state != -1].sum() / (state == 1).sum().clamp(min=1), box
 
 
+def by_thumb(anchors, classes, positives):
+    """A prior by the answers for each positive alone."""
+    answers = anchors * classes / max(1, positives)
+    if not positives:
+        return 0.0
+    return 0.1 if answers < 100 else 0.01 if answers < 10_000 else 0.001
+
+
 RIGHT = {
     "first_loss": first_loss,
     "head_parameters": head_parameters,
@@ -113,6 +121,12 @@ WRONG = [
         lambda a, k, n: max((p for p in PRIORS if n and parts(p, a, k, n, by=1)), default=0),
         "1,000 anchors",
     ),
+    (
+        "prior",  # the smallest first loss, which never tells the parts apart
+        lambda *s: min(PRIORS, key=lambda p: first_loss(*s, p, 2, 0.25)) if s[2] else 0.0,
+        "8 positives",
+    ),
+    ("prior", lambda *setting: by_thumb(*setting), "8 positives"),
     ("caught", (CAUGHT | {"S": NOBODY}).get, "detector S"),
     ("caught", (CAUGHT | {"P": NOBODY}).get, "detector P"),
     ("caught", (CAUGHT | {"P": "no prior", "R": "divided by all anchors"}).get, "detector P"),
@@ -231,6 +245,8 @@ def test_the_prior_is_worked_out():
     assert [round(x, 2) for x in both_parts(0.01)] == [9.05, 1.13]
     assert [round(x, 3) for x in both_parts(0.001)] == [0.009, 1.723]
     assert [round(x, 2) for x in both_parts(0.1, (49_104, 3, 100))] == [1.16, 0.47]
+    assert [round(x, 3) for x in both_parts(0.01, (100_000, 80, 8))] == [0.754, 1.128]
+    assert both_parts(0.1, (100_000, 80, 8))[0] > 700
     assert [round(x, 2) for x in both_parts(0.1, (1000, 3, 100))] == [0.02, 0.47]
 
 

@@ -268,6 +268,7 @@ EXERCISES = {
             _prior("rare things: 200,000 anchors, 1,200 classes, 20 positives", RARE, 0.001),
             _prior("49,104 anchors, 3 classes, 100 positives", (49_104, 3, 100), 0.01),
             _prior("1,000 anchors, 3 classes, 100 positives", (1000, 3, 100), 0.1),
+            _prior("100,000 anchors, 80 classes, 8 positives", (100_000, 80, 8), 0.01),
             _prior("no positive at all", (1000, 3, 0), 0.0),
         ],
         "the more answers for each positive, the smaller the prior has to be.",
