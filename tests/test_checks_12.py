@@ -187,7 +187,8 @@ MISTAKES = [
     ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=2.5), "W - 1 - x"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, share=0.0), "grey canvas around it"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=1), "exhibit A"),
-    ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=2), "one picture in eight"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=2), "twentieth call"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=19), "twentieth call"),
     (
         "12.museum",
         lambda letter: museum.bug_of(letter if letter != "D" else "G"),

@@ -72,6 +72,9 @@ def test_the_interval_of_one_among_several_is_wider_and_cut_at_the_axis_with_an_
     assert 8 < edge < axes.get_xlim()[1] < 9
     assert (1.0, 0) in dots(axes, "|") and (5.0, 0) in dots(axes, "|")
     assert dots(axes, "<") == [(-edge, 1)] and (1.0, 1) in dots(axes, "|") and not dots(axes, ">")
+    (axes,) = charts.differences(rows, "points", wider=2.0, ends=(-9.0, 4.5)).figure.axes
+    assert dots(axes, "<") == [(-9.0, 1)] and dots(axes, ">") == [(4.5, 0)]
+    assert -9.5 < axes.get_xlim()[0] < -9 and 4.5 < axes.get_xlim()[1] < 5
 
 
 def test_an_exhibit_lies_over_the_healthy_one_of_its_kind():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lesson_lib import files
-from lesson_lib.config import CELL_CLASSES
+from lesson_lib.config import CELL_CLASSES, REPOSITORY
 from lesson_lib.course import experiments
 from lesson_lib.course.experiments import (
     QUESTIONS,
@@ -226,6 +226,31 @@ def test_the_command_goes_on_where_it_stopped(small, tmp_path, capsys):
         ("ssd-full", 0)
     ]  # another budget is another run
     assert "1 of 6: ssd-ratios-1, seed 0" in capsys.readouterr().out
+
+
+def test_the_command_says_that_the_runs_which_come_with_the_course_count_as_done(capsys):
+    assert main(["run", "--only", "ce-alpha", "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Nothing to train" in out and "experiments.json" in out and "--out mine.json" in out
+
+
+LESSON = REPOSITORY / "notebooks" / "12_experiments.ipynb"
+READ = ("setup", "recorded", "noise-naive", "pairs", "pairs-narrower", "same-seed", "verdicts")
+
+
+def test_seeds_added_on_a_second_machine_leave_the_lesson_s_cells_as_they_are(monkeypatch):
+    shipped = experiments.read()
+    more = [
+        run | {"seed": run["seed"] + 3, "AP": 0.0, "machine": "another"}
+        for run in shipped
+        if run["budget"] == "laptop" and run["seed"] < 2 and run["setting"] in experiments.IN_TABLES
+    ]
+    monkeypatch.setattr(experiments, "read", lambda *_: [*shipped, *more])
+    cells = {cell["id"]: cell for cell in json.loads(LESSON.read_text("utf-8"))["cells"]}
+    names = {}
+    for cell in READ:
+        exec("".join(cells[cell]["source"]), names)  # their assertions hold
+    assert len(names["tables"]) == 57 and {len(seeds) for seeds in names["here"].values()} == {3}
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):

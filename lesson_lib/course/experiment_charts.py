@@ -85,6 +85,7 @@ def differences(
     words: str,
     wider: float = 1,
     notes: Sequence[str] = (),
+    ends: tuple[float, float] | None = None,
 ) -> Figure:
     """One line a difference: a dot for each seed, its mean and the 95 % interval, thick, and 0 to
     hold against.
@@ -93,19 +94,22 @@ def differences(
     wider   how many times as wide the thin grey interval below is, that of one among several; an
             arrow where it goes on beyond the axis
     notes   right of the rows, one each: their numbers
+    ends    of the axis; else 0 is in the middle, and no thick interval is cut
     """
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
     edge = 1.05 * max(abs(difference.mean) + difference.half for _, difference in rows)
+    low, high = ends or (-edge, edge)
     for place, (_, difference) in enumerate(rows):
-        _wide(axes, difference.mean, wider * difference.half, place, edge)
+        _wide(axes, difference.mean, wider * difference.half, place, (low, high))
         _bar(axes, difference.mean, difference.half, place)
         _seeds(axes, difference.by_seed, place)
     for place, note in enumerate(notes):
         beside = {"xycoords": ("axes fraction", "data"), "va": "center", "family": "monospace"}
         axes.annotate(note, (1.02, place), fontsize=8, **beside)
     _rows(axes, [label for label, _ in rows])
-    axes.set_xlim(-1.03 * edge, 1.03 * edge)
+    margin = 0.015 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
     axes.set_xlabel(words)
     return figure
 
@@ -136,10 +140,11 @@ def _seeds(axes: Axes, values: Sequence[float], place: float, apart: float = 0) 
     axes.plot(values, places, "o", clip_on=False, zorder=3, **style)
 
 
-def _wide(axes: Axes, mean: float, half: float, place: float, edge: float) -> None:
-    """A thin grey interval, cut at -edge and edge, where an arrow says that it goes on."""
+def _wide(axes: Axes, mean: float, half: float, place: float, ends: tuple[float, float]) -> None:
+    """A thin grey interval, cut at both ends, where an arrow says that it goes on."""
+    low, high = ends
     for end, arrow in ((mean - half, "<"), (mean + half, ">")):
-        cut = max(-edge, min(edge, end))
+        cut = max(low, min(high, end))
         axes.plot([mean, cut], [place, place], color="0.6", linewidth=1)
         axes.plot(cut, place, "|" if cut == end else arrow, color="0.6", clip_on=False)
 

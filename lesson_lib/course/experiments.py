@@ -6,7 +6,7 @@ One command runs all:
 
 Stop it at any time: each finished run is in results/experiments.json at once, and the same command
 goes on with those that are missing. `--only NAME` takes one table or setting, `--most N` stops
-after N runs, `--out FILE` writes elsewhere. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325
+after N runs, `--out FILE` writes elsewhere: the runs that come with the course count as done. FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325
 (VOC 2007); here a network of under a million parameters learns small synthetic smears: settings may
 be compared with each other, never with the paper's AP. QUESTIONS are the course's own: what they
 compare has no partner in a paper, and is judged by differences seed by seed (`paired.py`).
@@ -392,6 +392,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left = missing(options.budget, options.only, options.seeds, options.out)
     except ValueError as error:
         parser.exit(1, f"{error}\n")
+    if not left:
+        print(
+            f"Nothing to train: all these runs are recorded in {options.out}. "
+            "To train them anew, name a file of your own: --out mine.json"
+        )
     for number, (name, seed) in enumerate(left[: options.most], 1):
         record = run(name, seed, options.budget)
         append(record, options.out)

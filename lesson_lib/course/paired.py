@@ -5,7 +5,7 @@
 
 Runs of one seed share their first weights and the order of their pictures, so part of what is luck
 is the same on both sides and falls out of the difference. Within one recording, that is: another
-machine rounds otherwise, and a run of hundreds of steps is then another draw. The interval is
+machine or newer code may move all seeds alike, and that looks just like an effect. The interval is
 Student's ("The probable error of a mean", Biometrika 6, 1908), for differences that scatter like a
 normal distribution.
 """

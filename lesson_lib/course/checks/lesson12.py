@@ -297,7 +297,11 @@ EXERCISES = {
                 (_Sometimes(2, False),),
                 False,
             ),
-            Case("one picture in eight mirrored, its boxes not", (_Sometimes(8, False),), False),
+            Case(
+                "heads for the first time at the twentieth call, its boxes forgotten",
+                (_Sometimes(20, False),),
+                False,
+            ),
         ],
         "a mirror of every other picture, drawn by lot, slips through twenty calls once in a "
         "million.",
