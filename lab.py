@@ -77,7 +77,7 @@ REPRODUCIBLE = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONHASHSEED": "0",
-    "IPYTHONDIR": str(ROOT / ".venv" / "ipython"),
+    "IPYTHONDIR": str(ROOT / ".ipython"),
 }
 # Kinds of machine that `test --machine` imitates: the instruction sets that torch, oneDNN, MKL and
 # OpenBLAS choose their kernels by, and the number of threads. Results differ between them in the

@@ -406,6 +406,11 @@ def processor(tmp_path, monkeypatch):
     return pretend
 
 
+def test_ipythons_folder_needs_no_environment_in_the_checkout():
+    """IPython warns where the folder over its own is missing, and tests take that as an error."""
+    assert Path(lab.REPRODUCIBLE["IPYTHONDIR"]).parent == lab.ROOT
+
+
 @pytest.mark.parametrize("machine", ["default", "avx2", "threads1", "threads2"])
 def test_a_machine_is_imitated_in_every_process_of_the_tests(ready, processor, capsys, machine):
     processor("x86_64")

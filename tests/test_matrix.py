@@ -67,23 +67,6 @@ def test_a_report_is_counted():
     }
 
 
-def test_a_run_needs_no_environment_in_the_checkout(monkeypatch):
-    """IPython warns where the folder over its own is missing, and tests take warnings as errors."""
-    parents = []
-
-    def run(command, env=None, **rest):
-        if env is not None:
-            parents.append(Path(env["IPYTHONDIR"]).parent)
-            assert parents[0].is_dir() and ROOT not in parents[0].parents
-            report = next(word for word in command if word.startswith("--junitxml="))
-            Path(report.partition("=")[2]).write_text(REPORT)
-        return subprocess.CompletedProcess(command, 0, stdout="2.14.1+cpu 0.29.2+cpu\n")
-
-    monkeypatch.setattr(matrix.subprocess, "run", run)
-    found = matrix.measure(Case("3.11", "newest", "native"), "python")
-    assert found["versions"] == "2.14.1 0.29.2" and found["passed"] == 1 and len(parents) == 1
-
-
 @pytest.fixture
 def measured(monkeypatch):
     """The cases that were run; 3.13 is missing here, and so are the instructions of avx512."""

@@ -222,8 +222,22 @@ def widgets_have_a_still(notebook):
 
 def bound(cell) -> set[str]:
     """What the cell binds at its top level, loops included, without what it imports."""
-    symbols = scope_of(cell).get_symbols()
-    return {one.get_name() for one in symbols if one.is_assigned() and not one.is_imported()}
+    return stored(*statements(cell))
+
+
+def stored(*nodes: ast.AST) -> set[str]:
+    """Names that these nodes bind where they stand: not inside functions, nor the loops of
+    comprehensions, whose names Python 3.12 lists with those around them.
+    """
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, ast.Lambda | ast.comprehension):
+            found |= stored(*ast.iter_child_nodes(node))
+    return found
 
 
 def read_later(scope: symtable.SymbolTable) -> set[str]:
@@ -510,3 +524,11 @@ def test_lesson_keeps_the_rules(path):
     assert path.stat().st_size < KILOBYTES * 1000, (
         f"more than {KILOBYTES} kB: fewer or smaller pictures"
     )
+
+
+def test_the_loops_of_comprehensions_bind_nothing_for_later_cells():
+    """Python 3.12 lists their names with those of the cell."""
+    source = (
+        "rows = [boxes for boxes in f()]\nfor row in rows:\n    def g(at): ...\n    cut = other = 1"
+    )
+    assert bound(cell(source)) == {"rows", "row", "g", "cut", "other"}

@@ -157,11 +157,10 @@ def measure(case: Case, python: str) -> dict[str, Any]:
     are.
     """
     imitated = {} if case.machine == "native" else lab.imitation(case.machine)
+    env = lab.clean_environment(**lab.REPRODUCIBLE | imitated)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        ipython = {"IPYTHONDIR": str(Path(folder) / "ipython")}  # .venv need not be there
-        env = lab.clean_environment(**lab.REPRODUCIBLE | imitated | ipython)
         options = "-q -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=1200"
         command = [python, "-m", "pytest", *options.split(), f"--junitxml={report}", "tests"]
         if imitated:

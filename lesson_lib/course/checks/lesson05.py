@@ -99,10 +99,9 @@ def _ranks(why: str, loss: list[list[float]]) -> Case:
 
 
 def _implied(why: str, pull: list[float], state: list[int], share: float) -> Case:
-    background = sorted((p for p, s in zip(pull, state) if s == 0), reverse=True)
-    needed = next(
-        n for n in range(len(background) + 1) if sum(background[:n]) >= share * sum(background)
-    )
+    background = sorted((Fraction(p) for p, s in zip(pull, state) if s == 0), reverse=True)
+    line = Fraction(str(share)) * sum(background)  # exact: sums of floats differ between Pythons
+    needed = next(n for n in range(len(background) + 1) if sum(background[:n]) >= line)
     label = torch.tensor(state)
     return Case(
         why,
