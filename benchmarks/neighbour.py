@@ -7,7 +7,8 @@ Each process chooses its threads at its start, as the command line and every les
 median over the rounds, and `ratio` is busy by quiet: at most 1.6 is asked. `free` is the quiet time
 with the number of threads left to torch and its default way of waiting, so quiet / free says what
 the settings cost where nobody disturbs: at most 1.05 is asked. Say what machine it was measured on,
-and that nothing else ran: the figures are worth as much as its silence.
+and that nothing else ran: the figures are worth as much as its silence. FILE keeps the records of
+other machines and days; rows measured again on one day replace those before.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from lesson_lib.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 MUST_BUSY, MUST_QUIET = 1.6, 1.05
@@ -131,6 +134,21 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
     }
 
 
+def keep(path: Path, machine: str, date: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows into the record of this machine and day, beside those of others.
+
+    path   a list of {"machine", "date", "rows"}; made if it is not there
+    """
+    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    today = {"machine": machine, "date": date}
+    before = [record for record in records if today.items() <= record.items()]
+    others = [record for record in records if record not in before]
+    found = {row["name"]: row for record in before for row in record["rows"]}
+    found |= {row["name"]: row for row in rows}
+    records = [*others, today | {"rows": list(found.values())}]
+    write_whole(path, (json.dumps(records, indent=1) + "\n").encode())
+
+
 def main() -> None:
     """Measure what was asked, print a line for each and write --out."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.neighbour", description=__doc__)
@@ -154,9 +172,7 @@ def main() -> None:
     if asked.out:
         from lesson_lib.config import hardware
 
-        where = {"machine": hardware(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-        record = where | {"rows": rows}
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        keep(asked.out, hardware(), f"{datetime.now(UTC):%Y-%m-%d}", rows)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ kept busy: with 10,000 turns a training step and RetinaNet's loss take on averag
 with the default; with 1,000 or none a quiet machine suffers. Two threads beside a busy program
 still take about twice as long as alone, since torch deals the work out in equal parts and waits for
 the last. One thread fewer than that does not: so whoever starts beside busy programs leaves them
-their cores. That was measured by `python -m benchmarks.neighbour` (results/neighbour.json): beside
-a busy core the loss and a step take 1.7 times their quiet time, which is what one thread takes
-for the work of two, and a whole lesson 1.14 times; three or four threads that sleep while they
-wait were no faster. OMP_NUM_THREADS=N is obeyed, and makes results independent of what else was
-running.
+their cores. That was measured by `python -m benchmarks.neighbour` (results/neighbour.json, a record
+for each machine): beside a busy core the loss and a step take 1.4 to 1.7 times their quiet time,
+which is what one thread takes for the work of two, and a whole lesson 1.1 to 1.2 times; three or
+four threads that sleep while they wait were no faster. OMP_NUM_THREADS=N is obeyed, and makes
+results independent of what else was running.
 """
 
 import os

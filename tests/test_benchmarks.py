@@ -145,5 +145,18 @@ def test_a_neighbour_is_judged_by_the_medians_of_turns(monkeypatch):
     assert not neighbour.compare("loss", 1)["holds"]
 
 
+def test_a_record_of_one_machine_and_day_leaves_the_others(tmp_path):
+    path = tmp_path / "neighbour.json"
+    slow, fast = {"name": "loss", "ratio": 1.7}, {"name": "loss", "ratio": 1.4}
+    step = {"name": "step", "ratio": 1.3}
+    neighbour.keep(path, "a laptop", "2026-11-28", [slow])
+    neighbour.keep(path, "a laptop", "2026-11-29", [slow, step])
+    neighbour.keep(path, "a laptop", "2026-11-29", [fast])
+    assert json.loads(path.read_text()) == [
+        {"machine": "a laptop", "date": "2026-11-28", "rows": [slow]},
+        {"machine": "a laptop", "date": "2026-11-29", "rows": [fast, step]},
+    ]
+
+
 def test_the_work_beside_a_neighbour_is_done_in_a_process_of_its_own():
     assert neighbour.in_a_process("loss", busy=True, free=False) > 0

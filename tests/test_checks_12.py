@@ -83,6 +83,23 @@ def box_is_white(augment):
     return bool(inside.numel() and (inside > 0.75 * moved.max()).all())
 
 
+def white_lies_inside(augment):
+    def once():
+        image = torch.zeros(3, 40, 64, dtype=torch.uint8)
+        image[:, 6:18, 8:36] = 255
+        moved, boxes = augment(image, torch.tensor([[8.0, 6.0, 36.0, 18.0]]))
+        rows, columns = (moved[0] > 0.75 * moved.max()).nonzero().unbind(1)
+        x1, y1, x2, y2 = boxes[0].tolist()
+        return bool(
+            x1 - 0.5 <= columns.min()
+            and y1 - 0.5 <= rows.min()
+            and x2 + 0.5 >= columns.max() + 1
+            and y2 + 0.5 >= rows.max() + 1
+        )
+
+    return all(once() for _ in range(20))
+
+
 KEY = {letter: museum.bug_of(letter) for letter in LETTERS}
 RIGHT = {
     "12.held": held,
@@ -172,6 +189,9 @@ MISTAKES = [
     ("12.seeds_needed", lambda d, s, p: seeds_needed(d, 1, p), "more noise"),
     ("12.seeds_needed", lambda d, s, p: seeds_needed(d, s, p, least=1), "nine times the noise"),
     ("12.boxes_follow", box_is_white, "middle of their objects"),
+    ("12.boxes_follow", white_lies_inside, "grown by two pixels"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=0.9), ".7 of a pixel"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=0.1), ".4 of a pixel"),
     ("12.boxes_follow", lambda augment: True, "forgets the boxes"),
     (
         "12.boxes_follow",

@@ -80,6 +80,19 @@ def unpaired_t(first: Sequence[float], second: Sequence[float]) -> float:
     return (statistics.fmean(second) - statistics.fmean(first)) / math.sqrt(spread)
 
 
+def welch_freedom(first: Sequence[float], second: Sequence[float]) -> float:
+    """The degrees of freedom of `unpaired_t`: those of both sides together where they scatter
+    alike, down to those of the side that scatters alone (B. L. Welch, "The generalization of
+    'Student's' problem when several different population variances are involved", Biometrika 34,
+    1947).
+
+    first, second   AP of a setting, a number for each seed; at least two each, not all equal
+    """
+    shares = [statistics.variance(side) / len(side) for side in (first, second)]
+    each = zip(shares, (first, second), strict=True)
+    return sum(shares) ** 2 / sum(share**2 / (len(side) - 1) for share, side in each)
+
+
 def held(worse: Sequence[float], better: Sequence[float], bound: float) -> str:
     """What becomes here of a paper's order of two settings, by `unpaired_t`.
 
@@ -90,9 +103,11 @@ def held(worse: Sequence[float], better: Sequence[float], bound: float) -> str:
     return "holds" if t > bound else "is turned round" if t < -bound else "cannot be said"
 
 
-def student(sure: float, n: int) -> float:
+def student(sure: float, n: float) -> float:
     """How many of its own standard errors the mean of n values lies from the true one at most, with
     the probability `sure`: 12.7 for two values at .95, 1.96 for very many.
+
+    n   one more than the degrees of freedom, which are no whole number in Welch's test
 
     t = sqrt(n - 1) tan(angle) turns Student's density (1 + t^2 / (n - 1))^(-n / 2) into
     cos(angle)^(n - 2), which is summed on a fine grid.

@@ -148,6 +148,18 @@ def _boxes_shrunk(image: Tensor, boxes: Tensor) -> Pair:
     return image, (boxes + middle) / 2
 
 
+def _boxes_grown(image: Tensor, boxes: Tensor) -> Pair:
+    return image, boxes + torch.tensor([-2.0, -2.0, 2.0, 2.0])
+
+
+def _nearly(image: Tensor, boxes: Tensor) -> Pair:
+    return image, boxes + torch.tensor([0.4, -0.4, 0.4, -0.4])
+
+
+def _too_far(image: Tensor, boxes: Tensor) -> Pair:
+    return image, boxes + torch.tensor([0.7, 0.0, 0.7, 0.0])
+
+
 def _canvas(image: Tensor, boxes: Tensor) -> Pair:
     canvas = torch.full((3, image.shape[1] + 20, image.shape[2] + 30), 117, dtype=torch.uint8)
     canvas[:, 12 : 12 + image.shape[1], 7 : 7 + image.shape[2]] = image
@@ -288,6 +300,9 @@ EXERCISES = {
             Case("half the size, correct", (_half,), True),
             Case("half the size, boxes forgotten", (_half_forgotten,), False),
             Case("boxes of half the size, in the middle of their objects", (_boxes_shrunk,), False),
+            Case("boxes grown by two pixels, their objects well inside", (_boxes_grown,), False),
+            Case("boxes .4 of a pixel off, as rounding leaves them", (_nearly,), True),
+            Case("boxes .7 of a pixel off, to the right", (_too_far,), False),
             Case("only darker", (_darker,), True),
             Case("a grey canvas around it, correct", (_canvas,), True),
             Case("a grey canvas, x and y exchanged", (_canvas_swapped,), False),
