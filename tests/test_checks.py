@@ -10,6 +10,7 @@ import torch
 
 from lesson_lib import boxes, coding
 from lesson_lib.course.checks import Case, Exercise, check, difference, find, lesson01, verdict
+from lesson_lib.course.museum import bug_of
 
 
 def own_iou(a, b):
@@ -218,6 +219,16 @@ def test_letters_may_be_small_and_a_sigmoid_may_have_three_decimals():
 @pytest.mark.parametrize("name", ["00.convolution", "01.pairwise_iou"])
 def test_a_stub_is_not_attempted(name, stub):
     assert verdict(name, stub) == f"○ not attempted yet: {name}"
+
+
+def test_what_is_answered_is_judged_though_some_is_not_yet():
+    none = dict.fromkeys("ABCDEFGH", ...)
+    right = none | {"A": bug_of("A"), "C": bug_of("C")}
+    some = verdict("12.museum", right.get)
+    assert some.startswith("○ 12.museum: right so far, without an answer for 6 of 8: exhibit B,")
+    wrong = right | {"C": bug_of("A")}
+    assert verdict("12.museum", wrong.get).startswith("✗ 12.museum, exhibit C")
+    assert verdict("12.museum", none.get) == "○ not attempted yet: 12.museum"
 
 
 def raises_not_implemented(*_):

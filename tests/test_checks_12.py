@@ -83,6 +83,18 @@ def box_is_white(augment):
     return bool(inside.numel() and (inside > 0.75 * moved.max()).all())
 
 
+def sides_follow(augment, some):
+    def once():
+        image = torch.zeros(3, 40, 64, dtype=torch.uint8)
+        image[:, 6:18, 8:36] = 255
+        moved, boxes = augment(image, torch.tensor([[8.0, 6.0, 36.0, 18.0]]))
+        rows, columns = (moved[0] > 0.75 * moved.max()).nonzero().unbind(1)
+        seen = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        return bool(((boxes[0] - seen).abs() <= 0.5)[list(some)].all())
+
+    return all(once() for _ in range(20))
+
+
 def white_lies_inside(augment):
     def once():
         image = torch.zeros(3, 40, 64, dtype=torch.uint8)
@@ -190,6 +202,15 @@ MISTAKES = [
     ("12.seeds_needed", lambda d, s, p: seeds_needed(d, s, p, least=1), "nine times the noise"),
     ("12.boxes_follow", box_is_white, "middle of their objects"),
     ("12.boxes_follow", white_lies_inside, "grown by two pixels"),
+    *(
+        ("12.boxes_follow", lambda augment, some=some: sides_follow(augment, some), words)
+        for some, words in [
+            ((0, 1), "right sides"),
+            ((2, 3), "left sides"),
+            ((0, 2, 3), "upper sides"),
+            ((0, 1, 2), "lower sides"),
+        ]
+    ),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=0.9), ".7 of a pixel"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=0.1), ".4 of a pixel"),
     ("12.boxes_follow", lambda augment: True, "forgets the boxes"),

@@ -77,6 +77,15 @@ def test_the_interval_of_one_among_several_is_wider_and_cut_at_the_axis_with_an_
     assert -9.5 < axes.get_xlim()[0] < -9 and 4.5 < axes.get_xlim()[1] < 5
 
 
+def test_a_second_interval_of_one_width_stands_below_and_no_seeds_leave_no_line():
+    rows = [("a", Difference([], 3.0, 1.0)), ("b", Difference([], -5.0, 3.0))]
+    (axes,) = charts.differences(rows, "points", second=2.0).figure.axes
+    below = [(x, y) for x, y in dots(axes, "|") if y % 1]
+    assert [x for x, _ in below] == [1.0, 5.0, -7.0, -3.0]
+    assert all(place < y < place + 0.5 for place, (_, y) in zip((0, 0, 1, 1), below))
+    assert all(len(line.get_xdata()) for line in axes.lines)  # one without points takes room
+
+
 def test_an_exhibit_lies_over_the_healthy_one_of_its_kind():
     def exhibit(name, kind, loss):
         records = [{"step": s, "loss": loss + s} for s in (1, 2)]

@@ -236,7 +236,16 @@ def test_the_command_says_that_the_runs_which_come_with_the_course_count_as_done
 
 
 LESSON = REPOSITORY / "notebooks" / "12_experiments.ipynb"
-READ = ("setup", "recorded", "noise-naive", "pairs", "pairs-narrower", "same-seed", "verdicts")
+READ = (
+    "setup",
+    "recorded",
+    "noise-naive",
+    "seeds-table",
+    "pairs",
+    "pairs-narrower",
+    "same-seed",
+    "verdicts",
+)
 
 
 def test_seeds_added_on_a_second_machine_leave_the_lesson_s_cells_as_they_are(monkeypatch):

@@ -86,6 +86,7 @@ def differences(
     wider: float = 1,
     notes: Sequence[str] = (),
     ends: tuple[float, float] | None = None,
+    second: float | None = None,
 ) -> Figure:
     """One line a difference: a dot for each seed, its mean and the 95 % interval, thick, and 0 to
     hold against.
@@ -95,13 +96,18 @@ def differences(
             arrow where it goes on beyond the axis
     notes   right of the rows, one each: their numbers
     ends    of the axis; else 0 is in the middle, and no thick interval is cut
+    second  instead of `wider`: half the width of the thin one, the same in every row, which then
+            stands below the thick one
     """
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
     edge = 1.05 * max(abs(difference.mean) + difference.half for _, difference in rows)
     low, high = ends or (-edge, edge)
     for place, (_, difference) in enumerate(rows):
-        _wide(axes, difference.mean, wider * difference.half, place, (low, high))
+        if second is None:
+            _wide(axes, difference.mean, wider * difference.half, place, (low, high))
+        else:
+            _wide(axes, difference.mean, second, place + 0.28, (low, high))
         _bar(axes, difference.mean, difference.half, place)
         _seeds(axes, difference.by_seed, place)
     for place, note in enumerate(notes):
@@ -134,6 +140,8 @@ def exhibit_curves(pieces: Mapping[str, Exhibit]) -> Figure:
 
 def _seeds(axes: Axes, values: Sequence[float], place: float, apart: float = 0) -> None:
     """A dot for each value, in a row about `place`, each a little below the one before."""
+    if not values:  # an empty line would still take room in the layout
+        return
     first = place - apart * (len(values) - 1) / 2
     places = [first + apart * i for i in range(len(values))]
     style = {"color": "0.35", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}

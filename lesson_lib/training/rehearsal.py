@@ -166,7 +166,7 @@ def step_costs(
     """
     if precision not in ("fp32", *HALF):
         raise ValueError(f"precision is {precision!r}; rehearse with fp32, bf16 or fp16.")
-    config = replace(config, pretrained=False) if config.pretrained else config
+    config = _without_weights(config)
     # Not one picture: batch norm of a map with one position refuses it.
     two = _held(config, num_classes, image_size, 2, HALF.get(precision))
     four = _held(config, num_classes, image_size, 4, HALF.get(precision))
@@ -196,7 +196,7 @@ def recipe_costs(config: Config, num_classes: int, recipe: Recipe, precision: st
     usual = resizing.canvas(USUAL_PICTURE)
     if usual == resizing.largest():
         return costs
-    return replace(costs, flops=step_costs(config, num_classes, usual, precision).flops)
+    return replace(costs, flops=_counted(_without_weights(config), num_classes, usual)[1])
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,10 @@ class Held:
     bytes: int
     largest: int
     anchors: int
+
+
+def _without_weights(config: Config) -> Config:
+    return replace(config, pretrained=False) if config.pretrained else config
 
 
 def _built(config: Config, num_classes: int, size: Size) -> SSD | RetinaNet:
@@ -269,9 +273,10 @@ def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
         torch.clear_autocast_cache()
 
 
+@lru_cache(maxsize=64)
 def _counted(config: Config, num_classes: int, size: Size) -> tuple[SSD | RetinaNet, int]:
     """The network without memory (device "meta"), and the operations of one picture's whole
-    step.
+    step: as many in any precision.
     """
     with torch.device("meta"):
         model = _built(config, num_classes, size)

@@ -2,6 +2,7 @@
 raises.
 
     ○ not attempted yet       the stub is still a stub
+    ○ right so far            what was answered agrees, some has no answer yet
     ✓ ...                     every case agrees
     ✗ case, expected, got     the first case that does not; `hint("01.decode")` then gives the next
                               of three hints
@@ -225,7 +226,9 @@ def verdict(name: str, answer: Any, seed: int | None = None) -> str:
     if isinstance(exercise, str):
         return exercise
     more = [exercise.fresh(random.Random(seed))] if exercise.fresh else []
-    for case in (*exercise.cases, *more):
+    cases = (*exercise.cases, *more)
+    to_go = []
+    for case in cases:
         with _watched(exercise.refused) as borrowed:
             got = _call(answer, case)
         if borrowed:
@@ -234,7 +237,8 @@ def verdict(name: str, answer: Any, seed: int | None = None) -> str:
                 "Write it out; from the next lesson on you may call it."
             )
         if _untouched(got):
-            return f"{TODO} not attempted yet: {name}"
+            to_go.append(case.why)
+            continue
         if isinstance(got, Told):
             return f"{WRONG} {name}: {got}"
         fault = (
@@ -242,6 +246,13 @@ def verdict(name: str, answer: Any, seed: int | None = None) -> str:
         )
         if fault:
             return f"{WRONG} {name}, {case.why}: {fault}"
+    if len(to_go) == len(cases):
+        return f"{TODO} not attempted yet: {name}"
+    if to_go:
+        return (
+            f"{TODO} {name}: right so far, without an answer for {len(to_go)} of {len(cases)}: "
+            f"{', '.join(to_go)}"
+        )
     if exercise.learns and (fault := _gradient_fault(answer, *exercise.learns)):
         return f"{WRONG} {name}, {fault}"
     return f"{DONE} {name}: {exercise.praise}"

@@ -152,6 +152,18 @@ def _boxes_grown(image: Tensor, boxes: Tensor) -> Pair:
     return image, boxes + torch.tensor([-2.0, -2.0, 2.0, 2.0])
 
 
+@dataclass
+class _OneSide:
+    """Moves one of a box's four sides by three pixels."""
+
+    side: int
+
+    def __call__(self, image: Tensor, boxes: Tensor) -> Pair:
+        moved = boxes.clone()
+        moved[:, self.side] += 3
+        return image, moved
+
+
 def _nearly(image: Tensor, boxes: Tensor) -> Pair:
     return image, boxes + torch.tensor([0.4, -0.4, 0.4, -0.4])
 
@@ -226,8 +238,8 @@ EXERCISES = {
             "of the number line.",
             "Which mean comes first? And `statistics` has two variances: which of them divides by "
             "n - 1?",
-            "Below the root each variance is divided by its own number of seeds; the seeds are not "
-            "paired here.",
+            "Below the root each variance is divided by its own number of seeds; each side stands "
+            "by itself.",
         ),
         serves="held",
     ),
@@ -301,6 +313,10 @@ EXERCISES = {
             Case("half the size, boxes forgotten", (_half_forgotten,), False),
             Case("boxes of half the size, in the middle of their objects", (_boxes_shrunk,), False),
             Case("boxes grown by two pixels, their objects well inside", (_boxes_grown,), False),
+            Case("left sides three pixels off", (_OneSide(0),), False),
+            Case("upper sides three pixels off", (_OneSide(1),), False),
+            Case("right sides three pixels off", (_OneSide(2),), False),
+            Case("lower sides three pixels off", (_OneSide(3),), False),
             Case("boxes .4 of a pixel off, as rounding leaves them", (_nearly,), True),
             Case("boxes .7 of a pixel off, to the right", (_too_far,), False),
             Case("only darker", (_darker,), True),
