@@ -116,7 +116,7 @@ def gains_table(records: Sequence[dict[str, Any]]) -> str:
 
 def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
     """Each recorded switch against the baseline: a grey dot for each seed, a stroke for the mean,
-    a line for the interval of 95 %, dashed where it holds zero: means of such rows are a tie and
+    a line for the interval of 95 %, dashed where it holds zero: such rows are not decided and have
     no order -> SVG. Switches of a single seed are left out.
     """
     known = [(name, known_gain(records, name, figure)) for name in SWITCHES]
@@ -149,7 +149,7 @@ def gains_drawing(records: Sequence[dict[str, Any]], figure: str = "AP") -> str:
         body += svg.text(right + 12, y + 5, f"{found.mean:+.1f}{', not decided' * tie}", 13)
     for tick in svg.ticks(low, high):
         body += svg.text(place(tick), bottom + 16, f"{tick:+g}" if tick else "0", 12, "middle")
-    key = "grey the seeds, black mean and 95 % interval; dashed: it holds zero, a tie"
+    key = "grey the seeds, black mean and 95 % interval; dashed: it holds zero, not decided"
     body += svg.text(8, bottom + 38, f"points of {figure}: {key}", 13)
     told = "; ".join(
         f"{SWITCHES[name].told} {found.mean:+.1f}" + ", not decided" * (found.says == "not decided")
