@@ -168,9 +168,9 @@ MISTAKES = [
     ("12.how_many", lambda d: how_many(d, t=lambda sure, n: 1.96), "all three above zero"),
     ("12.how_many", lambda d: how_many(d, root=lambda n: n), "all three above zero"),
     ("12.how_many", lambda d: how_many(d) + 1, "all three above zero"),
-    ("12.how_many", lambda d: how_many(d, root=lambda n: 1), "all three below zero"),
+    ("12.how_many", lambda d: how_many(d, root=lambda n: 1), "all three far above zero"),
     ("12.how_many", lambda d: how_many(d) * (statistics.fmean(d) > 0), "all three below zero"),
-    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: student(0.95, n)), "three below zero"),
+    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: student(0.95, n)), "far above zero"),
     ("12.how_many", lambda d: how_many(d, t=lambda sure, n: student(sure, 3)), "five seeds"),
     ("12.how_many", lambda d: how_many(d, t=lambda sure, n: quantile(sure)), "three above zero"),
     (
@@ -178,7 +178,7 @@ MISTAKES = [
         lambda d: how_many(d, t=lambda sure, n: student(1 - 2 * (1 - sure), n)),
         "all three above zero",
     ),
-    ("12.how_many", lambda d: how_many(d, most=5), "still further below"),
+    ("12.how_many", lambda d: how_many(d, most=5), "far above zero"),
     ("12.how_many", lambda d: how_many(d, most=40), "more than 20"),
     ("12.seeds_needed", lambda d, s, p: seeds_needed(d, s, p) - 1, "as large as the noise"),
     ("12.seeds_needed", lambda d, s, p: seeds_needed(d, s, p, bound=0.5), "as large as the noise"),
@@ -381,3 +381,18 @@ def test_a_panel_letters_at_most_so_many_of_a_class_and_counts_all():
     }
     svg = museum.panel(museum.Exhibit("B", "SSD", [], [found], 0), sample, found, each=2)
     assert svg.count(">R<") == 2 and svg.count(">W<") == 1 and "5 boxes over 0.3" in svg
+
+
+def test_a_panel_draws_what_fits_an_object_before_what_is_surer():
+    sample = Smears("val", 1, museum.SIDE)[0]
+    last = sample.boxes[-1:]
+    boxes = torch.cat((torch.tensor([[0.0, 0.0, 9.0, 9.0]]).repeat(3, 1), last + 1.0, last))
+    found = {
+        "boxes": boxes,
+        "scores": torch.tensor([0.9, 0.8, 0.7, 0.5, 0.4]),
+        "labels": torch.tensor([1, 1, 1, 2, 0]),
+    }
+    panel = [museum.Exhibit("A", "SSD", [], [found], 0), sample, found]
+    svg = museum.panel(*panel, most=2)  # the least sure fits best
+    assert (svg.count(">R<"), svg.count(">W<"), svg.count(">P<")) == (1, 1, 0)
+    assert (svg := museum.panel(*panel, most=2, each=0)).count(">W<") == 0 and ">R<" in svg

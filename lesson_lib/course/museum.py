@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lesson_lib.anchors import PyramidAnchors
-from lesson_lib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from lesson_lib.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
 from lesson_lib.colours import CLASS_COLOURS
 from lesson_lib.course import svg
 from lesson_lib.data.samples import Sample
@@ -205,14 +205,16 @@ def panel(
     most: int = 40,
     each: int = 15,
 ) -> str:
-    """One smear: the truth dashed, and solid what an exhibit finds over .3, the `most` surest
-    boxes, at most `each` of a class, with the letters of their classes. Returns SVG.
+    """One smear: the truth dashed, and solid what an exhibit finds over .3, with the letters of
+    the classes. At most `most` boxes: of each object the one that fits it best, from IoU .5 on,
+    so that no found one looks missed; then the surest, at most `each` of a class. Returns SVG.
     """
     surest = found["scores"].argsort(descending=True, stable=True)
     surest = surest[found["scores"][surest] > 0.3]
     one_class = torch.nn.functional.one_hot(found["labels"][surest], len(CLASS_COLOURS))
     within = one_class.cumsum(0).gather(1, found["labels"][surest][:, None]).squeeze(1) <= each
-    rows = surest[within][:most]
+    best = _best_of_each(sample.boxes, found["boxes"][surest])
+    rows = torch.cat((surest[best], surest[within & ~best]))[:most]
     boxes, labels = found["boxes"][rows], found["labels"][rows]
     shapes = [svg.shape("truth", sample.boxes)]
     shapes += [
@@ -226,7 +228,21 @@ def panel(
     ]
     count = int((found["scores"] > 0.3).sum())
     words = f"{exhibit.name}: {count} boxes over 0.3 on {len(sample.boxes)} objects, dashed."
+    if len(rows) < count:
+        words += f" {len(rows)} are drawn."
     return svg.picture(sample.image, shapes, words, letters, caption=words, width=width)
+
+
+def _best_of_each(objects: Tensor, boxes: Tensor) -> Tensor:
+    """Which of `boxes` (N, 4) fit one of `objects` (G, 4) best, with an IoU of .5 or more.
+
+    Returns (N,) bool.
+    """
+    best = torch.zeros(len(boxes), dtype=torch.bool)
+    if len(boxes) and len(objects):
+        overlap, of = pairwise_iou(objects, boxes).max(1)
+        best[of[overlap >= 0.5]] = True
+    return best
 
 
 def _ignored(samples: list[Sample], kind: type[SSD] | type[RetinaNet]) -> int:

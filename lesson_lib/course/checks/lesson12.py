@@ -21,10 +21,10 @@ Pair = tuple[Tensor, Tensor]
 
 #: What each bug shows, so that a learner can see that an exhibit does not.
 SIGNS = {
-    "ratio flipped": "then names and middles would be right, under the healthy curve, and some "
+    "ratio flipped": "then names and middles would be right, with the healthy curve, and some "
     "boxes turned by a quarter.",
     "offsets without variance at inference": "then boxes of all sizes would be thrown about, "
-    "under the healthy curve, and none would stand where its cell is.",
+    "with the healthy curve, and none would stand where its cell is.",
     "off-by-one background": "then sure boxes would stand where nothing is, and the boxes on the "
     "cells have each other's names.",
     "unclipped log": "then the loss would jump each time one picture comes round, and else be the "
@@ -265,7 +265,8 @@ EXERCISES = {
     ),
     "12.how_many": Exercise(
         [  # by hand: t = mean / s * sqrt(n); the share beyond it goes so often into 5 in 100
-            Case("all three above zero", ([2.2, 3.7, 1.5],), 0),
+            Case("all three above zero, not far", ([2.2, 3.7, 1.5],), 0),
+            Case("all three far above zero", ([3.3, 4.4, 3.6],), 6),
             Case("all three below zero", ([-4.5, -3.5, -2.5],), 1),
             Case("five seeds", ([0.5, 2.5, 1.5, 3.5, 2.0],), 3),
             Case("three seeds, further below zero", ([-6.3, -5.6, -4.5],), 5),
@@ -292,7 +293,7 @@ EXERCISES = {
         hints=(
             "Three from the numbers alone: one first loss is far below the healthy one, one "
             "RetinaNet ignores nothing, one exhibit has no place with two classes.",
-            "Two from the curves: one jumps whenever one picture comes round again, one stays "
+            "Two from the curves: one jumps whenever one picture comes round again, one SSD stays "
             "above the healthy curve because half of what it is told is wrong.",
             "The other three share the healthy curve, so it is the inference. Are the names "
             "wrong, are the places wrong, or are only the long boxes turned by a quarter?",
