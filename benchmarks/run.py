@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -34,7 +35,7 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.timing import Row, busy_core, close, measure, table
-from lesson_lib.config import describe_machine
+from lesson_lib.config import describe_machine, hardware
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.smears import Smears
 from lesson_lib.detectors.criterion import Outputs, anchor_targets, ssd_criterion
@@ -449,7 +450,13 @@ def main() -> None:
     if args.out:
         with open(args.out, "w", encoding="utf-8") as file:
             json.dump(
-                {"machine": describe_machine(), "threads": args.threads, "rows": found},
+                {
+                    "machine": describe_machine(),
+                    "hardware": hardware(),
+                    "date": f"{datetime.now(UTC):%Y-%m-%d}",
+                    "threads": args.threads,
+                    "rows": found,
+                },
                 file,
                 indent=1,
             )

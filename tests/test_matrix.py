@@ -107,7 +107,7 @@ def test_what_is_missing_is_run_and_what_is_impossible_is_told(place, measured, 
 def test_the_table_stands_in_the_page(place, measured):
     with pytest.raises(SystemExit, match="Nothing was measured yet"):
         matrix.main(["table"])
-    matrix.PAGE.write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
+    matrix.PAGE.write_text(f"before\n{matrix.MARKS[0]}\nold\n{matrix.MARKS[1]}\nafter\n")
     matrix.main(["run", "--envs", str(place), "--only", "3.11", "newest"])
     assert matrix.main(["table"]) == matrix.main(["table"]) == 0
     lines = matrix.PAGE.read_text().splitlines()
@@ -148,4 +148,4 @@ def test_an_imitated_machine_leaves_out_what_it_cannot_change(monkeypatch):
 
 def test_the_contributing_page_has_a_place_for_the_table():
     page = (ROOT / "docs" / "contributing.md").read_text()
-    assert page.index(matrix.BEGIN) < page.index(matrix.END)
+    assert page.index(matrix.MARKS[0]) < page.index(matrix.MARKS[1])

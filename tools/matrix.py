@@ -30,11 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import lab  # noqa: E402  the settings that tests are run with, in one place
 from lesson_lib.files import write_whole  # noqa: E402
+from tools.marks import put  # noqa: E402
 from tools.notebooks import processor  # noqa: E402
 
 RECORD = ROOT / "results" / "matrix.json"
 PAGE = ROOT / "docs" / "contributing.md"
-BEGIN, END = "<!-- matrix: written by tools/matrix.py -->", "<!-- end of the matrix -->"
+MARKS = "<!-- matrix: written by tools/matrix.py -->", "<!-- end of the matrix -->"
 PYTHONS = ("3.11", "3.12", "3.13")
 #: What replaces pins of requirements.txt: the pair that pyproject.toml begins its ranges with (that
 #: torch asks for setuptools below 82), and nothing.
@@ -257,9 +258,8 @@ def write_table() -> int:
     """Put the table between its two marks in the contributing page."""
     if not recorded():
         sys.exit("Nothing was measured yet: python tools/matrix.py run --envs DIR")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_whole(PAGE, f"{before}{BEGIN}\n{table()}\n{END}{after}".encode())
+    text = PAGE.read_text(encoding="utf-8")
+    write_whole(PAGE, put(text, MARKS, table()).encode())
     return 0
 
 

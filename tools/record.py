@@ -23,6 +23,9 @@ from lesson_lib.config import hardware
 from lesson_lib.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tools.marks import put  # noqa: E402
+
 RESULTS, README = ROOT / "results" / "detectors.json", ROOT / "README.md"
 MARKS = "<!-- results -->", "<!-- end of results -->"
 SEEDS = (0, 1, 2)
@@ -208,9 +211,7 @@ def table() -> str:
 
 def readme(text: str) -> str:
     """The text of README.md with today's table between its marks."""
-    before, _, rest = text.partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    return f"{before}{MARKS[0]}\n{table()}\n{MARKS[1]}{after}"
+    return put(text, MARKS, table())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""The table of ratios against torchvision, as the README shows it."""
+
+import json
+
+import pytest
+
+from tools import speed
+from tools.marks import put
+
+
+def run(quiet, busy, date="2026-11-30"):
+    rows = [
+        {"name": "mine", "sizes": "8,732", "ours_ms": 1.25, "ratio": quiet, "must": 8},
+        {"name": "mine busy", "sizes": "8,732", "ours_ms": 2.5, "ratio": busy, "must": 8},
+    ]
+    return {"hardware": "a laptop, 2 cores, 2 threads", "date": date, "rows": rows}
+
+
+def test_a_row_shows_both_runs_quiet_and_busy_and_what_falls_short():
+    lines = speed.table([run(9.0, 0.9), run(7.5, 1.1)]).splitlines()
+    assert lines[2] == "| mine | 8,732 | 1.2 | 9.00 and **7.50** | **0.90** and 1.10 | 8 |"
+    assert len(lines) == 5 and "in one run and in another" in lines[4]
+    assert "a laptop, 2 cores, 2 threads, 2026-11-30;" in lines[4]
+
+
+def test_one_run_without_a_busy_core():
+    one = run(9.0, 1.0)
+    one["rows"].pop()
+    lines = speed.table([one]).splitlines()
+    assert lines[2].endswith("| 9.00 | - | 8 |") and "in one run;" in lines[4]
+
+
+def test_the_readme_is_written_of_the_runs_that_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "RESULTS", tmp_path / "benchmarks.json")
+    monkeypatch.setattr(speed, "README", tmp_path / "README.md")
+    speed.README.write_text(f"before\n{speed.MARKS[0]}\nof yesterday\n{speed.MARKS[1]}\nafter\n")
+    speed.main([])
+    assert "No run has been recorded yet." in speed.README.read_text()
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file, found in zip(files, (run(9.0, 1.2), run(8.5, 1.3))):
+        file.write_text(json.dumps(found))
+    speed.main(list(map(str, files)))
+    assert speed.recorded() == [run(9.0, 1.2), run(8.5, 1.3)]
+    text = speed.README.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "yesterday" not in text
+    assert speed.readme(text) == text and "9.00 and 8.50" in text
+
+
+def test_the_published_table_is_that_of_the_recorded_runs():
+    text = speed.README.read_text(encoding="utf-8")
+    assert speed.recorded() and speed.readme(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a", "b", "b a"])
+def test_a_page_without_its_marks_is_told(text):
+    with pytest.raises(ValueError, match="no place between a and b"):
+        put(text, ("a", "b"), "new")
