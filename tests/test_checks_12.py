@@ -49,7 +49,7 @@ def how_many(by_seed, most=20, t=student, stdev=statistics.stdev, root=math.sqrt
     n, questions = len(by_seed), 0
     error = stdev(by_seed) / root(n)
     for asked in range(1, most + 1):
-        if abs(statistics.fmean(by_seed)) > t(1 - 0.05 / asked, n) * error:
+        if abs(statistics.fmean(by_seed)) > t(1 - 0.05 / asked, n - 1) * error:
             questions = asked
     return questions
 
@@ -165,17 +165,30 @@ MISTAKES = [
     ),
     ("12.how_many", lambda d: 20 * (min(d) > 0 or max(d) < 0), "all three above zero"),
     ("12.how_many", lambda d: how_many(d, stdev=statistics.pstdev), "all three above zero"),
-    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: 1.96), "all three above zero"),
+    ("12.how_many", lambda d: how_many(d, t=lambda sure, freedom: 1.96), "all three above zero"),
     ("12.how_many", lambda d: how_many(d, root=lambda n: n), "all three above zero"),
     ("12.how_many", lambda d: how_many(d) + 1, "all three above zero"),
     ("12.how_many", lambda d: how_many(d, root=lambda n: 1), "all three far above zero"),
     ("12.how_many", lambda d: how_many(d) * (statistics.fmean(d) > 0), "all three below zero"),
-    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: student(0.95, n)), "far above zero"),
-    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: student(sure, 3)), "five seeds"),
-    ("12.how_many", lambda d: how_many(d, t=lambda sure, n: quantile(sure)), "three above zero"),
     (
         "12.how_many",
-        lambda d: how_many(d, t=lambda sure, n: student(1 - 2 * (1 - sure), n)),
+        lambda d: how_many(d, t=lambda sure, freedom: student(0.95, freedom)),
+        "far above zero",
+    ),
+    ("12.how_many", lambda d: how_many(d, t=lambda sure, freedom: student(sure, 2)), "five seeds"),
+    (
+        "12.how_many",
+        lambda d: how_many(d, t=lambda sure, freedom: quantile(sure)),
+        "three above zero",
+    ),
+    (
+        "12.how_many",
+        lambda d: how_many(d, t=lambda sure, freedom: student(1 - 2 * (1 - sure), freedom)),
+        "all three above zero",
+    ),
+    (
+        "12.how_many",
+        lambda d: how_many(d, t=lambda sure, freedom: student(sure, freedom + 1)),
         "all three above zero",
     ),
     ("12.how_many", lambda d: how_many(d, most=5), "far above zero"),
@@ -228,8 +241,13 @@ MISTAKES = [
     ("12.boxes_follow", lambda augment: boxes_follow(augment, slack=2.5), "W - 1 - x"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, share=0.0), "grey canvas around it"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=1), "exhibit A"),
-    ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=2), "twentieth call"),
+    ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=2), "every third picture"),
     ("12.boxes_follow", lambda augment: boxes_follow(augment, calls=19), "twentieth call"),
+    (
+        "12.boxes_follow",
+        lambda augment: [boxes_follow(augment, calls=1) for _ in range(20)][-1],
+        "every third picture",
+    ),
     (
         "12.museum",
         lambda letter: museum.bug_of(letter if letter != "D" else "G"),

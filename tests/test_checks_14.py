@@ -112,7 +112,7 @@ def test_the_decision_is_what_the_recorded_runs_carry():
     records = read(RESULTS)
     gains = {name: gain(records, name) for name in SWITCHES if name != BASELINE}
     assert all(len(found.by_seed) == 3 for found in gains.values())
-    wider = student(1 - 0.05 / len(gains), 3) / student(0.95, 3)
+    wider = student(1 - 0.05 / len(gains), 2) / student(0.95, 2)
     beyond = [name for name, found in gains.items() if abs(found.mean) > wider * found.half]
     assert (beyond or ["none"]) == [RIGHT["14.decide"]()]
     offered = ("atss", "giou", "atss-giou")

@@ -243,8 +243,11 @@ READ = (
     "seeds-table",
     "pairs",
     "pairs-narrower",
+    "tables",
     "same-seed",
     "verdicts",
+    "honest-why",
+    "unplanned",
 )
 
 

@@ -66,7 +66,7 @@ def paired(
         raise ValueError(f"Two settings need two seeds in common to be paired; here {len(seeds)}.")
     differences = [second[seed] - first[seed] for seed in seeds]
     spread = statistics.stdev(differences) / math.sqrt(len(seeds))
-    half = student(sure, len(seeds)) * spread
+    half = student(sure, len(seeds) - 1) * spread
     return Difference(differences, statistics.mean(differences), half)
 
 
@@ -103,16 +103,16 @@ def held(worse: Sequence[float], better: Sequence[float], bound: float) -> str:
     return "holds" if t > bound else "is turned round" if t < -bound else "cannot be said"
 
 
-def student(sure: float, n: float) -> float:
-    """How many of its own standard errors the mean of n values lies from the true one at most, with
-    the probability `sure`: 12.7 for two values at .95, 1.96 for very many.
+def student(sure: float, freedom: float) -> float:
+    """Beyond how many of its own standard errors a mean lies from the true one by luck only, sure
+    to the probability `sure`: 12.7 for one degree of freedom at .95, 1.96 for very many.
 
-    n   one more than the degrees of freedom, which are no whole number in Welch's test
+    freedom   n - 1 for n values; 2 (n - 1) for two sides of n, and no whole number in Welch's test
 
-    t = sqrt(n - 1) tan(angle) turns Student's density (1 + t^2 / (n - 1))^(-n / 2) into
-    cos(angle)^(n - 2), which is summed on a fine grid.
+    t = sqrt(freedom) tan(angle) turns Student's density (1 + t^2 / freedom)^(-(freedom + 1) / 2)
+    into cos(angle)^(freedom - 1), which is summed on a fine grid.
     """
     angles = torch.linspace(0, math.pi / 2, 200_001, dtype=torch.float64)
-    share = torch.cumulative_trapezoid(angles.cos() ** (n - 2), angles)
+    share = torch.cumulative_trapezoid(angles.cos() ** (freedom - 1), angles)
     angle = angles[1 + int(torch.searchsorted(share, sure * share[-1].item()))]
-    return math.sqrt(n - 1) * math.tan(angle.item())
+    return math.sqrt(freedom) * math.tan(angle.item())

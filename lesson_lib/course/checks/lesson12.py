@@ -22,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 #: What each bug shows, so that a learner can see that an exhibit does not.
 SIGNS = {
     "ratio flipped": "then names and middles would be right, with the healthy curve, and some "
-    "boxes turned by a quarter.",
+    "boxes stretched, tall or wide.",
     "offsets without variance at inference": "then boxes of all sizes would be thrown about, "
     "with the healthy curve, and none would stand where its cell is.",
     "off-by-one background": "then sure boxes would stand where nothing is, and the boxes on the "
@@ -296,7 +296,7 @@ EXERCISES = {
             "Two from the curves: one jumps whenever one picture comes round again, one SSD stays "
             "above the healthy curve because half of what it is told is wrong.",
             "The other three share the healthy curve, so it is the inference. Are the names "
-            "wrong, are the places wrong, or are only the long boxes turned by a quarter?",
+            "wrong, are the places wrong, or are some boxes only stretched, tall or wide?",
         ),
     ),
     "12.boxes_follow": Exercise(
@@ -329,6 +329,7 @@ EXERCISES = {
                 (_Sometimes(2, False),),
                 False,
             ),
+            Case("every third picture mirrored, its boxes not", (_Sometimes(3, False),), False),
             Case(
                 "heads for the first time at the twentieth call, its boxes forgotten",
                 (_Sometimes(20, False),),

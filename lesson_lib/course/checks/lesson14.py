@@ -157,7 +157,7 @@ EXERCISES = {
         hints=(
             "Look where each line of the picture begins and ends, not where its mean is.",
             "How many lines did you look at before you chose? Lesson 12 asked six tables at once.",
-            "`student(1 - .05 / n, 3)` is the t beyond which one row counts when n rows are asked. "
+            "`student(1 - .05 / n, 2)` is the t beyond which one row counts when n rows are asked. "
             "Whose t is farthest from zero, and is that beyond the bound for all rows at once?",
         ),
     ),
