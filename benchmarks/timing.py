@@ -67,8 +67,12 @@ def measure(
 
 @contextmanager
 def busy_core() -> Iterator[subprocess.Popen]:
-    """Within it another process takes all the time of one core that it gets."""
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """Within it another process takes all the time of one core that it gets.
+
+    It ends with this one, even where that is killed and cannot end it.
+    """
+    endless = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+    neighbour = subprocess.Popen([sys.executable, "-c", endless])
     try:
         yield neighbour
     finally:

@@ -3,9 +3,12 @@ and the GPU script stops and goes on.
 """
 
 import json
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
 import torch
 
@@ -99,6 +102,20 @@ def test_a_busy_neighbour_runs_as_long_as_it_is_wanted():
         assert neighbour.poll() is None
         raise ZeroDivisionError
     assert neighbour.poll() is not None
+
+
+def test_a_busy_neighbour_ends_with_a_benchmark_that_is_killed():
+    work = """
+from benchmarks.timing import busy_core
+with busy_core() as neighbour:
+    print(neighbour.pid, flush=True)
+    input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", work], cwd=neighbour.ROOT, **pipes) as killed:
+        left = psutil.Process(int(killed.stdout.readline()))
+        killed.kill()
+    left.wait(timeout=60)  # psutil.TimeoutExpired where it goes on
 
 
 def test_busy_measures_each_row_twice(tmp_path, monkeypatch, capsys):

@@ -23,6 +23,14 @@ def test_a_row_shows_both_runs_quiet_and_busy_and_what_falls_short():
     assert "a laptop, 2 cores, 2 threads, 2026-11-30;" in lines[4]
 
 
+def test_rows_of_one_name_and_two_sizes_are_two_lines():
+    one = run(9.0, 1.0)
+    one["rows"] += [row | {"sizes": "49,104", "ratio": row["ratio"] + 1} for row in one["rows"]]
+    lines = speed.table([one]).splitlines()
+    assert lines[2].endswith("| 8,732 | 1.2 | 9.00 | 1.00 | 8 |")
+    assert lines[3].endswith("| 49,104 | 1.2 | 10.00 | 2.00 | 8 |")
+
+
 def test_one_run_without_a_busy_core():
     one = run(9.0, 1.0)
     one["rows"].pop()

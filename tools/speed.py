@@ -36,7 +36,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     ]
     for row in runs[0]["rows"]:
         if not row["name"].endswith(BUSY):
-            quiet, busy = (_ratios(runs, row["name"] + end) for end in ("", BUSY))
+            quiet, busy = (_ratios(runs, row["name"] + end, row["sizes"]) for end in ("", BUSY))
             asked = row["must"]
             shown = " and ".join(f"{x:.2f}" if x >= asked else f"**{x:.2f}**" for x in quiet)
             beside = " and ".join(f"{x:.2f}" if x >= 1 else f"**{x:.2f}**" for x in busy) or "-"
@@ -50,13 +50,14 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         "How many times faster than torchvision's code for the same result, in one process, in "
         f"{' and in '.join(['one run', 'another'][: len(runs)])}; bold: below what was asked, or "
         f"beside a busy core behind torchvision. {machine}, {' and '.join(dates)}; "
-        "`python -m benchmarks --busy`.",
+        "`python -m benchmarks`.",
     ]
     return "\n".join(lines)
 
 
-def _ratios(runs: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [row["ratio"] for run in runs for row in run["rows"] if row["name"] == name]
+def _ratios(runs: Sequence[dict[str, Any]], name: str, sizes: str) -> list[float]:
+    rows = [row for run in runs for row in run["rows"]]
+    return [row["ratio"] for row in rows if (row["name"], row["sizes"]) == (name, sizes)]
 
 
 def recorded() -> list[dict[str, Any]]:
