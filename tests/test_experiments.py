@@ -223,6 +223,10 @@ def test_the_command_goes_on_where_it_stopped(small, tmp_path, capsys):
     assert missing("laptop", "labels", 1, file) == [
         (n, 0) for n in ("fl-2-.25-again", "labels-few", "labels-missing")
     ]
+    assert missing("laptop", "ssd-ratios-1", 2, file, first=3) == [
+        ("ssd-ratios-1", 3),
+        ("ssd-ratios-1", 4),
+    ]
     assert missing("laptop", "ssd-full", 1, file) == [
         ("ssd-full", 0)
     ]  # another budget is another run

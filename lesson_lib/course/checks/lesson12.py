@@ -245,6 +245,7 @@ EXERCISES = {
     ),
     "12.seeds_needed": Exercise(
         [  # by hand: 1.960 + 1.645 = 3.605 at .95, and n = 2 (3.605 s / d)^2 = 25.99 (s / d)^2
+            _seeds("even odds: only the 1.96 counts", 1.0, 1.0, 0.5, 8),  # 2 * 1.96^2 = 7.68
             _seeds("a gain as large as the noise, 19 of 20", 1.0, 1.0, 0.95, 26),
             _seeds("half the gain: four times as many", 0.5, 1.0, 0.95, 104),
             _seeds("twice the gain", 2.0, 1.0, 0.95, 7),
@@ -291,11 +292,12 @@ EXERCISES = {
         ],
         "all eight. You would have found them at work, too.",
         hints=(
-            "Three from the numbers alone: one first loss is far below the healthy one, one "
-            "RetinaNet ignores nothing, one exhibit has no place with two classes.",
-            "Two from the curves: one jumps whenever one picture comes round again, one SSD stays "
-            "above the healthy curve because half of what it is told is wrong.",
-            "The other three share the healthy curve, so it is the inference. Are the names "
+            "Four exhibits have the healthy one's loss to the last digit: nothing was trained "
+            "otherwise, the bug is at inference. Which four names are at inference?",
+            "Of the trained four: one first loss is far below the healthy one; one RetinaNet "
+            "ignores nothing; one curve jumps when one picture comes round, once in each four "
+            "steps; one SSD stays above, because half of what it is told is wrong.",
+            "Of the others one has no place with two classes. In the last three: are the names "
             "wrong, are the places wrong, or are some boxes only stretched, tall or wide?",
         ),
     ),
