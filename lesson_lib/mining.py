@@ -9,6 +9,7 @@ through the choice.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def hard_negative_mask(
     picture, with or without objects; never more than the candidates. SSD has min_negatives 0 and
     learns nothing where there is no object.
     ValueError for a negative ratio, or a NaN among the losses it looks at.
-    A GPU is waited for three times: for the largest quota, for NaN, and for equal losses.
+    A GPU is waited for twice: for the largest quota, and for equal losses or NaN.
     """
     return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
 
@@ -92,9 +93,10 @@ def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int)
     """How many negatives each picture may have: (B, A), (B, A) -> (B, 1) int64."""
     if ratio < 0 or min_negatives < 0:
         raise ValueError(f"ratio is {ratio} and min_negatives {min_negatives}; give 0 or more.")
-    exact = ratio * positive.sum(1, keepdim=True).double()
+    count = partial(torch.sum, dim=1, keepdim=True, dtype=torch.int32)  # half the memory of int64
+    exact = ratio * count(positive).double()
     wanted = (exact + HAIR).long().clamp(min=min_negatives)
-    return torch.minimum(wanted, negative.sum(1, keepdim=True))
+    return torch.minimum(wanted, count(negative))
 
 
 def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
@@ -111,27 +113,29 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
     loss = torch.where(candidates, cls_loss, -math.inf)
     # One more than gets in, to see whether it is as high as the last that does.
     highest = _highest_values(loss, min(most + 1, loss.shape[1]))  # falling, NaN first
-    if highest.isnan().any():
-        raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
     last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)  # (B, 1)
     next_one = highest.gather(1, quota.clamp(max=highest.shape[1] - 1))
-    tied = (next_one == last) & (quota < loss.shape[1])
-    if not tied.any():  # the usual case
+    usual = (next_one < last) & ~highest[:, :1].isnan()
+    if usual.all():
         return loss >= last
+    if highest.isnan().any():
+        raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
     above, equal = loss > last, loss == last
     room = quota - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
 
 
-def _highest_values(loss: Tensor, k: int, width: int = 8) -> Tensor:
+def _highest_values(loss: Tensor, k: int, width: int = 4) -> Tensor:
     """`loss.topk(k)` of each row, the values alone, k <= A: (B, A) -> (B, k), falling.
 
     The anchors are cut into groups of `width`; the k highest lie in the k groups of highest
     maximum, and only these are ranked. A group's anchors lie far apart, so that maxima are taken of
     whole stretches of memory.
     """
-    padded = F.pad(loss, (0, -loss.shape[1] % width), value=-math.inf)
-    groups = padded.unflatten(1, (width, -1))  # (B, width, n)
+    missing = -loss.shape[1] % width
+    if missing:
+        loss = F.pad(loss, (0, missing), value=-math.inf)
+    groups = loss.unflatten(1, (width, -1))  # (B, width, n)
     best = groups.amax(1).topk(min(k, groups.shape[2]), sorted=False).indices  # (B, min(k, n))
     left = groups.gather(2, best[:, None].expand(-1, width, -1))  # (B, width, min(k, n))
     return left.flatten(1).topk(k).values

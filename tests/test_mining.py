@@ -104,6 +104,16 @@ def test_infinite_losses_come_first_and_the_mask_has_no_gradient(mine):
     assert mask.tolist() == [[False, True, False, True]] and not mask.requires_grad
 
 
+def test_one_nan_is_refused_among_many_other_losses():
+    """Also where neither the last that gets in nor the next one is NaN."""
+    loss = torch.arange(100.0).view(2, 50)
+    loss[1, 7] = float("nan")
+    positive = torch.zeros(2, 50, dtype=torch.bool)
+    positive[:, 0] = True
+    with pytest.raises(ValueError, match="NaN"):
+        hard_negative_mask(loss, positive, ~positive)
+
+
 def test_refuses_nan_and_negative_numbers():
     loss, positive = torch.tensor([[0.1, float("nan")]]), torch.tensor([[True, False]])
     with pytest.raises(ValueError, match="NaN"):
