@@ -250,19 +250,24 @@ READ = (
     "tables",
     "same-seed",
     "verdicts",
+    "own-answers",
+    "own-reveal",
     "honest-why",
     "unplanned",
 )
 
 
 def test_seeds_added_on_a_second_machine_leave_the_lesson_s_cells_as_they_are(monkeypatch):
-    shipped = experiments.read()
+    read, shipped = experiments.read, experiments.read()
     more = [
         run | {"seed": run["seed"] + 3, "AP": 0.0, "machine": "another"}
         for run in shipped
         if run["budget"] == "laptop" and run["seed"] < 2 and run["setting"] in experiments.IN_TABLES
     ]
-    monkeypatch.setattr(experiments, "read", lambda *_: [*shipped, *more])
+    added = {experiments.RESULTS: [*shipped, *more]}
+    monkeypatch.setattr(
+        experiments, "read", lambda file=experiments.RESULTS: added.get(file) or read(file)
+    )
     cells = {cell["id"]: cell for cell in json.loads(LESSON.read_text("utf-8"))["cells"]}
     names = {}
     with matplotlib.rc_context():  # the setup cell sets the course's style
@@ -309,6 +314,19 @@ def test_what_was_recorded_on_two_machines_is_not_paired():
     assert seeds["a"].recording == "x" and seeds["b"].recording == "x and y"
     with pytest.raises(ValueError, match="ran on x, the other on x and y"):
         paired(seeds["a"], seeds["b"])
+
+
+def test_ten_new_seeds_of_every_setting_were_recorded_on_one_machine_and_had_no_vote_before():
+    new, old = (experiments.read(file) for file in (experiments.NEW_SEEDS, experiments.RESULTS))
+    seeds = experiments.by_seed(new, "laptop")
+    earlier = experiments.by_seed(old, "laptop")
+    asked = {*experiments.IN_TABLES, "no-way-down", "labels-few", "labels-missing"}
+    chosen = {experiments.rate_chosen(earlier, loss) for loss in ("ce", "fl")}
+    assert set(seeds) == asked | chosen and len(new) == 10 * len(seeds)
+    assert len({side.recording for side in seeds.values()}) == 1
+    for name, side in seeds.items():
+        assert len(side) == 10 and not side.keys() & earlier[name].keys()
+    assert not re.search(r"[/\\](home|root|tmp|work|Users)|\.venv", json.dumps(new))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -86,30 +86,26 @@ def differences(
     wider: float = 1,
     notes: Sequence[str] = (),
     ends: tuple[float, float] | None = None,
-    second: float | None = None,
 ) -> Figure:
-    """One line a difference: a dot for each seed, its mean and the 95 % interval, thick, and 0 to
-    hold against.
+    """One line a difference: its mean and the 95 % interval, thick, a dot for each seed below, and
+    0 to hold against.
 
     words   below the axis: what is subtracted from what
     wider   how many times as wide the thin grey interval below is, that of one among several; an
             arrow where it goes on beyond the axis
     notes   right of the rows, one each: their numbers
-    ends    of the axis; else 0 is in the middle, and no thick interval is cut
-    second  instead of `wider`: half the width of the thin one, the same in every row, which then
-            stands below the thick one
+    ends    of the axis; else 0 is in the middle, and no thick interval is cut, nor a seed outside
     """
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=0.8, linestyle=":")
-    edge = 1.05 * max(abs(difference.mean) + difference.half for _, difference in rows)
+    edge = 1.05 * max(
+        max([abs(d.mean) + d.half, *(abs(seed) for seed in d.by_seed)]) for _, d in rows
+    )
     low, high = ends or (-edge, edge)
     for place, (_, difference) in enumerate(rows):
-        if second is None:
-            _wide(axes, difference.mean, wider * difference.half, place, (low, high))
-        else:
-            _wide(axes, difference.mean, second, place + 0.28, (low, high))
+        _wide(axes, difference.mean, wider * difference.half, place, (low, high))
         _bar(axes, difference.mean, difference.half, place)
-        _seeds(axes, difference.by_seed, place)
+        _seeds(axes, difference.by_seed, place + 0.26)
     for place, note in enumerate(notes):
         beside = {"xycoords": ("axes fraction", "data"), "va": "center", "family": "monospace"}
         axes.annotate(note, (1.02, place), fontsize=8, **beside)

@@ -80,19 +80,6 @@ def unpaired_t(first: Sequence[float], second: Sequence[float]) -> float:
     return (statistics.fmean(second) - statistics.fmean(first)) / math.sqrt(spread)
 
 
-def welch_freedom(first: Sequence[float], second: Sequence[float]) -> float:
-    """The degrees of freedom of `unpaired_t`: those of both sides together where they scatter
-    alike, down to those of the side that scatters alone (B. L. Welch, "The generalization of
-    'Student's' problem when several different population variances are involved", Biometrika 34,
-    1947).
-
-    first, second   AP of a setting, a number for each seed; at least two each, not all equal
-    """
-    shares = [statistics.variance(side) / len(side) for side in (first, second)]
-    each = zip(shares, (first, second), strict=True)
-    return sum(shares) ** 2 / sum(share**2 / (len(side) - 1) for share, side in each)
-
-
 def held(worse: Sequence[float], better: Sequence[float], bound: float) -> str:
     """What becomes here of a paper's order of two settings, by `unpaired_t`.
 
@@ -107,7 +94,7 @@ def student(sure: float, freedom: float) -> float:
     """Beyond how many of its own standard errors a mean lies from the true one by luck only, sure
     to the probability `sure`: 12.7 for one degree of freedom at .95, 1.96 for very many.
 
-    freedom   n - 1 for n values; 2 (n - 1) for two sides of n, and no whole number in Welch's test
+    freedom   n - 1 for n values; 2 (n - 1) for two sides of n; need not be whole
 
     t = sqrt(freedom) tan(angle) turns Student's density (1 + t^2 / freedom)^(-(freedom + 1) / 2)
     into cos(angle)^(freedom - 1), which is summed on a fine grid.
