@@ -50,7 +50,8 @@ def small(monkeypatch):
 
 def test_tables_and_questions_use_every_setting_and_no_other():
     asked = {setting for rows in QUESTIONS.values() for _, setting in rows}
-    assert experiments.IN_TABLES | asked == set(SETTINGS)
+    assert experiments.IN_TABLES | asked | {"ce-.10-again"} == set(SETTINGS)
+    assert SETTINGS["ce-.10-again"] == SETTINGS["ce-.10"]
     assert all(
         3 <= len(table.rows) <= 4 and re.match(r"(FL|SSD) table \d", table.source)
         for table in TABLES.values()
@@ -274,6 +275,23 @@ def test_seeds_added_on_a_second_machine_leave_the_lesson_s_cells_as_they_are(mo
         for cell in READ:
             exec("".join(cells[cell]["source"]), names)  # their assertions hold
     assert len(names["tables"]) == 57 and {len(seeds) for seeds in names["here"].values()} == {3}
+
+
+def test_the_lesson_tells_what_exercise_3_finds_in_the_recorded_answers():
+    cells = {cell["id"]: cell for cell in json.loads(LESSON.read_text("utf-8"))["cells"]}
+    names = {}
+    with matplotlib.rc_context():
+        for cell in (*READ[: READ.index("own-answers") + 1], "solution-decides"):
+            exec("".join(cells[cell]["source"]), names)
+    found = {name: names["how_many_solution"](d.by_seed) for name, d in names["answers"].items()}
+    decided = [name for name, yes in names["decided"].items() if yes]
+    assert [name for name, most in found.items() if most == 20] == decided and len(decided) == 7
+    assert found["ssd-augment: all of it − mirrored"] == 8
+    assert found["ssd-ratios: all − 1 only"] == 2
+    assert sorted(most for most in found.values() if most < 20) == [0, 0, 2, 8]
+    text = "".join(cells["exercise-decides-text"]["source"])
+    assert "The seven that are decided reach 20" in text
+    assert "as one of 8" in text and "as one of 2;" in text
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):

@@ -54,6 +54,24 @@ def test_the_readme_is_written_of_the_runs_that_are_kept(tmp_path, monkeypatch):
     assert speed.readme(text) == text and "9.00 and 8.50" in text
 
 
+def test_the_time_to_equal_ap_names_every_seed_and_what_falls_short(tmp_path, monkeypatch):
+    seeds = [
+        {"seed": 0, "AP": 0.512, "ours_s": 60.4, "theirs_s": 151.0, "ratio": 2.5},
+        {"seed": 1, "AP": 0.508, "ours_s": 80.0, "theirs_s": 120.0, "ratio": 1.5},
+    ]
+    found = {"ratio": 2.0, "must": 1.8, "holds": True, "seeds": seeds}
+    found["runs"] = [{"machine": "A laptop."}]
+    text = speed.equal_ap(found)
+    assert "comes 2.00 times sooner" in text and "median of 2 seeds; asked: 1.8" in text
+    assert "AP 0.51 after 60 s and 151 s; AP 0.51 after 80 s and 120 s. A laptop." in text
+    assert "**1.50** times" in speed.equal_ap(found | {"ratio": 1.5, "holds": False})
+    monkeypatch.setattr(speed, "EQUAL_AP", tmp_path / "equal_ap.json")
+    page = f"{speed.MARKS[0]}\n{speed.MARKS[1]}\n"
+    assert "equal AP" not in speed.readme(page)
+    speed.EQUAL_AP.write_text(json.dumps(found))
+    assert speed.readme(page).rstrip().endswith(f"{text}\n{speed.MARKS[1]}")
+
+
 def test_the_published_table_is_that_of_the_recorded_runs():
     text = speed.README.read_text(encoding="utf-8")
     assert speed.recorded() and speed.readme(text) == text

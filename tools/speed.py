@@ -19,6 +19,7 @@ from lesson_lib.files import write_whole  # noqa: E402
 from tools.marks import put  # noqa: E402
 
 RESULTS, README = ROOT / "results" / "benchmarks.json", ROOT / "README.md"
+EQUAL_AP = ROOT / "results" / "equal_ap" / "equal_ap.json"  # as benchmarks/equal_ap.py writes it
 MARKS = "<!-- speed: written by tools/speed.py -->", "<!-- end of speed -->"
 BUSY = " busy"  # ends the name of a row that was measured beside a busy core
 
@@ -60,6 +61,23 @@ def _ratios(runs: Sequence[dict[str, Any]], name: str, sizes: str) -> list[float
     return [row["ratio"] for row in rows if (row["name"], row["sizes"]) == (name, sizes)]
 
 
+def equal_ap(found: dict[str, Any]) -> str:
+    """Markdown: how much sooner ours comes to the AP that both come to, seed by seed."""
+    seeds = "; ".join(
+        f"AP {one['AP']:.2f} after {one['ours_s']:.0f} s and {one['theirs_s']:.0f} s"
+        for one in found["seeds"]
+    )
+    ratio = f"{found['ratio']:.2f}" if found["holds"] else f"**{found['ratio']:.2f}**"
+    return (
+        f"**Time to equal AP.** On BCCD's val, from scratch, ours comes {ratio} times sooner than "
+        "torchvision's SSD with its reference recipe, on the same backbone, to the highest AP that "
+        f"both reach (median of {len(found['seeds'])} seeds; asked: {found['must']}): {seeds}. "
+        f"{found['runs'][0]['machine']} Both curves: "
+        "[results/equal_ap/equal_ap.svg](results/equal_ap/equal_ap.svg); "
+        "`python -m benchmarks.equal_ap`."
+    )
+
+
 def recorded() -> list[dict[str, Any]]:
     """The runs in results/benchmarks.json; none where there is no such file."""
     return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
@@ -67,7 +85,10 @@ def recorded() -> list[dict[str, Any]]:
 
 def readme(text: str) -> str:
     """The text of README.md with the table of the recorded runs between its marks."""
-    return put(text, MARKS, table(recorded()))
+    parts = [table(recorded())]
+    if EQUAL_AP.exists():
+        parts += ["", equal_ap(json.loads(EQUAL_AP.read_text(encoding="utf-8")))]
+    return put(text, MARKS, "\n".join(parts))
 
 
 def main(files: Sequence[str]) -> None:
