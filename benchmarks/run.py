@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -43,6 +44,7 @@ from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, TORCHVISION_ANCHORS, RetinaNet
 from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS
 from lesson_lib.detectors.torchvision_weights import load_torchvision
+from lesson_lib.files import write_whole
 from lesson_lib.losses import retinanet_loss
 from lesson_lib.matching import match_retinanet, match_ssd, pad_boxes
 from lesson_lib.mining import hard_negative_mask
@@ -297,27 +299,24 @@ def step_rows(compiled: bool) -> Iterator[Row]:
     """
     if compiled:
         return
+    equal16, equal32 = partial(close, rtol=0.05, atol=0.05), partial(close, rtol=1e-3)
     for kind, side, targets in (("retina", 256, (1.8, 2.05)), ("ssd", 300, (2.1, 2.3))):
-        torch.manual_seed(0)
-        theirs, ours = _models(kind, side)
-        images, truth = torch.rand(4, 3, side, side), scene(4, side)
-        shifted = [t | {"labels": t["labels"] - int(kind == "ssd")} for t in truth]
-        their_step = partial(
-            _step, _optimiser(theirs, False), lambda m=theirs, i=images, t=truth: m(list(i), t)
-        )
         for precision, must_aim in (("bf16", targets), ("fp32", (1.05, 1.12))):
+            torch.manual_seed(0)
+            theirs, ours = _models(kind, side)  # new ones: the steps of a row move its weights
+            images, truth = torch.rand(4, 3, side, side), scene(4, side)
+            shifted = [t | {"labels": t["labels"] - int(kind == "ssd")} for t in truth]
             loss = partial(_our_losses, ours, images, shifted, precision == "bf16")
-            equal = (
-                partial(close, rtol=1e-3)
-                if precision == "fp32"
-                else partial(close, rtol=0.05, atol=0.05)
-            )
             yield Row(
                 f"step.{kind}",
                 f"{side}x{side} B4, ours {precision}",
                 partial(_step, _optimiser(ours, True), loss),
-                their_step,
-                equal,
+                partial(
+                    _step,
+                    _optimiser(theirs, False),
+                    lambda m=theirs, i=images, t=truth: m(list(i), t),
+                ),
+                equal32 if precision == "fp32" else equal16,
                 *must_aim,
             )
 
@@ -445,19 +444,19 @@ def main() -> None:
                     with busy_core():
                         found.append(measure(row._replace(name=row.name + " busy"), args.rounds))
                     _print_last(found)
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as file:
-            json.dump(
-                {
-                    "machine": describe_machine(),
-                    "hardware": hardware(),
-                    "date": f"{datetime.now(UTC):%Y-%m-%d}",
-                    "threads": args.threads,
-                    "rows": found,
-                },
-                file,
-                indent=1,
-            )
+                if args.out:  # after every row: what comes later may fail
+                    _keep(args.out, args.threads, found)
+
+
+def _keep(path: str, threads: int, found: list[dict]) -> None:
+    """The rows found so far, and where and when, as a JSON file."""
+    about = {
+        "machine": describe_machine(),
+        "hardware": hardware(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "threads": threads,
+    }
+    write_whole(Path(path), json.dumps(about | {"rows": found}, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -97,6 +97,20 @@ def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatc
     assert gpu_run.main(arguments) is True  # nothing is done twice
 
 
+def test_a_row_that_fails_loses_none_of_those_before(tmp_path, monkeypatch):
+    def rows(compiled):
+        yield from mine_rows(compiled)
+        raise AssertionError("not the same result")
+
+    monkeypatch.setitem(run.GROUPS, "mine", rows)
+    out, threads = tmp_path / "found.json", str(torch.get_num_threads())
+    command = ["benchmarks", "--rows", "mine", "--rounds", "1", "--threads", threads]
+    monkeypatch.setattr("sys.argv", [*command, "--out", str(out)])
+    with pytest.raises(AssertionError, match="not the same"):
+        run.main()
+    assert [row["name"] for row in json.loads(out.read_text())["rows"]] == ["mine"] * 2
+
+
 def test_a_busy_neighbour_runs_as_long_as_it_is_wanted():
     with pytest.raises(ZeroDivisionError), busy_core() as neighbour:
         assert neighbour.poll() is None
