@@ -60,7 +60,7 @@ def test_the_time_to_equal_ap_names_every_seed_and_what_falls_short(tmp_path, mo
         {"seed": 1, "AP": 0.508, "ours_s": 80.0, "theirs_s": 120.0, "ratio": 1.5},
     ]
     found = {"ratio": 2.0, "must": 1.8, "holds": True, "seeds": seeds}
-    found["runs"] = [{"machine": "A laptop."}]
+    found["runs"] = [{"machine": "A laptop: budget 'laptop'. Pictures: bccd."}]
     text = speed.equal_ap(found)
     assert "comes 2.00 times sooner" in text and "median of 2 seeds; asked: 1.8" in text
     assert "AP 0.51 after 60 s and 151 s; AP 0.51 after 80 s and 120 s. A laptop." in text

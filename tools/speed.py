@@ -67,12 +67,13 @@ def equal_ap(found: dict[str, Any]) -> str:
         f"AP {one['AP']:.2f} after {one['ours_s']:.0f} s and {one['theirs_s']:.0f} s"
         for one in found["seeds"]
     )
+    machine = found["runs"][0]["machine"].split(": budget")[0].rstrip(".")
     ratio = f"{found['ratio']:.2f}" if found["holds"] else f"**{found['ratio']:.2f}**"
     return (
         f"**Time to equal AP.** On BCCD's val, from scratch, ours comes {ratio} times sooner than "
         "torchvision's SSD with its reference recipe, on the same backbone, to the highest AP that "
         f"both reach (median of {len(found['seeds'])} seeds; asked: {found['must']}): {seeds}. "
-        f"{found['runs'][0]['machine']} Both curves: "
+        f"{machine}. Both curves: "
         "[results/equal_ap/equal_ap.svg](results/equal_ap/equal_ap.svg); "
         "`python -m benchmarks.equal_ap`."
     )
