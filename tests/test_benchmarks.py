@@ -70,6 +70,11 @@ def test_rows_compare_equal(rows):
     first.equal(first.ours(), first.theirs())
 
 
+def test_our_default_boxes_lie_beside_torchvision_s_by_rounding_alone():
+    theirs = run._their_default_boxes(run.ssd300_vgg16(weights=None, weights_backbone=None))
+    assert (run.anchors_of("ssd") - theirs).abs().max() < 1e-4
+
+
 def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LESSON_CACHE", str(tmp_path / "cache"))
     arguments = ["--small", "--out", str(tmp_path / "out")]
