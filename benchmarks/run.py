@@ -363,7 +363,7 @@ def _their_default_boxes(model: TheirSSD) -> Tensor:
 def _optimiser(model: nn.Module, fused: bool) -> torch.optim.Optimizer:
     """SGD as in both papers; the rate is so low that the weights stay comparable."""
     return torch.optim.SGD(
-        model.parameters(), lr=1e-9, momentum=0.9, weight_decay=1e-4, fused=fused or None
+        model.parameters(), lr=1e-13, momentum=0.9, weight_decay=1e-4, fused=fused or None
     )
 
 
