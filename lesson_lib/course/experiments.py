@@ -7,8 +7,9 @@ One command runs all:
 Stop it at any time: each finished run is in results/experiments.json at once, and the same command
 goes on with those that are missing; the runs that come with the course count as done. `--only NAME`
 takes one table or setting, `--seeds` is how many of each (`--first` the first of them), `--most N`
-stops after N runs, `--out FILE` writes elsewhere. FL is
-arXiv:1708.02002 (COCO), SSD arXiv:1512.02325 (VOC 2007); here a network of under a million
+stops after N runs, `--out FILE` writes elsewhere.
+
+FL is arXiv:1708.02002 (COCO), SSD arXiv:1512.02325 (VOC 2007); here a network of under a million
 parameters learns small synthetic smears: settings may be compared with each other, never with the
 paper's AP. QUESTIONS are the course's own: what they compare has no partner in a paper, and is
 judged by differences seed by seed (`paired.py`).

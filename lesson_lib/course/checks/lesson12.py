@@ -295,8 +295,9 @@ EXERCISES = {
             "Four exhibits have the healthy one's loss to the last digit: nothing was trained "
             "otherwise, the bug is at inference. Which four names are at inference?",
             "Of the trained four: one first loss is far below the healthy one; one RetinaNet "
-            "ignores nothing; one curve jumps when one picture comes round, once in each four "
-            "steps; one SSD stays above, because half of what it is told is wrong.",
+            "ignores nothing; one curve jumps when one picture comes round, once in steps 1 to 4, "
+            "once in 5 to 8, once in 9 to 12; one SSD stays above, because half of what it is told "
+            "is wrong.",
             "Of the others one has no place with two classes. In the last three: are the names "
             "wrong, are the places wrong, or are some boxes only stretched, tall or wide?",
         ),
