@@ -44,6 +44,11 @@ def run_export(options: argparse.Namespace) -> int:
         f"boxes, scores over {score:.3f}, labels" if nms else "boxes and scores of all anchors"
     )
     print(f"{options.out}: {inputs} -> {outputs}")
+    if (views := recipe.inference.get("views", 1)) > 1:
+        print(
+            f"predict looks at {views} views of each picture; this file looks at the one that it "
+            "is given, so its boxes and scores are a little less sure."
+        )
     if recipe.resizing.keeps_aspect:
         print(
             "Pictures keep their aspect as in training: shrink or enlarge each so that it fits, "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lesson_lib.anchors import AnchorSpec, Size, as_pair
 from lesson_lib.detectors.criterion import Outputs, Targets
 from lesson_lib.detectors.inference import Detections
+from lesson_lib.detectors.views import outputs_in_views
 
 #: From this process's positives, a scalar, to those of all processes that share the batch.
 Normaliser = Callable[[Tensor], Tensor]
@@ -191,15 +192,17 @@ class OneStage(nn.Module):
     def predict(self, images: Tensor, **options: Any) -> Detections:
         """Detections in a batch (B, 3, H, W), float in 0..1, on the model's device.
 
-        options: those of inference, before the config's. The model is left in the mode it was in.
+        options: those of inference, before the config's; views: so many of each picture are
+        looked at, see `outputs_in_views`. The model is left in the mode it was in.
         """
         height, width = images.shape[-2:]
         training = self.training
         self.eval()
         try:
             with torch.inference_mode():
-                outputs = self(images)
-                anchors = self.anchors((height, width), images.device)
+                outputs, anchors = outputs_in_views(
+                    self, anchors_of(self, images.device), images, options.get("views", 1)
+                )
                 return self.detections(outputs, anchors, (height, width), **options)
         finally:
             self.train(training)

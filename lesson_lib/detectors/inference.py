@@ -76,6 +76,7 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     max_detections: int = 200,
     topk: int = 400,
     vote: float = 0.0,
+    views: int = 1,
     variances: tuple[float, float] = VARIANCES,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Detections:
@@ -87,12 +88,17 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     topk: at most so many of a class and picture go into NMS, as in the authors' release; no part of
     the paper.
     vote: if not 0, what NMS keeps is moved by `box_vote` at this IoU; no part of the paper either.
+    views: outputs and anchors are those of so many views of each picture, one after the other, see
+    `views.outputs_in_views`; topk counts in each.
     sizes: (height, width) of each picture itself, at the upper left of what fills up `size`: its
     boxes are clipped there. None: `size`.
     ValueError for outputs that are not finite or do not fit the anchors.
     """
     check_outputs(outputs, anchors)
-    rule = _Rule(size, score_threshold, topk, nms_threshold, max_detections, vote, variances)
+    _check_views(views, anchors)
+    rule = _Rule(
+        size, score_threshold, views * topk, nms_threshold, max_detections, vote, variances
+    )
     scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]  # (B, A, K)
     return [
         _detected(picture, deltas, anchors, own, lambda row, label: label)
@@ -112,6 +118,7 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     nms_threshold: float = 0.5,
     max_detections: int = 100,
     vote: float = 0.0,
+    views: int = 1,
     variances: tuple[float, float] = NO_VARIANCES,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Detections:
@@ -120,17 +127,19 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
 
     outputs: cls_logits (B, A, K); anchors (A, 4) xyxy; size (height, width) pixels.
     score_threshold: scores over it count; 1 leaves none.
-    counts: anchors of each level (`PyramidAnchors.counts`), which sum to A; None takes all for one
-    level.
+    counts: anchors of each level (`PyramidAnchors.counts`), which sum to A, in one view; None takes
+    all for one level.
     max_detections: of a picture; the paper names no limit, COCO's evaluation reads 100. vote,
-    sizes: as for SSD.
+    views, sizes: as for SSD.
     ValueError for outputs that are not finite or do not fit the anchors, for counts that do not sum
     to A.
     """
     check_outputs(outputs, anchors)
-    if counts is not None and sum(counts) != len(anchors):
-        raise ValueError(f"counts sum to {sum(counts)}, but there are {len(anchors)} anchors.")
-    ends = torch.tensor(counts or [len(anchors)], device=anchors.device).cumsum(0)
+    _check_views(views, anchors)
+    levels = views * list(counts or [len(anchors) // views])
+    if sum(levels) != len(anchors):
+        raise ValueError(f"counts sum to {sum(levels)}, but there are {len(anchors)} anchors.")
+    ends = torch.tensor(levels, device=anchors.device).cumsum(0)
     least = _logit(score_threshold)
     rule = _Rule(size, least, topk, nms_threshold, max_detections, vote, variances)
     logits = at_least_float32(outputs.cls_logits)
@@ -146,6 +155,13 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
         for picture, deltas, own in zip(logits, outputs.box_deltas, _rules(rule, logits, sizes))
     ]
     return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
+
+
+def _check_views(views: int, anchors: Tensor) -> None:
+    if views < 1 or len(anchors) % views:
+        raise ValueError(
+            f"views is {views}, but there are {len(anchors)} anchors; give as many of each view."
+        )
 
 
 def _rules(

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from lesson_lib.boxes import clip_boxes
 from lesson_lib.breakdown import best_threshold
 from lesson_lib.data.resizing import Resizing, as_resizing, picture_sizes
 from lesson_lib.data.samples import Dataset, Sample
+from lesson_lib.detectors.criterion import Outputs
 from lesson_lib.detectors.detector import Detector, anchors_of, as_module, own_size, takes_sizes
+from lesson_lib.detectors.views import outputs_in_views
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.distributed import (
     all_gather,
@@ -107,17 +110,18 @@ def predict(
 
     size: pictures are brought to size x size, or as a `Resizing` says; None: the size that the
     model is made for. precision: the recipe's, for what `evaluate` finds while training.
-    options go to model.detections. The model is left in the mode it was in. Of several processes
+    options go to model.detections; views=2, 4 or 8 of them has each picture looked at so often, see
+    `detectors.views`. The model is left in the mode it was in. Of several processes
     each does a share of the pictures, each picture once, and all get all.
     """
     resized = Resized(samples, _square(own_size(model)) if size is None else size)
     training, anchors = model.training, anchors_of(model, next(model.parameters()).device)
-    recipe = Recipe(precision=precision)
+    recipe = Recipe(precision=precision, inference=options)
     model.eval()
     try:
         with torch.inference_mode():
             found = [
-                _detected(model, part, outputs_of(model, part, recipe), anchors, resized, options)
+                _detected(model, part, *_seen(model, part, recipe, anchors), resized, options)
                 for part in resized.batches(batch)
             ]
     finally:
@@ -146,11 +150,12 @@ def evaluate(
     try:
         with torch.inference_mode():
             for part in resized.batches(BATCH):
-                outputs = outputs_of(model, part, recipe)
-                found.append(_detected(model, part, outputs, anchors, resized, recipe.inference))
+                outputs, turned = _seen(model, part, recipe, anchors)
+                found.append(_detected(model, part, outputs, turned, resized, recipe.inference))
                 targets = [_learnable(sample, device) for sample, _ in part]
                 own = anchors(part[0][0].size)
-                losses = model.criterion(outputs, own, targets, **recipe.criterion)
+                first = Outputs(*(values[:, : len(own)] for values in outputs))
+                losses = model.criterion(first, own, targets, **recipe.criterion)
                 both = torch.stack([losses["cls"], losses["box"]]).double()
                 sums += torch.cat([both, both.new_ones(1)]) * len(part)
     finally:
@@ -166,18 +171,26 @@ def evaluate(
     return broadcast(figures) | losses
 
 
-def outputs_of(model: Detector, part: Sequence[tuple], recipe: Recipe) -> Any:
-    """Raw outputs for a batch of `Resized`, on the model's device, in the recipe's precision."""
+def _seen(
+    model: Detector,
+    part: Sequence[tuple[Sample, tuple[int, int]]],
+    recipe: Recipe,
+    anchors: Callable[[tuple[int, int]], Tensor],
+) -> tuple[Outputs, Tensor]:
+    """Raw outputs for a batch of `Resized` and their anchors, in as many views as the recipe's
+    inference asks for, on the model's device, in the recipe's precision.
+    """
     device = next(model.parameters()).device
     pictures = torch.stack([sample.image for sample, _ in part]).to(device) / 255
-    return forward(model, pictures, recipe)
+    look = partial(forward, model, recipe=recipe)
+    return outputs_in_views(look, anchors, pictures, recipe.inference.get("views", 1))
 
 
 def _detected(
     model: Detector,
     part: Sequence[tuple[Sample, tuple[int, int]]],
-    outputs: Any,
-    anchors: Callable[[tuple[int, int]], Tensor],
+    outputs: Outputs,
+    anchors: Tensor,
     resized: Resized,
     options: dict[str, Any],
 ) -> list[dict[str, Tensor]]:
@@ -186,7 +199,7 @@ def _detected(
     inner = [resizing.inner(size) for _, size in part]
     if resizing.keeps_aspect and takes_sizes(model):
         options = {"sizes": inner} | options
-    detections = model.detections(outputs, anchors(canvas), canvas, **options)
+    detections = model.detections(outputs, anchors, canvas, **options)
     for (_, size), seen, p in zip(part, inner, detections, strict=True):
         p = {name: p[name].cpu() for name in ("boxes", "scores", "labels")}
         if resizing.keeps_aspect:

@@ -20,6 +20,7 @@ from lesson_lib.detectors.criterion import retinanet_criterion, ssd_criterion
 from lesson_lib.detectors.inference import OPTIONS, retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSD_CONFIGS, Extra, SSDConfig
+from lesson_lib.detectors.views import check_views
 from lesson_lib.training.settings import require_kind, value_of
 
 CHOICES = {
@@ -72,7 +73,8 @@ class Recipe:
     evaluate      epochs between two evaluations, where there are pictures for it
     patience      evaluations without a better AP after which training stops; 0: it never does
     seed          of the pictures' order and augmentation; the same seed gives the same run
-    criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections
+    criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections,
+                  {"views": 8} among them
     """
 
     epochs: int = 10
@@ -365,6 +367,7 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
     config = _laid_out(config, changes)
     options = {name: nested["inference"][name] for name in OPTIONS if name in nested["inference"]}
     replace(config, **options)  # refuses options of inference that no config may hold
+    check_views(nested["inference"].get("views", 1))
     recipe = replace(
         recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
     )
