@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+#: Rows of less than a millisecond are judged by more rounds, until so many seconds or rounds.
+LEAST_SECONDS, MOST_ROUNDS = 0.5, 100
+
 
 class Row(NamedTuple):
     """One comparison.
@@ -36,11 +39,14 @@ def measure(
 
     Each round runs theirs, ours, theirs again; its ratio is the mean of theirs by ours, its noise
     the second of theirs by the first (A/A). All figures are medians over the rounds; noise is the
-    larger of ratio and 1 / ratio.
+    larger of ratio and 1 / ratio. A row that is over in less than LEAST_SECONDS gets more rounds,
+    up to MOST_ROUNDS: a few calls of half a millisecond say little.
     """
     row.equal(row.ours(), row.theirs())
-    times = []
-    for _ in range(rounds):
+    times, first = [], time.perf_counter()
+    while len(times) < rounds or (
+        len(times) < MOST_ROUNDS and time.perf_counter() - first < LEAST_SECONDS
+    ):
         spent = []
         for work in (row.theirs, row.ours, row.theirs):
             synchronise()

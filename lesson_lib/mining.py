@@ -11,18 +11,25 @@ through the choice.
 import math
 from functools import partial
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from lesson_lib.boxes import at_least_float32
 from lesson_lib.nms import nms
 
 #: Added before ratio x positives is rounded down: in floats 0.7 x 90 is 62.999..., and 63 is meant.
 HAIR = 1e-6
+NAN = "cls_loss holds NaN: training has diverged, or a target is broken."
 
 
 def hard_negative_mask(
-    cls_loss: Tensor, positive: Tensor, negative: Tensor, ratio: float = 3.0, min_negatives: int = 0
+    cls_loss: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    ratio: float = 3.0,
+    min_negatives: int = 0,
+    dense: bool | None = None,
 ) -> Tensor:
     """The negatives of highest confidence loss, `ratio` for each positive of the picture
     (SSD section 2.2).
@@ -34,9 +41,16 @@ def hard_negative_mask(
     picture, with or without objects; never more than the candidates. SSD has min_negatives 0 and
     learns nothing where there is no object.
     ValueError for a negative ratio, or a NaN among the losses it looks at.
+    dense=False goes picture by picture, which is faster on a CPU; dense=True takes all at once,
+    what a GPU needs. The masks are the same. None: True but on a CPU, and under torch.compile.
     A GPU is waited for twice: for the largest quota, and for equal losses or NaN.
     """
-    return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
+    _check_numbers(ratio, min_negatives)
+    if _is_dense(cls_loss, dense):
+        return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
+    counts = [np.count_nonzero(row) for row in positive.numpy()]
+    quotas = [max(math.floor(ratio * count + HAIR), min_negatives) for count in counts]
+    return _highest_by_picture(cls_loss, negative, quotas)
 
 
 def hard_negative_mask_by_rank(
@@ -49,6 +63,7 @@ def hard_negative_mask_by_rank(
     anchor its place there, its rank; chosen is whose rank is below the quota. NaN, not looked for,
     is first.
     """
+    _check_numbers(ratio, min_negatives)
     loss = cls_loss.masked_fill(~negative, -math.inf)
     rank = loss.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return rank < _quota(positive, negative, ratio, min_negatives)
@@ -89,14 +104,24 @@ def ohem_mask(
     return chosen | hard_negative_mask(cls_loss, chosen, left & ~positive, ratio)
 
 
-def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int) -> Tensor:
-    """How many negatives each picture may have: (B, A), (B, A) -> (B, 1) int64."""
+def _check_numbers(ratio: float, min_negatives: int) -> None:
     if ratio < 0 or min_negatives < 0:
         raise ValueError(f"ratio is {ratio} and min_negatives {min_negatives}; give 0 or more.")
+
+
+def _quota(positive: Tensor, negative: Tensor, ratio: float, min_negatives: int) -> Tensor:
+    """How many negatives each picture may have: (B, A), (B, A) -> (B, 1) int64."""
     count = partial(torch.sum, dim=1, keepdim=True, dtype=torch.int32)  # half the memory of int64
     exact = ratio * count(positive).double()
     wanted = (exact + HAIR).long().clamp(min=min_negatives)
     return torch.minimum(wanted, count(negative))
+
+
+def _is_dense(loss: Tensor, dense: bool | None) -> bool:
+    """Whether all pictures are to be mined at once."""
+    if dense is not None:
+        return dense
+    return not loss.is_cpu or torch.compiler.is_compiling()
 
 
 def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
@@ -112,33 +137,60 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
         return torch.zeros_like(candidates)
     loss = torch.where(candidates, cls_loss, -math.inf)
     # One more than gets in, to see whether it is as high as the last that does.
-    highest = _highest_values(loss, min(most + 1, loss.shape[1]))  # falling, NaN first
+    highest = loss.topk(min(most + 1, loss.shape[1])).values  # falling, NaN first
     last = highest.gather(1, quota.clamp(min=1) - 1).masked_fill(quota == 0, math.inf)  # (B, 1)
     next_one = highest.gather(1, quota.clamp(max=highest.shape[1] - 1))
     usual = (next_one < last) & ~highest[:, :1].isnan()
     if usual.all():
         return loss >= last
     if highest.isnan().any():
-        raise ValueError("cls_loss holds NaN: training has diverged, or a target is broken.")
+        raise ValueError(NAN)
     above, equal = loss > last, loss == last
     room = quota - above.sum(1, keepdim=True)
     return above | (equal & (equal.cumsum(1) <= room))
 
 
-def _highest_values(loss: Tensor, k: int, width: int = 4) -> Tensor:
-    """`loss.topk(k)` of each row, the values alone, k <= A: (B, A) -> (B, k), falling.
-
-    The anchors are cut into groups of `width`; the k highest lie in the k groups of highest
-    maximum, and only these are ranked. A group's anchors lie far apart, so that maxima are taken of
-    whole stretches of memory.
+def _highest_by_picture(cls_loss: Tensor, candidates: Tensor, quotas: list[int]) -> Tensor:
+    """The same mask as `_highest`, picture by picture in NumPy, whose operations on a few thousand
+    numbers cost a fraction of torch's.
     """
-    missing = -loss.shape[1] % width
-    if missing:
-        loss = F.pad(loss, (0, missing), value=-math.inf)
-    groups = loss.unflatten(1, (width, -1))  # (B, width, n)
-    best = groups.amax(1).topk(min(k, groups.shape[2]), sorted=False).indices  # (B, min(k, n))
-    left = groups.gather(2, best[:, None].expand(-1, width, -1))  # (B, width, min(k, n))
-    return left.flatten(1).topk(k).values
+    losses, rows = at_least_float32(cls_loss.detach()).numpy(), candidates.numpy()
+    masks = np.empty(rows.shape, bool)
+    for mask, loss, allowed, quota in zip(masks, losses, rows, quotas, strict=True):
+        mask[:] = _highest_of_picture(loss, allowed, quota)
+    return torch.from_numpy(masks)
+
+
+def _highest_of_picture(loss: np.ndarray, candidates: np.ndarray, quota: int) -> np.ndarray:
+    """Mask (A,) of the `quota` candidates of highest loss, of equal ones the first; quota may be
+    more than there are.
+    """
+    quota = min(quota, int(np.count_nonzero(candidates)))
+    if quota == 0:
+        return np.zeros_like(candidates)
+    loss = np.where(candidates, loss, -np.inf)
+    highest = _at_least_the_highest(loss, quota + 1)
+    if np.isnan(highest[-1]):
+        raise ValueError(NAN)
+    last = highest[-quota]
+    if len(highest) > quota and highest[-quota - 1] < last:
+        return loss >= last
+    above, equal = loss > last, candidates & (loss == last)
+    return above | (equal & (equal.cumsum() <= quota - np.count_nonzero(above)))
+
+
+def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 4) -> np.ndarray:
+    """The k highest of (A,), and perhaps a few more, rising, NaN last; all where there are fewer.
+
+    The anchors are cut into short groups. The k-th highest of their maxima is no higher than the
+    k-th highest loss: so few losses reach it that sorting them is quick, and all of the k do.
+    """
+    whole = len(loss) // groups * groups
+    maxima = loss[:whole].reshape(groups, -1).max(0)  # of anchors that lie far apart
+    if np.isnan(loss.max()) or k >= len(maxima):
+        return np.sort(loss)
+    least = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+    return np.sort(loss[loss >= least])
 
 
 def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:

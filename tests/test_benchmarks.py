@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarks import gpu_run, neighbour, run
+from benchmarks import gpu_run, neighbour, run, timing
 from benchmarks.run import match_rows, mine_rows, post_rows, same_detections, ssd_loss_row
 from benchmarks.timing import Row, busy_core, close, measure, table
 
@@ -21,7 +21,7 @@ def row(ours, theirs, must=2.0) -> Row:
     return Row("row", "small", ours, theirs, close, must, 3.0)
 
 
-def test_a_row_is_measured_turn_by_turn():
+def test_a_row_is_measured_turn_by_turn(monkeypatch):
     calls = []
 
     def ours():
@@ -33,12 +33,25 @@ def test_a_row_is_measured_turn_by_turn():
         time.sleep(0.004)
         return torch.ones(2)
 
+    monkeypatch.setattr(timing, "LEAST_SECONDS", 0)
     found = measure(row(ours, theirs), 3)
     assert calls == ["ours", "theirs", *["theirs", "ours", "theirs"] * 3]
     assert found["holds"] and found["ratio"] > 2 and found["theirs_ms"] >= 4 and found["noise"] >= 1
     slow = measure(row(theirs, theirs), 3)
     assert not slow["holds"] and 0.5 < slow["ratio"] < 2
     assert "below must" in table([found, slow]).splitlines()[2] and "below" not in table([found])
+
+
+@pytest.mark.parametrize("least, rounds", [(0, 2), (60, 7)])
+def test_a_short_row_gets_more_rounds(monkeypatch, least, rounds):
+    """Until LEAST_SECONDS have gone, and never more than MOST_ROUNDS; a long one gets what was
+    asked for.
+    """
+    monkeypatch.setattr(timing, "LEAST_SECONDS", least)
+    monkeypatch.setattr(timing, "MOST_ROUNDS", 7)
+    calls = []
+    measure(row(lambda: calls.append(1) or torch.ones(1), lambda: torch.ones(1)), 2)
+    assert len(calls) == 1 + rounds  # and one for the comparison
 
 
 def test_unequal_results_are_not_timed():

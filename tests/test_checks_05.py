@@ -4,6 +4,7 @@ its mistake.
 
 import math
 from fractions import Fraction
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -316,7 +317,7 @@ def test_sorts_and_waits_are_counted():
     loss, positive = torch.rand(2, 50), torch.rand(2, 50) < 0.1
     positive[:, 0] = True
     assert calls(hard_negative_mask_by_rank, loss, positive, ~positive) == (2, 0)
-    assert calls(hard_negative_mask, loss, positive, ~positive) == (0, 2)
+    assert calls(partial(hard_negative_mask, dense=True), loss, positive, ~positive) == (0, 2)
 
 
 @pytest.mark.parametrize(("name", "answer", "case"), MISTAKES)

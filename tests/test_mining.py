@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from lesson_lib import mining
 from lesson_lib.mining import hard_negative_mask, hard_negative_mask_by_rank, ohem_mask
 from lesson_lib.nms import greedy_nms
 
-BOTH = (hard_negative_mask, hard_negative_mask_by_rank)
+BY_PICTURE, AT_ONCE = (partial(hard_negative_mask, dense=dense) for dense in (False, True))
+ALL = (BY_PICTURE, AT_ONCE, hard_negative_mask_by_rank)
+every_way = pytest.mark.parametrize("mine", ALL, ids=["by picture", "at once", "by rank"])
+refusing = pytest.mark.parametrize("mine", ALL[:2], ids=["by picture", "at once"])
 
 
 def mined_by_sorting(loss, positive, negative, ratio, min_negatives):
@@ -37,9 +41,9 @@ def batches(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(batches(), st.sampled_from([0, 0.5, 1, 2.7, 3, 1000]), st.sampled_from([0, 4]))
-def test_mining_keeps_the_ratio_and_both_ways_agree(batch, ratio, min_negatives):
+def test_mining_keeps_the_ratio_and_all_ways_agree(batch, ratio, min_negatives):
     loss, positive, negative = batch
-    for mine in BOTH:
+    for mine in ALL:
         mask = mine(loss, positive, negative, ratio, min_negatives)
         assert mask.dtype == torch.bool and not (mask & ~negative).any()
         assert mask.tolist() == mined_by_sorting(loss, positive, negative, ratio, min_negatives)
@@ -59,7 +63,15 @@ def test_the_quota_is_the_product_of_the_decimals_rounded_down():
         assert quota == [math.floor(Fraction(text) * count) for count in range(400)], text
 
 
-@pytest.mark.parametrize("mine", BOTH)
+@pytest.mark.parametrize("ratio", [float(text) for text in DECIMALS])
+def test_all_ways_have_the_same_quota(ratio):
+    positive = torch.arange(400) < torch.arange(0, 400, 13)[:, None]
+    loss = torch.arange(400.0).expand(positive.shape)
+    kept = [mine(loss, positive, ~positive, ratio).sum(1) for mine in ALL]
+    assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])
+
+
+@every_way
 @pytest.mark.parametrize(("ratio", "kept"), [(1.3, 117), (0.7, 63)])
 def test_a_product_that_floats_miss_is_kept_in_full(mine, ratio, kept):
     positive = torch.arange(300)[None] < 90
@@ -67,26 +79,30 @@ def test_a_product_that_floats_miss_is_kept_in_full(mine, ratio, kept):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_both_ways_agree_at_ssd300s_size(seed):
+@pytest.mark.parametrize("anchors", [8729, 8732])
+@pytest.mark.parametrize("many_equal", [False, True])
+def test_all_ways_agree_at_ssd300s_size(seed, anchors, many_equal):
     g = torch.Generator().manual_seed(seed)
-    loss = torch.rand(4, 8732, generator=g)
-    positive = torch.rand(4, 8732, generator=g) < torch.tensor([[0.001], [0.01], [0.4], [0.0]])
-    masks = [mine(loss, positive, ~positive) for mine in BOTH]
-    assert torch.equal(*masks)
+    loss = torch.rand(5, anchors, generator=g)
+    loss = (loss * 50).round() if many_equal else loss
+    share = torch.tensor([[0.001], [0.01], [0.2], [0.4], [0.0]])
+    positive = torch.rand(5, anchors, generator=g) < share
+    masks = [mine(loss, positive, ~positive) for mine in ALL]
+    assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
     assert (
         masks[0].sum(1).tolist() == torch.minimum(3 * positive.sum(1), (~positive).sum(1)).tolist()
     )
-    assert not masks[0][3].any()
+    assert not masks[0][4].any()
 
 
-@pytest.mark.parametrize("mine", BOTH)
+@every_way
 def test_of_equal_losses_the_first_are_taken(mine):
     loss = torch.tensor([[9.0, 1, 2, 1, 1, 2, 1]])
     positive = torch.tensor([[True, False, False, False, False, False, False]])
     assert mine(loss, positive, ~positive, 4).int().tolist() == [[0, 1, 1, 1, 0, 1, 0]]
 
 
-@pytest.mark.parametrize("mine", BOTH)
+@every_way
 def test_pictures_without_objects_and_without_anchors(mine):
     loss, none = torch.tensor([[0.3, 0.1, 0.2]]), torch.zeros(1, 3, dtype=torch.bool)
     assert mine(loss, none, ~none).sum() == 0
@@ -96,7 +112,7 @@ def test_pictures_without_objects_and_without_anchors(mine):
     assert mine(loss[:0], none[:0], none[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("mine", BOTH)
+@every_way
 def test_infinite_losses_come_first_and_the_mask_has_no_gradient(mine):
     loss = torch.tensor([[0.0, float("inf"), 5.0, 7.0]], requires_grad=True)
     positive = torch.tensor([[True, False, False, False]])
@@ -104,23 +120,46 @@ def test_infinite_losses_come_first_and_the_mask_has_no_gradient(mine):
     assert mask.tolist() == [[False, True, False, True]] and not mask.requires_grad
 
 
-def test_one_nan_is_refused_among_many_other_losses():
+@refusing
+@pytest.mark.parametrize("place", [7, 49])
+def test_one_nan_is_refused_among_many_other_losses(mine, place):
     """Also where neither the last that gets in nor the next one is NaN."""
     loss = torch.arange(100.0).view(2, 50)
-    loss[1, 7] = float("nan")
+    loss[1, place] = float("nan")
     positive = torch.zeros(2, 50, dtype=torch.bool)
     positive[:, 0] = True
     with pytest.raises(ValueError, match="NaN"):
-        hard_negative_mask(loss, positive, ~positive)
+        mine(loss, positive, ~positive)
+    positive[1, place] = True  # it is no candidate: nobody looks at it
+    assert mine(loss, positive, ~positive).sum() == 9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_losses_of_any_precision_are_mined(dtype):
+    loss, positive = torch.arange(40.0)[None].to(dtype), torch.arange(40)[None] == 3
+    masks = [mine(loss, positive, ~positive) for mine in ALL]
+    assert all(mask.nonzero()[:, 1].tolist() == [37, 38, 39] for mask in masks)
+
+
+def test_a_processor_goes_picture_by_picture_and_a_gpu_takes_all_at_once(monkeypatch):
+    taken = []
+    for name in ("_highest", "_highest_by_picture"):
+        monkeypatch.setattr(mining, name, lambda *_, name=name: taken.append(name))
+    loss, none = torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.bool)
+    for dense in (None, False, True):
+        hard_negative_mask(loss, none, ~none, dense=dense)
+    hard_negative_mask(*(x.to("meta") for x in (loss, none, ~none)))
+    assert taken == ["_highest_by_picture"] * 2 + ["_highest"] * 2
 
 
 def test_refuses_nan_and_negative_numbers():
     loss, positive = torch.tensor([[0.1, float("nan")]]), torch.tensor([[True, False]])
-    with pytest.raises(ValueError, match="NaN"):
-        hard_negative_mask(loss, positive, ~positive)
+    for mine in (BY_PICTURE, AT_ONCE):
+        with pytest.raises(ValueError, match="NaN"):
+            mine(loss, positive, ~positive)
     with pytest.raises(ValueError, match="NaN"):
         ohem_mask(loss, torch.zeros(2, 4))
-    for mine in BOTH:
+    for mine in ALL:
         for wrong in ({"ratio": -1}, {"min_negatives": -1}):
             with pytest.raises(ValueError, match="0 or more"):
                 mine(torch.zeros(1, 2), positive, ~positive, **wrong)

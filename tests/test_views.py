@@ -117,9 +117,7 @@ def test_a_model_predicts_in_views_as_predict_does(make):
 
 def test_evaluation_looks_so_often_and_its_loss_once():
     options = {"score_threshold": 0.01, "vote": 0.6}
-    once, often = (
-        Recipe(size=64, inference=options | extra) for extra in ({}, {"views": 8})
-    )
+    once, often = (Recipe(size=64, inference=options | extra) for extra in ({}, {"views": 8}))
     one, all_views = (evaluate(ssd(), SMEARS, recipe) for recipe in (once, often))
     assert all_views["val_loss"] == pytest.approx(one["val_loss"], rel=1e-6)
     found = predict(ssd(), SMEARS, 64, **often.inference)
@@ -151,7 +149,7 @@ def test_topk_counts_in_each_view(detect, background):
 def test_topk_of_a_level_is_that_of_one_view():
     outputs, both = two_views(0, [[0.9, 0.8, 0.7], [0.6, 0.7, 0.95]])
     found = retinanet_detections(outputs, both, (64, 64), views=2, counts=[2, 1], topk=1)[0]
-    torch.testing.assert_close(found["scores"], tensor([0.95, 0.9, 0.7]))  # of 4 groups, 2 of one box
+    torch.testing.assert_close(found["scores"], tensor([0.95, 0.9, 0.7]))
     outputs, both = two_views(1, [[0.9, 0.8, 0.7], [0.6, 0.65, 0.5]])
     found = ssd_detections(outputs, both, (64, 64), views=2, topk=1)[0]
     torch.testing.assert_close(found["scores"], tensor([0.9, 0.8]))  # two of a class in all

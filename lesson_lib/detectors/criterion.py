@@ -48,7 +48,8 @@ class Outputs(NamedTuple):
     box_deltas: Tensor
 
 
-#: Two ways to the same negatives: topk is faster on a CPU, ranks never make a GPU wait.
+#: Two ways to the same negatives: the highest alone, faster on a CPU; ranks, for which a GPU never
+#: waits.
 MINING = {"topk": hard_negative_mask, "rank": hard_negative_mask_by_rank}
 MINING["sort"] = MINING["topk"]  # its name in 0.1.0
 
@@ -89,8 +90,8 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
     batch. It is called before anything that may fail in one process alone.
     ValueError for outputs that are not finite (with the picture's name), for unknown labels, for
     shapes that do not fit. Values are looked at where they are on the CPU, and nowhere else.
-    dense: whether matching and loss go the way of a GPU, see `match_ssd` and `ssd_loss`; the
-    results are the same. None: as the device needs it.
+    dense: whether matching, mining and loss go the way of a GPU, see `match_ssd`,
+    `hard_negative_mask` and `ssd_loss`; the results are the same. None: as the device needs it.
     """
     if mining not in MINING:
         raise ValueError(f"mining is {mining!r}; choose 'topk' or 'rank'.")
@@ -106,7 +107,8 @@ def ssd_criterion(  # noqa: PLR0913  the options of one loss, all by name
         if_background = _background_loss(
             at_least_float32(outputs.cls_logits), dense
         )  # (B, A), -log c^0
-        mined = MINING[mining](if_background, positive, negative, ratio, min_negatives)
+        how = {} if mining == "rank" else {"dense": dense}
+        mined = MINING[mining](if_background, positive, negative, ratio, min_negatives, **how)
     labels = objects.labels  # (B, G)
     if not (dense if dense is not None else not mined.is_cpu):
         count = positive.sum() if count is None else count

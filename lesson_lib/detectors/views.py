@@ -1,9 +1,8 @@
 """Several views of a picture, and one answer: test-time augmentation.
 
-Under a microscope no direction is special. A smear that is mirrored or turned is a smear as good as
-the first, and a network that sees it so errs a little differently: its anchors, turned back, lie
-where the first view's lie, and what all views found goes through one NMS. With `box_vote` they agree
-on each box.
+Under a microscope no direction is special. A smear that is mirrored or turned is as good as the
+first, and a network that sees it so errs a little differently. Its anchors and offsets are turned
+back, and what all views found goes through one NMS; with `box_vote` they agree on each box.
 """
 
 from collections.abc import Callable

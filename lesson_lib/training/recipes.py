@@ -73,8 +73,8 @@ class Recipe:
     evaluate      epochs between two evaluations, where there are pictures for it
     patience      evaluations without a better AP after which training stops; 0: it never does
     seed          of the pictures' order and augmentation; the same seed gives the same run
-    criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of model.detections,
-                  {"views": 8} among them
+    criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of
+                  model.detections, and so of `predict`
     """
 
     epochs: int = 10
@@ -365,13 +365,17 @@ def overridden(config: Config, recipe: Recipe, settings: Sequence[str]) -> tuple
     }
     config = replace(config, **{name: value for name, value in changes.items() if name in theirs})
     config = _laid_out(config, changes)
-    options = {name: nested["inference"][name] for name in OPTIONS if name in nested["inference"]}
-    replace(config, **options)  # refuses options of inference that no config may hold
-    check_views(nested["inference"].get("views", 1))
+    _check_inference(config, nested["inference"])
     recipe = replace(
         recipe, **{name: value for name, value in changes.items() if name in mine}, **nested
     )
     return _able_to_start(config, recipe, set(changes))
+
+
+def _check_inference(config: Config, options: dict[str, Any]) -> None:
+    """ValueError for an option that no config may hold, or for views that there are not."""
+    replace(config, **{name: options[name] for name in OPTIONS if name in options})
+    check_views(options.get("views", 1))
 
 
 def _laid_out(config: Config, changes: dict[str, Any]) -> Config:
