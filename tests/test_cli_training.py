@@ -327,9 +327,11 @@ def test_the_papers_recipes():
 
 def test_every_budget_has_a_recipe_for_every_data_set():
     assert (
-        find_recipe("bccd", "laptop") == "bccd-laptop"
+        find_recipe("bccd", "laptop") == "bccd-laptop-ssd-tiny"  # of the model that it is for
         and find_recipe("voc:somewhere", "gpu") == "any-gpu"
     )
+    assert find_recipe("bccd", "laptop", "ssd-tiny") == "bccd-laptop-ssd-tiny"
+    assert find_recipe("bccd", "laptop", "ssd300-vgg16") == "bccd-laptop"
     assert find_recipe("aquarium", "laptop", "ssd-lite0") == "any-laptop-ssd-lite0"
     assert find_recipe("aquarium", "laptop", "retinanet-tiny") == "aquarium-laptop"
     assert find_recipe("bccd", "laptop", "retinanet-tiny") == "bccd-laptop-retinanet-tiny"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training import runs
 from lesson_lib.training.fields import config_fields, read_config, read_recipe
 from lesson_lib.training.loop import ground_truth
-from lesson_lib.training.recipes import MODELS, find_recipe
+from lesson_lib.training.recipes import MODELS, NAMED, find_recipe
 from lesson_lib.training.trained import load
 
 NAMES = weights.names()
@@ -36,7 +37,10 @@ def test_the_card_says_what_the_file_says(name):
     about, _ = weights.read(weights.file(name))
     assert text == weights.card(about), "run tools/ship.py cards"
     assert about["name"] == name and f"{about['model']}-{about['data']}" == name
-    assert "--budget laptop" in about["command"] and f"--seed {about['recipe']['seed']}" in text
+    assert (
+        re.search(r"--(budget|recipe) [a-z-]*laptop", about["command"])
+        and f"--seed {about['recipe']['seed']}" in text
+    )
     assert f"| all classes | {about['figures']['AP']:.3f} |" in text
     for word in ("machine", "date", "licence", "training"):
         assert re.search(rf"\| {word}[^|]*\| [^|]{{3,}} \|", text), word
@@ -58,11 +62,14 @@ def test_a_detector_is_that_of_its_command(name):
     detector = load(name)
     about = detector.about
     command = cli_options(about["command"])
-    made_by = find_recipe(command["--data"], command["--budget"], command["--model"])
+    named = command.get("--recipe")
+    made_by = named or find_recipe(command["--data"], command["--budget"], command["--model"])
+    recipe = read_recipe(about["recipe"], weights.file(name))
+    assert recipe == replace(NAMED[made_by].recipe, seed=recipe.seed)  # also today
     assert about["data"] == command["--data"] and about["model"] == command["--model"]
     assert type(detector.model.config) is type(MODELS[about["model"]]), made_by
     assert detector.classes == ("RBC", "WBC", "Platelets") and not detector.model.training
-    assert detector.size == read_recipe(about["recipe"], weights.file(name)).size
+    assert detector.size == recipe.size
     assert config_fields(read_config(about["config"], weights.file(name))) == config_fields(
         detector.model.config
     )
