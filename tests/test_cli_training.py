@@ -14,7 +14,7 @@ from lesson_lib.cli import opening
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
-from lesson_lib.training import runs
+from lesson_lib.training import checkpoints, runs
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, find_recipe, overridden
 
 SMALL = [
@@ -67,6 +67,23 @@ def test_a_run_says_what_it_is(trained, capsys):
         and about["config"]["backbone"] == "tiny-8"
     )
     assert [r["step"] for r in log(root / "run")] == [1, 2, 3] and "AP" in log(root / "run")[-1]
+
+
+def test_a_training_stops_when_its_time_is_up_and_goes_on(trained, tmp_path, capsys):
+    root, command = trained
+    own = [*command[:4], str(tmp_path / "run"), *command[5:], "--train-split", "train"]
+    for done in (1, 2):  # no time at all: one step each all the same, saved though no epoch's end
+        assert cli.main([*own, "--set=batch=1", "--minutes", "0"]) == 0
+        told = capsys.readouterr().out
+        assert f"Stopped after step {done} of 6: the time is up; the same command goes on." in told
+        assert checkpoints.read(tmp_path / "run" / "last.pt")["step"] == done
+    assert cli.main([*own, "--set=batch=1", "--minutes", "1e6"]) == 0
+    assert "Trained:" in capsys.readouterr().out
+    assert [record["step"] for record in log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    for wrong in ("-1", "soon", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            cli.main([*own, f"--minutes={wrong}"])
+        assert "is no number of minutes; give 0 or more" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on_and_another_is_refused(trained, capsys):

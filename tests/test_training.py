@@ -11,7 +11,7 @@ from lesson_lib.data.samples import Sample
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
-from lesson_lib.training import loop
+from lesson_lib.training import checkpoints, loop
 from lesson_lib.training.loop import Diverged, evaluate, in_bfloat16, predict, train
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
@@ -386,3 +386,27 @@ def test_batch_norm_of_one_number_is_told():
     with pytest.raises(ValueError, match="batch=2 or more .*norm=group"):
         list(train(ssd("batch"), SMEARS[:1], replace(SMALL, batch=1)))
     assert len(list(train(ssd("group"), SMEARS[:1], replace(SMALL, batch=1)))) == 2
+
+
+def test_a_training_that_is_stopped_saves_and_goes_on_to_the_same_bits(tmp_path):
+    """At a step that is neither an epoch's end nor one of those at which it saves."""
+    recipe, whole, again = replace(SMALL, epochs=3), ssd(), ssd()
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 3
+
+    list(train(whole, SMEARS, recipe))
+    stopped = list(train(ssd(), SMEARS, recipe, None, tmp_path / "x.pt", 2, stop=stop))
+    assert [record["step"] for record in stopped] == [1, 2, 3]
+    assert checkpoints.read(tmp_path / "x.pt")["step"] == 3
+    rest = list(train(again, SMEARS, recipe, None, tmp_path / "x.pt", 2, stop=lambda: False))
+    assert [record["step"] for record in rest] == [4, 5, 6]
+    assert torch.equal(weights(whole), weights(again))
+
+
+def test_a_training_is_not_stopped_after_its_last_step(tmp_path):
+    """And without a file to go on from it may be stopped all the same."""
+    assert len(list(train(ssd(), SMEARS, replace(SMALL, steps=1), stop=lambda: True))) == 1
+    assert len(list(train(ssd(), SMEARS, SMALL, stop=lambda: True))) == 1

@@ -1,9 +1,11 @@
 """`train`: a detector, and going on with a stopped run."""
 
 import argparse
+import math
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -62,6 +64,13 @@ def _add_keeping(command: argparse.ArgumentParser) -> None:
         "--save-every", type=_count, default=0, metavar="N", help="steps; default: each epoch"
     )
     command.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help="after so many minutes the state is saved and the training stops; the same command "
+        "goes on with it",
+    )
+    command.add_argument(
         "--patience",
         type=int,
         metavar="N",
@@ -78,7 +87,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes; give 0 or more")
+    return minutes
+
+
 def run_training(options: argparse.Namespace) -> int:
+    time_is_up = _clock(options.minutes)
     source = read_source(options.init) if options.init else None
     name, config, recipe, settings = chosen(options, source)
     read = reading(options, options.data)
@@ -99,7 +119,9 @@ def run_training(options: argparse.Namespace) -> int:
             note = take_weights(model, source, samples.classes)
         opened.notes += [note] if note else []
         last = options.out / checkpoints.LAST
-        records = train(model, samples, recipe, opened.val, last, options.save_every)
+        records = train(
+            model, samples, recipe, opened.val, last, options.save_every, stop=time_is_up
+        )
         if rank_and_world()[0] > 0:
             deque(records, maxlen=0)  # the first process speaks for all
             return 0
@@ -109,8 +131,17 @@ def run_training(options: argparse.Namespace) -> int:
         if options.tensorboard:
             records = to_tensorboard(records, options.out)
         trained = deque(shown(records), maxlen=1)
-    _finish(options.out, trained[0] if trained else None)
+    stopped = time_is_up is not None and time_is_up()
+    _finish(options.out, trained[0] if trained else None, stopped)
     return 0
+
+
+def _clock(minutes: float | None) -> Callable[[], bool] | None:
+    """Says whether so many minutes have passed since it was made; None: it is never asked."""
+    if minutes is None:
+        return None
+    end = time.monotonic() + 60 * minutes
+    return lambda: time.monotonic() > end
 
 
 def _weights(
@@ -137,12 +168,16 @@ def chosen(
     return *choose(options, budget(), settings, options.seed, source), settings
 
 
-def _finish(folder: Path, last: dict | None) -> None:
-    """Keeps the thresholds that were chosen on val, and says what there is now."""
+def _finish(folder: Path, last: dict | None, stopped: bool) -> None:
+    """Keeps the thresholds that were chosen on val, and says what there is now.
+
+    stopped: by the clock.
+    """
     thresholds = runs.thresholds_of_log(folder)
     runs.keep_thresholds(folder, thresholds)
     if last and last["step"] < last["steps"]:
-        print(f"Stopped after step {last['step']} of {last['steps']}: AP on val rose no more.")
+        why = "the time is up; the same command goes on" if stopped else "AP on val rose no more"
+        print(f"Stopped after step {last['step']} of {last['steps']}: {why}.")
     for name, found in thresholds.items():
         print(
             f"{name}.pt: F1 on val is highest, {found['F1']:.3f}, with detections that score over "

@@ -10,7 +10,7 @@ own.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,13 @@ from lesson_lib.data.samples import Sample
 from lesson_lib.detectors.detector import Detector, anchors_of, as_module
 from lesson_lib.training import checkpoints
 from lesson_lib.training.checkpoints import BEST, Progress
-from lesson_lib.training.distributed import all_gather, all_reduce, rank_and_world, wrap_ddp
+from lesson_lib.training.distributed import (
+    all_gather,
+    all_reduce,
+    broadcast,
+    rank_and_world,
+    wrap_ddp,
+)
 from lesson_lib.training.prediction import Resized, evaluate, ground_truth, predict
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate
@@ -40,7 +46,7 @@ __all__ = [
 ]
 
 
-def train(
+def train(  # noqa: PLR0913  what is done beside the training, all by name
     model: Detector,
     samples: Sequence[Sample],
     recipe: Recipe,
@@ -48,6 +54,7 @@ def train(
     checkpoint: Path | None = None,
     save_every: int = 0,
     every: int = 0,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train `model` in place on its device, one record a step.
 
@@ -57,6 +64,8 @@ def train(
                 beside it, as best.pt
     every       steps in a record, the means of which it holds; 0: 1 on the CPU, 20 on a GPU, which
                 would have to wait for each
+    stop        is asked after each record, in the first of several processes: True saves the state
+                and ends the training there, to go on from it another time
     With averaged weights (recipe.ema) these are evaluated, saved for predicting, and at the end in
     `model`.
     Records: {"step", "epoch" (both count from 1), "steps" (of all), "loss" = "cls" + "box", "lr",
@@ -87,7 +96,8 @@ def train(
         check_finite(values, ids, step, record)
         record = plan.record(step, values, rate)
         losses, ids, progress.step = [], [], step
-        save = checkpoint if rank == 0 and plan.saves(step) else None
+        stopping = stop is not None and step < plan.steps and broadcast(stop())
+        save = checkpoint if rank == 0 and (stopping or plan.saves(step)) else None
         if save:
             checkpoints.save(save, update, recipe, progress)
         figures = evaluate(judged, seen, recipe) if seen is not None and plan.judges(step) else {}
@@ -96,7 +106,7 @@ def train(
         if figures and save:  # once more, now that it is known how good it is
             checkpoints.save(save, update, recipe, progress)
         yield record | figures
-        if progress.ended(recipe):
+        if stopping or progress.ended(recipe):
             break
     if update.averaged:
         update.averaged.give(module)
