@@ -1,6 +1,4 @@
-"""The benchmarks: results are compared before they are timed,
-and the GPU script stops and goes on.
-"""
+"""The benchmarks: results are compared before they are timed."""
 
 import json
 import subprocess
@@ -12,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarks import gpu_run, neighbour, run, timing
+from benchmarks import neighbour, run, timing
 from benchmarks.run import match_rows, mine_rows, post_rows, same_detections, ssd_loss_row
 from benchmarks.timing import Row, busy_core, close, measure, table
 
@@ -86,33 +84,6 @@ def test_rows_compare_equal(rows):
 def test_our_default_boxes_lie_beside_torchvision_s_by_rounding_alone():
     theirs = run._their_default_boxes(run.ssd300_vgg16(weights=None, weights_backbone=None))
     assert (run.anchors_of("ssd") - theirs).abs().max() < 1e-4
-
-
-def test_the_gpu_script_in_its_small_form_stops_and_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("LESSON_CACHE", str(tmp_path / "cache"))
-    arguments = ["--small", "--out", str(tmp_path / "out")]
-    assert gpu_run.main([*arguments, "--minutes", "0"]) is False
-    assert not list((tmp_path / "out").glob("*.json"))  # no time: nothing was begun
-    clock = iter([0.0, 0, 0, 0, 0, 1e9, *[1e9] * 99])
-    monkeypatch.setattr(gpu_run.time, "monotonic", lambda: next(clock))
-    assert gpu_run.main(arguments) is False  # the time is up after its first steps
-    assert "run it again" in capsys.readouterr().out
-    assert (tmp_path / "out" / "ssd-tiny-smears-0.pt").exists()
-    assert not (tmp_path / "out" / "ssd-tiny-smears-0.json").exists()
-    monkeypatch.setattr(gpu_run.time, "monotonic", time.perf_counter)
-    assert gpu_run.main(arguments) is True and "all done" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "out" / "ssd-tiny-smears-0.json").read_text())
-    assert (
-        figures["recipe"]["epochs"] == 2
-        and 0 <= figures["test"]["AP50"] <= 1
-        and figures["machine"]
-    )
-    assert len(list((tmp_path / "out").glob("*.json"))) == 4
-    for kind in ("ssd", "retina"):  # images/s of real steps; a way that fails leaves its error
-        found = json.loads((tmp_path / "out" / f"speed-{kind}.json").read_text())
-        assert found["theirs"] > 0 and found["eager"] > 0 and found["kind"] == kind
-        assert ("graph" in found) == (gpu_run.DEVICE.type == "cuda")
-    assert gpu_run.main(arguments) is True  # nothing is done twice
 
 
 def test_a_row_that_fails_loses_none_of_those_before(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@
 
 A run is chosen on train -> val beforehand; here it is trained on trainval and the test split is
 looked at once for each seed. Commands are the ones that anybody would type; NAME is a key of RUNS,
-the results go to results/detectors.json.
+the results go to results/detectors.json. Below them stands what benchmarks/gpu_run.py left in
+results/gpu, once a GPU was there.
 """
 
 import json
@@ -24,9 +25,11 @@ from lesson_lib.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from lesson_lib.course.plans import gpu_rows, gpu_runs  # noqa: E402
 from tools.marks import put  # noqa: E402
 
 RESULTS, README = ROOT / "results" / "detectors.json", ROOT / "README.md"
+GPU = ROOT / "results" / "gpu"
 MARKS = "<!-- results -->", "<!-- end of results -->"
 SEEDS = (0, 1, 2)
 RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
@@ -176,37 +179,67 @@ def run(names: list[str], seeds: tuple[int, ...] = SEEDS, busy: bool = False) ->
 
 
 def table() -> str:
-    """Markdown: a row a name, means over seeds with their deviation, and where it was measured."""
-    known, rows = known_runs(), []
-    for name, (told, train, _) in RUNS.items():
-        runs = [r for r in known if r["name"] == name]
-        if runs:
-            cells = [told, f"`train {train}`", str(len(runs))]
-            for figure in ("AP", "AP50", "AP75"):
-                values = [r["figures"][figure] for r in runs]
-                spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.3f}{spread}")
-            alone = " on one core" if any(r.get("threads") == 1 for r in runs) else ""
-            busy = ", beside other work" if any(r.get("busy") for r in runs) else ""
-            cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s{alone}{busy}")
-            rows.append(f"| {' | '.join(cells)} |")
+    """Markdown: a row a name, means over seeds with their deviation, and where it was measured;
+    then what a GPU reached, where one was.
+    """
+    known, on_gpu = known_runs(), gpu_runs(GPU)
+    rows = [
+        _row(told, f"train {train}", [r for r in known if r["name"] == name])
+        for name, (told, train, _) in RUNS.items()
+        if any(r["name"] == name for r in known)
+    ]
+    for name in dict.fromkeys(run["name"] for run in on_gpu):
+        runs = [run for run in on_gpu if run["name"] == name]
+        command = runs[0]["train"].removeprefix("python -m lesson_lib ").partition(" --seed ")[0]
+        rows.append(_row(f"{runs[0]['told']}, on a GPU", command, runs))
+    return "\n".join([*_with_places(rows, known + on_gpu), *_gpu_table()])
+
+
+def _row(told: str, command: str, runs: list[dict]) -> str:
+    """The row of one training: means over its seeds."""
+    cells = [told, f"`{command}`", str(len(runs))]
+    for figure in ("AP", "AP50", "AP75"):
+        values = [r["figures"][figure] for r in runs]
+        spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.3f}{spread}")
+    alone = " on one core" if any(r.get("threads") == 1 for r in runs) else ""
+    busy = ", beside other work" if any(r.get("busy") for r in runs) else ""
+    cells.append(f"{statistics.mean(r['seconds'] for r in runs):.0f} s{alone}{busy}")
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_places(rows: list[str], runs: list[dict]) -> list[str]:
+    """The rows with their head, and below them where and when they were measured."""
     if not rows:
-        return "No run has been recorded yet."
+        return ["No run has been recorded yet."]
     places = []
-    for place in sorted({f"{r['machine']}, torch {r['torch']}" for r in known}):
-        days = sorted({r["date"] for r in known if place == f"{r['machine']}, torch {r['torch']}"})
+    for place in sorted({f"{r['machine']}, torch {r['torch']}" for r in runs}):
+        days = sorted({r["date"] for r in runs if place == f"{r['machine']}, torch {r['torch']}"})
         places.append(f"{place}, {' and '.join(days)}")
-    return "\n".join(
-        [
-            "| test split | command | seeds | AP | AP50 | AP75 | training |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "AP is COCO's, mean over seeds ± standard deviation. Measured on "
-            + "; ".join(places)
-            + ". Every single run stands in [results/](results/).",
-        ]
-    )
+    return [
+        "| test split | command | seeds | AP | AP50 | AP75 | training |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "AP is COCO's, mean over seeds ± standard deviation. Measured on "
+        + "; ".join(places)
+        + ". Every single run stands in [results/](results/).",
+    ]
+
+
+def _gpu_table() -> list[str]:
+    """What a GPU reached of what was asked of it; nothing where none was."""
+    rows = gpu_rows(GPU)
+    if rows is None:
+        return []
+    return [
+        "",
+        "**On a GPU** (`python -m benchmarks.gpu_run`; bold: less than it must be):",
+        "",
+        "| what | found | must | aim | where |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
 
 
 def readme(text: str) -> str:

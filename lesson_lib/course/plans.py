@@ -2,9 +2,12 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lesson_lib.config import REPOSITORY
+
+RESULTS = REPOSITORY / "results"
 
 
 class Plan(NamedTuple):
@@ -27,10 +30,44 @@ def command_of(plan: Plan, out: str) -> str:
 
 
 def recorded(*words: str) -> list[dict[str, Any]]:
-    """Runs in results/detectors.json whose training command holds all the words."""
-    file = REPOSITORY / "results" / "detectors.json"
+    """Runs in results/detectors.json, then those of a GPU, whose training command holds all the
+    words.
+    """
+    file = RESULTS / "detectors.json"
     runs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    runs += gpu_runs(RESULTS / "gpu")
     return [run for run in runs if all(word in run["train"] for word in words)]
+
+
+def gpu_runs(folder: Path) -> list[dict[str, Any]]:
+    """The trainings in a folder that benchmarks/gpu_run.py wrote, as results/detectors.json has
+    them; none where there is no such folder.
+    """
+    return [found for found in _of_gpu(folder) if "train" in found]
+
+
+def gpu_rows(folder: Path | None = None) -> list[str] | None:
+    """What a GPU reached of what was asked of it, as rows of a Markdown table: what, found, must,
+    aim, and on which GPU; bold: it misses what it must. None where no GPU run is recorded.
+
+    folder: as benchmarks/gpu_run.py writes it; None: results/gpu.
+    """
+    lines = list[str]()
+    for found in _of_gpu(RESULTS / "gpu" if folder is None else folder):
+        seed = f", seed {found['seed']}" if "seed" in found else ""
+        for row in found["rows"]:
+            value = row["found"] if isinstance(row["found"], str) else f"{row['found']:,.4g}"
+            told = f"**{value}**" if row["holds"] is False else value
+            asked = f"{row['must']:,g} | {row['aim']:,g}"
+            lines.append(f"| {row['what']}{seed} | {told} | {asked} | {found['machine']} |")
+    return lines or None
+
+
+def _of_gpu(folder: Path) -> list[dict[str, Any]]:
+    """What the files of a folder hold, speed first, without trials at toy size."""
+    files = sorted(folder.glob("*.json"), key=lambda file: (file.stem[:6] != "speed-", file.stem))
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [one for one in found if not one["small"]]
 
 
 def mean_ap(runs: list[dict[str, Any]]) -> float:
