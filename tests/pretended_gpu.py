@@ -62,6 +62,8 @@ class PretendedGpu(TorchDispatchMode):
 
     def __enter__(self):
         self.before = torch._C._only_lift_cpu_tensors()
+        self.new_tensor = Tensor.new_tensor  # copies where no dispatch can see it
+        Tensor.new_tensor = self._new_tensor()
         self.plain = torch.backends.cudnn.flags(enabled=False)  # it has no kernels for a CPU
         self.plain.__enter__()
         torch._C._set_only_lift_cpu_tensors(
@@ -70,9 +72,21 @@ class PretendedGpu(TorchDispatchMode):
         return super().__enter__()
 
     def __exit__(self, *error):
+        Tensor.new_tensor = self.new_tensor
         torch._C._set_only_lift_cpu_tensors(self.before)
         self.plain.__exit__(*error)
         return super().__exit__(*error)
+
+    def _new_tensor(self):
+        gpu, plain = self, self.new_tensor
+
+        def new_tensor(self, data, **options):
+            if not isinstance(self, OnGpu):
+                return plain(self, data, **options)
+            gpu.copies.append("new_tensor")
+            return OnGpu(plain(self.inner, data, **options))
+
+        return new_tensor
 
     def put(self, thing):
         """A tensor, a module (in place), or what holds tensors, onto the GPU."""

@@ -5,6 +5,7 @@ from the host but two, and all devices right; tried without a GPU.
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ from pretended_gpu import CUDA, OnGpu, PretendedGpu
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lesson_lib.data import changes
+from lesson_lib.data.augment import AUGMENTS, draw_change
+from lesson_lib.data.changes import change_pictures
+from lesson_lib.data.feed import Feed
 from lesson_lib.data.objects import ROOM, Objects
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.criterion import Outputs
@@ -80,6 +85,52 @@ def test_objects_travel_as_one_piece():
     assert table.to(table.boxes.device) is table and table.pin_memory() is table
 
 
+# ---- pictures, changed where they are kept ----
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """The shapes of what was pinned, which asks for a driver."""
+    shapes = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: shapes.append(tuple(tensor.shape)) or tensor
+    )
+    return shapes
+
+
+@pytest.mark.parametrize("inner", [None, (40, 64)])
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_pictures_are_changed_on_a_gpu_without_copies(name, inner, pinned, monkeypatch):
+    """But for the colours' few numbers, which are pinned; also where a picture is filled up."""
+    rows, boxes = list(range(4)) * 3, [s.boxes.numpy() for s in SMEARS]
+    drawn = [
+        draw_change(AUGMENTS[name], boxes[row], (64, 64), seed) for seed, row in enumerate(rows)
+    ]
+    images = [s.image for s in SMEARS]
+    with PretendedGpu() as gpu:
+        there = change_pictures(gpu.put(images), rows, drawn, 64, [inner] * 12).inner
+    coloured = AUGMENTS[name].colour > 0
+    assert (gpu.waits, gpu.copies) == ([], ["_to_copy"] if coloured else [])
+    assert pinned == ([(12, 3, 4)] if coloured else [])
+    if name in ("ssd", "jitter", "large-jitter"):  # often more than the picture is seen
+        assert any(min(c.window[:2]) < 0 or max(c.window[2:]) > 64 for c in drawn)
+    monkeypatch.setattr(changes, "resized", partial(changes.resized, by_float=True))
+    here = change_pictures(images, rows, drawn, 64, [inner] * 12)
+    torch.testing.assert_close(there, here, rtol=0, atol=1e-5)
+
+
+def test_a_batch_from_memory_crosses_in_two_pieces(pinned):
+    """Beside the pictures, once: numbers of colours and objects."""
+    feed = Feed(SMEARS, 64, 2, augment="ssd", device=CUDA, cache=True)
+    with PretendedGpu() as gpu:
+        batches = feed.batches()
+        for number in (1, 2, 3):
+            images, objects_there = next(batches)
+            assert isinstance(images, OnGpu) and isinstance(objects_there.boxes, OnGpu)
+            assert len(gpu.copies) == 1 + 2 * number and gpu.waits == []
+    assert [shape[-1] for shape in pinned] == [4, 7] * 3
+
+
 # ---- on a GPU that every machine has ----
 
 
@@ -117,10 +168,12 @@ def test_the_pretended_gpu_sees_what_a_real_one_would_mind():
         a = gpu.put(torch.tensor([1.0, 2.0]))
         assert a.device == CUDA and not a.is_cpu and float((a * 2).sum()) == 6
         _ = a[a > 1], torch.tensor([1, 2], device=CUDA), torch.arange(3, device=CUDA)
+        assert a.new_tensor((3, 4)).device == CUDA and a.inner.new_tensor([5]).tolist() == [5]
         with pytest.raises(AssertionError, match="on the GPU and on the CPU"):
             a + torch.ones(2)
         assert isinstance(a.to("cpu"), torch.Tensor) and not isinstance(a.to("cpu"), OnGpu)
-    assert gpu.waits[:2] == ["_local_scalar_dense", "index"] and len(gpu.copies) == 1
+    assert gpu.waits[:2] == ["_local_scalar_dense", "index"]
+    assert gpu.copies == ["_to_copy", "new_tensor"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lesson_lib.anchors import Size, as_pair
+from lesson_lib.data.objects import send
 
 MEAN_COLOUR = (123, 117, 104)  # of ImageNet, 0..255: what SSD's larger canvas is filled with
 SAME_COLOUR = np.eye(3, 4)
@@ -96,7 +97,7 @@ def put_window(
     """
     mirror, vertical_flip, transpose = change.views
     if inner is not None and tuple(out.shape[1:]) != as_pair(inner):
-        out.copy_(_fill(out))
+        _fill(out)
         out = out[:, : as_pair(inner)[0], : as_pair(inner)[1]]
     view = out.mT if transpose else out
     height, width = view.shape[1:]
@@ -110,12 +111,14 @@ def put_window(
     if vertical_flip:
         ty1, ty2 = height - ty2, height - ty1
     if part.shape != view.shape:
-        view.copy_(_fill(view))
+        _fill(view)
     view[:, ty1:ty2, tx1:tx2] = part.flip(axes) if axes else part
 
 
-def _fill(out: Tensor) -> Tensor:
-    return out.new_tensor(MEAN_COLOUR)[:, None, None].expand_as(out)
+def _fill(out: Tensor) -> None:
+    """MEAN_COLOUR in all of (3, H, W): numbers that a device writes itself, none is copied to it."""
+    for channel, level in zip(out, MEAN_COLOUR, strict=True):
+        channel.fill_(level)
 
 
 def change_pictures(
@@ -136,7 +139,7 @@ def change_pictures(
     for out, row, change, part in zip(batch, rows, changes, parts, strict=True):
         put_window(stored[row], change, out, part, antialias)
     matrices = colour_matrices(changes)
-    return change_colours(batch, None if matrices is None else matrices.to(batch.device))
+    return change_colours(batch, None if matrices is None else send(matrices, batch.device))
 
 
 def colour_matrices(changes: Sequence[Change]) -> Tensor | None:

@@ -18,6 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 ROOM = 8
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device. To a GPU it crosses from pinned memory, and nobody waits."""
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Objects(Sequence[dict[str, Any]]):
     """B pictures with up to G objects each. What reads a sequence of targets can read it as one.
@@ -26,7 +32,8 @@ class Objects(Sequence[dict[str, Any]]):
     labels     (B, G) int64; difficult (B, G) bool
     valid      (B, G) bool: which rows are objects, the first `counts[b]` of picture b
     ids        the pictures' names, "" where they have none
-    A training step so copies twice to a GPU: pictures and objects.
+    A training step so copies two or three times to a GPU: objects, the pictures unless they are
+    kept there, and the numbers that change their colours.
     """
 
     boxes: Tensor
@@ -71,8 +78,7 @@ class Objects(Sequence[dict[str, Any]]):
         columns = self.labels, self.difficult, self.valid  # below 2^24: exact in float32
         table = torch.cat([self.boxes, *(x.float()[..., None] for x in columns)], -1)  # (B, G, 7)
         table = F.pad(table, (0, 0, 0, -table.shape[1] % ROOM))
-        table = table.pin_memory() if device.type == "cuda" else table
-        table = table.to(device, non_blocking=True)
+        table = send(table, device)
         labels, difficult, valid = table[..., 4:].unbind(-1)
         boxes = table[..., :4].contiguous()
         return replace(
