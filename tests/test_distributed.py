@@ -9,12 +9,17 @@ import textwrap
 import pytest
 import torch
 from tiny_data import coco_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from lesson_lib import cli
+from lesson_lib.cli import train as cli_train
+from lesson_lib.data.resizing import Resizing
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.criterion import Outputs, retinanet_criterion, ssd_criterion
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
-from lesson_lib.training import checkpoints
+from lesson_lib.training import checkpoints, distributed
 from lesson_lib.training.distributed import (
+    FEW_SHAPES,
     all_gather,
     all_reduce,
     broadcast,
@@ -194,6 +199,53 @@ def test_one_process_needs_nothing_of_it(monkeypatch):
     model, value = torch.nn.Linear(1, 1), torch.tensor(3.0, requires_grad=True)
     assert wrap_ddp(model) is model and broadcast(5) == 5 and all_gather([1, 2]) == [1, 2]
     assert all_reduce(value) == 3 and not all_reduce(value).requires_grad
+
+
+@pytest.mark.parametrize("shapes, tried", [(0, False), (1, True), (7, True), (9, False)])
+def test_cudnn_tries_its_algorithms_where_shapes_are_few(shapes, tried, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tried)
+    with processes(shapes) as device:
+        assert device.type == "cuda" and torch.backends.cudnn.benchmark is tried
+
+
+def test_a_training_says_how_many_shapes_it_has(tmp_path, monkeypatch):
+    asked = []
+
+    def processes(shapes):
+        asked.append(shapes)
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr(cli_train, "processes", processes)
+    command = ["train", "--data", f"coco:{coco_file(tmp_path)}", "--budget", "ci"]
+    command += ["--train-split", "train", "--out", str(tmp_path / "run"), "--set=size=64"]
+    for way in ("square", "shorter"):
+        assert cli.main([*command, f"--set=resize={way}"]) == 1
+    assert asked == [1, len(Resizing(64, "shorter").canvases())] and 1 < asked[1] <= FEW_SHAPES
+
+
+def norms(network):
+    kinds = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
+    return [type(module) for module in network.modules() if isinstance(module, kinds)]
+
+
+@pytest.mark.parametrize("sync_norm", [True, False, None])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batch_norm_goes_over_all_processes_where_it_is_asked_for(device, sync_norm, monkeypatch):
+    """And by itself on a GPU alone; parameters stay the same objects, which the optimizer has."""
+    monkeypatch.setattr(distributed, "rank_and_world", lambda: (0, 2))
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda network: network)
+    with FakeTensorMode(), torch.device(device):
+        model = RetinaNet(RetinaNetConfig(3, backbone="tiny-8", norm="batch", channels=16))
+        before, parameters = norms(model), list(map(id, model.parameters()))
+        network = wrap_ddp(model, sync_norm)
+    assert len(before) > 5 and set(before) == {torch.nn.BatchNorm2d}
+    synced = device == "cuda" if sync_norm is None else sync_norm
+    after = torch.nn.SyncBatchNorm if synced else torch.nn.BatchNorm2d
+    assert norms(network) == [after] * len(before)
+    assert list(map(id, network.parameters())) == parameters
 
 
 #: Batches in parts, averaged weights, pictures that keep their aspect.

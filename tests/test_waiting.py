@@ -22,7 +22,7 @@ from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.criterion import Outputs
 from lesson_lib.training import rehearsal, step
 from lesson_lib.training.recipes import MODELS, Recipe, build_model
-from lesson_lib.training.step import one_step
+from lesson_lib.training.step import Positives, one_step
 from lesson_lib.training.update import Update
 
 SMEARS = [draw_smear(0, i, size=64) for i in range(4)]
@@ -214,6 +214,28 @@ def test_every_models_losses_and_detections_on_a_gpu_are_a_cpus(name):
     assert len(found[0]["boxes"]) > 10
     for key, value in found[0].items():
         torch.testing.assert_close(far_found[0][key].inner, value, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("broken", ["all", "one anchor"])
+@pytest.mark.parametrize("name", TINY)
+def test_on_a_gpu_nobody_looks_for_nan_and_the_losses_say_it(name, broken):
+    """The CPU's way counts them first, and then computes no loss."""
+    model, anchors = made(name), made(name).anchors(64)
+    truth = Objects.of([{"boxes": s.boxes, "labels": s.labels} for s in SMEARS])
+    with torch.no_grad():
+        outputs = model(torch.stack([s.image for s in SMEARS]) / 255)
+        if broken == "all":
+            outputs.cls_logits[1] = torch.nan
+        else:
+            outputs.cls_logits[1, 7] = torch.nan
+        asked = Recipe(), Positives(1)
+        here = step._losses(model, outputs, anchors, truth, *asked)
+        with PretendedGpu() as gpu:
+            there = Outputs(*map(gpu.put, outputs))
+            losses = step._losses(model, there, gpu.put(anchors), on_the_gpu(gpu, truth), *asked)
+    assert (gpu.waits, gpu.copies) == ([], [])
+    assert here["cls"].isnan() and here["box"].isnan()
+    assert losses["cls"].inner.isnan() and losses["box"].inner.isfinite()
 
 
 # ---- the operations of a whole step ----

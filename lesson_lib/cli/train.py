@@ -106,7 +106,7 @@ def run_training(options: argparse.Namespace) -> int:
         options.data, options.train_split, options.val_split, recipe.stored_side, **read
     )
     samples, split = opened.samples, opened.split
-    with processes() as device:
+    with processes(shapes=len(recipe.resizing.canvases())) as device:
         note = ""
         if source is None:
             config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))

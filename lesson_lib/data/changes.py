@@ -116,7 +116,7 @@ def put_window(
 
 
 def _fill(out: Tensor) -> None:
-    """MEAN_COLOUR in all of (3, H, W): numbers that a device writes itself, none is copied to it."""
+    """MEAN_COLOUR in all of (3, H, W): a device writes the numbers itself, none is copied to it."""
     for channel, level in zip(out, MEAN_COLOUR, strict=True):
         channel.fill_(level)
 

@@ -18,14 +18,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+#: Up to so many shapes of inputs cuDNN tries its algorithms for each.
+FEW_SHAPES = 8
+
 
 @contextmanager
-def processes() -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, if it did; gives the device of this one."""
+def processes(shapes: int = 0) -> Iterator[torch.device]:
+    """Joins the processes that torchrun started, if it did; gives the device of this one.
+
+    shapes: how many the inputs will have, 0 for who knows. Where they are few, cuDNN tries its
+    algorithms for each and takes the fastest; sums are then rounded as that one does it.
+    """
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = 0 < shapes <= FEW_SHAPES
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -41,16 +49,17 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def wrap_ddp(model: nn.Module) -> nn.Module:
+def wrap_ddp(model: nn.Module, sync_norm: bool | None = None) -> nn.Module:
     """The model, or, with several processes, one that averages the gradients over them.
 
-    All begin with the first one's weights. Batch norm: on GPUs over the whole batch; on the CPU
-    each process sees only its share, so that "frozen" or "group" is the norm to choose there.
+    All begin with the first one's weights. sync_norm: whether batch norm goes over the whole batch,
+    which torch can on GPUs alone; None: there it does. On the CPU each process sees only its share,
+    so that "frozen" or "group" is the norm to choose there.
     """
     if rank_and_world()[1] == 1:
         return model
-    cuda = next(model.parameters()).is_cuda
-    network = nn.SyncBatchNorm.convert_sync_batchnorm(model) if cuda else model
+    sync_norm = next(model.parameters()).is_cuda if sync_norm is None else sync_norm
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(model) if sync_norm else model
     return DistributedDataParallel(network)
 
 
