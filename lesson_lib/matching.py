@@ -199,7 +199,10 @@ def match_ssd(
                       pair of the objects and anchors still free, and so on (of equals the lower
                       anchor, then the lower object), down to an IoU of 1e-6: so does Caffe's
                       release (MatchBBox). Each object gets an anchor of its own while one that it
-                      overlaps is free; an object that overlaps none gets none.
+                      overlaps is free; an object that overlaps none gets none. Dense, up to 128
+                      objects a picture take a fixed number of rounds, without a look at any value;
+                      with more (DENSE_WITHOUT_WAITING) the host asks after each round whether all
+                      are settled, and so waits for a GPU.
     best="overwrite"  as in many ports, torchvision's SSDMatcher among them: each object claims the
                       anchor it overlaps most, anchor 0 if it overlaps none; of two that claim the
                       same one the last wins, even with the smaller IoU (ports write by index at

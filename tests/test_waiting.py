@@ -20,6 +20,7 @@ from lesson_lib.data.feed import Feed
 from lesson_lib.data.objects import ROOM, Objects
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.criterion import Outputs
+from lesson_lib.matching import DENSE_WITHOUT_WAITING, match_retinanet, match_ssd
 from lesson_lib.training import rehearsal, step
 from lesson_lib.training.recipes import MODELS, Recipe, build_model
 from lesson_lib.training.step import Positives, one_step
@@ -216,6 +217,20 @@ def test_every_models_losses_and_detections_on_a_gpu_are_a_cpus(name):
         torch.testing.assert_close(far_found[0][key].inner, value, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("count, waits", [(DENSE_WITHOUT_WAITING, False), (129, True)])
+def test_matching_waits_for_a_gpu_with_very_many_objects_alone(count, waits):
+    """And only where the best pairs are looked for; the matches are those of a CPU."""
+    anchors = made("ssd-tiny").anchors(64)
+    gt = objects(2, count).boxes
+    for rule in (match_retinanet, match_ssd, partial(match_ssd, best="overwrite")):
+        here = rule(gt, anchors)
+        with PretendedGpu() as gpu:
+            there = rule(gpu.put(gt), gpu.put(anchors))
+        assert gpu.copies == [] and bool(gpu.waits) is (waits and rule is match_ssd)
+        for mine, other in zip(here, there):
+            assert torch.equal(mine, other.inner)
+
+
 @pytest.mark.parametrize("broken", ["all", "one anchor"])
 @pytest.mark.parametrize("name", TINY)
 def test_on_a_gpu_nobody_looks_for_nan_and_the_losses_say_it(name, broken):
@@ -273,17 +288,19 @@ def test_a_step_is_the_same_operations_for_any_batch_and_any_objects(name, chang
 
 
 class NoCopies(TorchDispatchMode):
-    """Fails for a tensor of the CPU among those of another device, and for one made of numbers."""
+    """Fails for a tensor of the CPU among those of another device, of a single number too, and for
+    one made of numbers.
+    """
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         name = op.overloadpacket.__name__
         tensors = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, torch.Tensor)]
-        devices = {x.device.type for x in tensors if x.ndim > 0}
+        devices = {x.device.type for x in tensors}
         assert len(devices) < 2, f"{name} of {devices}"
         made = op(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor) and tensors:
-                assert {tensor.device.type} == devices or not devices, f"{name} copies"
+                assert {tensor.device.type} == devices, f"{name} copies"
         assert name != "lift_fresh", "a tensor is made of numbers on the host"
         return made
 
@@ -304,7 +321,9 @@ def test_nothing_is_copied_from_the_host_with_the_backward_pass(name):
 
 
 class OnMeta(NoCopies):
-    """A whole step on "meta": the fused update, which has no form there, is seen and left out."""
+    """A whole step on "meta": the fused update and what fp16's scaler does, which have no form
+    there, are seen and left out.
+    """
 
     def __init__(self):
         super().__init__()
@@ -312,7 +331,7 @@ class OnMeta(NoCopies):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         name = op.overloadpacket.__name__
-        if not name.startswith("_fused_"):
+        if not name.startswith(("_fused_", "_amp_")):
             return super().__torch_dispatch__(op, types, args, kwargs)
         tensors = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, torch.Tensor)]
         assert {x.device.type for x in tensors} == {"meta"}, f"{name} brings what is on the host"
@@ -327,13 +346,16 @@ class OnMeta(NoCopies):
         dict(optimizer="adamw"),
         dict(optimizer="sgd", clip=0.0),
         dict(optimizer="adamw", ema=0.9, accumulate=2, head_lr=2.0),
+        dict(optimizer="sgd", precision="fp16"),
+        dict(optimizer="adamw", precision="fp16", ema=0.9, accumulate=2, head_lr=2.0),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("name", TINY)
 def test_a_whole_step_copies_nothing_from_the_host(name, changes, monkeypatch):
-    """Forward, criterion, backward, clipping, update, averaging: the second step, what is made once
-    is made."""
+    """Forward, criterion, backward, fp16's scale, clipping, update, averaging: the second step,
+    what is made once is made. (The network itself runs in float32: there is no autocast there.)
+    """
     monkeypatch.setattr(step, "forward", lambda network, images, _: Outputs(*network(images)))
     rules = sys.modules[torch.optim.Optimizer.__module__]  # torch hides it behind another name
     monkeypatch.setattr(rules, "_get_fused_kernels_supported_devices", lambda: ["cuda", "meta"])
@@ -351,4 +373,8 @@ def test_a_whole_step_copies_nothing_from_the_host(name, changes, monkeypatch):
             with OnMeta() as seen:
                 values = step.one_step(model, model, images, truth, anchors, update, recipe)
     groups = [group for group in update.optimizer.param_groups if group["params"]]
-    assert values.device.type == "meta" and len(seen.fused) == len(groups)
+    updates = [name for name in seen.fused if name.startswith("_fused_")]
+    assert values.device.type == "meta" and len(updates) == len(groups)
+    scaled = ["_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_"]
+    expected = scaled if update.scaler.is_enabled() else []
+    assert [name for name in seen.fused if name.startswith("_amp_")] == expected
