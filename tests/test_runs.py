@@ -192,7 +192,7 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path, capsys, monkeyp
     coco_file(tmp_path, "train")
     folder, data = tmp_path / "run", f"coco:{tmp_path}"
 
-    def broken(*_):
+    def broken(*_, **_more):
         raise ValueError("Training diverged in step 1")
         yield
 

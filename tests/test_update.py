@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from lesson_lib.data.objects import Objects
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
@@ -160,13 +163,15 @@ def test_fp16_that_overflows_without_end_diverges(monkeypatch):
 # ---- averaged weights ----
 
 
-def test_averaged_weights_by_hand():
+@pytest.mark.parametrize("capturable", [False, True])
+def test_averaged_weights_by_hand(capturable):
     model = torch.nn.BatchNorm1d(1)
-    averaged, mean = Averaged(model, 0.2), None
+    averaged, mean = Averaged(model, 0.2, capturable), None
     for number, value in enumerate((5.0, 3.0, 8.0, 1.0, 4.0), start=1):
         model.weight.data.fill_(value)
         model.num_batches_tracked.fill_(number)
-        averaged.update(model, number)
+        averaged.prepare(number)
+        averaged.update(model)
         decay = min(0.2, (number - 1) / (number + 9))
         mean = value if number == 1 else decay * mean + (1 - decay) * value
         assert float(averaged.model.weight) == pytest.approx(mean, rel=1e-6)
@@ -197,6 +202,86 @@ def test_the_average_is_evaluated_saved_and_left_in_the_model(tmp_path, monkeypa
     assert torch.equal(again.heads.box[0].weight, model.heads.box[0].weight)
     monkeypatch.undo()
     assert evaluate(again, SMEARS, recipe) == evaluate(model, SMEARS, recipe)
+
+
+# ---- what a graph would freeze ----
+
+
+class Numbers(TorchDispatchMode):
+    """Each operation with all of its arguments that are no tensors: what a graph replays."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        plain = [x for x in tree_leaves((args, kwargs or {})) if not isinstance(x, torch.Tensor)]
+        if op.namespace != "profiler":
+            self.seen.append(f"{op} {plain}")
+        return op(*args, **(kwargs or {}))
+
+
+CHANGES = [
+    dict(optimizer="sgd", head_lr=2.0),
+    dict(optimizer="adamw", ema=0.9, accumulate=2),
+    dict(optimizer="adamw", precision="fp16", ema=0.9),
+]
+
+
+def replayable(recipe, capturable):
+    """Whether a step at another rate, with another decay, is the same but for tensors' contents."""
+    model = ssd()
+    update, images = Update(model, recipe, capturable), torch.rand(4, 3, 64, 64)
+    truth, seen = Objects.of(targets()[2:]), []
+    for number, rate in ((1, 1e-3), (2, 2e-3), (3, 5e-4)):
+        update.prepare(number, rate)
+        with Numbers() as numbers:
+            one_step(model, model, images, truth, model.anchors(64), update, recipe)
+        seen.append(numbers.seen)
+    assert len(seen[2]) > 100
+    return seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_a_capturable_step_holds_no_number_of_its_own(changes):
+    recipe = replace(SMALL, criterion={"dense": True, "mining": "rank"}, **changes)
+    assert replayable(recipe, True) and not replayable(recipe, False)
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_a_capturable_step_is_the_other_up_to_rounding(changes):
+    """Measured by how far the weights went: AdamW makes steps of a tiny gradient's rounding."""
+    recipe, found = replace(SMALL, **changes), []
+    for capturable in (False, True):
+        model = ssd()
+        update, anchors = Update(model, recipe, capturable), model.anchors(64)
+        images = torch.stack([s.image for s in SMEARS]) / 255
+        for number, rate in ((1, 1e-4), (2, 2e-4), (3, 5e-5)):
+            update.prepare(number, rate)
+            one_step(model, model, images, targets(), anchors, update, recipe)
+        held = update.averaged.model if update.averaged else model
+        found.append(torch.cat([p.detach().flatten() for p in held.parameters()]))
+    way = found[0] - torch.cat([p.detach().flatten() for p in ssd().parameters()])
+    assert way.norm() > 0 and (found[1] - found[0]).norm() < 1e-2 * way.norm()
+
+
+def test_rates_are_written_into_the_same_tensors():
+    """Whatever kind of run the optimizer's state is of: one on a CPU keeps plain numbers."""
+    recipe = replace(SMALL, optimizer="adamw", head_lr=2.0, ema=0.9)
+    plain, graph = Update(ssd(), recipe), Update(ssd(), recipe, capturable=True)
+    places = [id(group["lr"]) for group in graph.optimizer.param_groups]
+    graph.prepare(5, 0.25)
+    assert [id(group["lr"]) for group in graph.optimizer.param_groups] == places
+    rates = [0.25, 0.25, 0.5, 0.5]
+    assert [float(group["lr"]) for group in graph.optimizer.param_groups] == rates
+    for update, state in ((plain, graph), (graph, plain)):
+        update.optimizer.load_state_dict(state.optimizer.state_dict())
+        update.prepare(6, 0.25)
+        kinds = {type(group["lr"]) for group in update.optimizer.param_groups}
+        assert kinds == {torch.Tensor if update.capturable else float}
+        assert [float(group["lr"]) for group in update.optimizer.param_groups] == rates
+        asked = {group["capturable"] for group in update.optimizer.param_groups}
+        assert asked == {update.capturable}
 
 
 # ---- each goes on ----

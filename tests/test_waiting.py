@@ -366,7 +366,7 @@ def test_a_whole_step_copies_nothing_from_the_host(name, changes, monkeypatch):
         truth = Objects.of(
             [{"boxes": torch.rand(3, 4), "labels": torch.zeros(3, dtype=torch.int64)}] * 4
         )
-    update = Update(model, recipe)
+    update = Update(model, recipe, capturable=True)
     with OnMeta():
         for number in (1, 2):
             update.prepare(number, 1e-3)

@@ -65,6 +65,10 @@ def one_step(
     network is `model`, or what shares it with other processes.
     `recipe.accumulate` parts of the batch go through it one after another, and their gradients are
     added up: losses and gradients are those of the whole batch, but that batch norm sees a part.
+    On a GPU the host looks at no value, and what differs from step to step is in tensors (see
+    `Update`): one process can capture the step as a CUDA graph, and replay it for batches that are
+    written into the same tensors. Static are then the images' shape and the objects' G, which
+    `Objects.to` rounds up to a multiple of 8; for another of either the graph is another.
     """
     as_module(model).train()
     update.optimizer.zero_grad()
