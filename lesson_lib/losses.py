@@ -316,17 +316,16 @@ class _FocalSum(torch.autograd.Function):
         rows, weight = logits.flatten(0, 1), (background_side * used).to(logits.dtype)  # (BA, K)
         weight = weight.view(-1, 1)  # (BA, 1)
         if dense:
-            loss, slopes = _wrong_answer(rows, gamma)
-            sums, gradient = (loss * weight).sum(1), slopes.mul_(weight)
+            loss, gradient = _wrong_answer(rows, gamma, weight)
+            sums = loss.sum(1)
         else:
             at_once = max(1, _FocalSum.LOGITS_AT_ONCE // max(1, rows.shape[1]))
             sums, gradient = rows.new_empty(len(rows)), torch.empty_like(rows)
             for z, w, total, slope in zip(
                 *(x.split(at_once) for x in (rows, weight, sums, gradient))
             ):
-                loss, slopes = _wrong_answer(z, gamma)
-                torch.sum(loss.mul_(w), 1, out=total)
-                torch.mul(slopes, w, out=slope)
+                loss, _ = _wrong_answer(z, gamma, w, out=slope)
+                torch.sum(loss, 1, out=total)
         at = torch.where(positive, classes, 0)[..., None]  # (B, A, 1)
         z = logits.gather(-1, at)
         (missed, missed_slope), (raised, raised_slope) = (
@@ -346,13 +345,18 @@ class _FocalSum(torch.autograd.Function):
         return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 7
 
 
-def _wrong_answer(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Focal loss where a logit of z is wrong, p^gamma softplus(z), and its slope; p = sigmoid(z) =
-    1 - p_t.
+def _wrong_answer(
+    z: Tensor, gamma: float, weight: Tensor | None = None, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Focal loss where a logit of z is wrong, p^gamma softplus(z), and its slope, both times
+    `weight`; p = sigmoid(z) = 1 - p_t. out: where the slope goes.
     """
     loss, p = F.softplus(z), z.sigmoid()
     fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))  # z - loss = log p
-    return fade * loss, (((1 - p) * gamma).mul_(loss).add_(p)).mul_(fade)
+    if weight is not None:
+        fade = fade.mul_(weight)
+    slope = torch.addcmul(p, 1 - p, loss, value=gamma, out=out)  # p + gamma (1 - p) loss
+    return loss.mul_(fade), slope.mul_(fade)
 
 
 def _sides(alpha: float | None) -> tuple[float, float]:
