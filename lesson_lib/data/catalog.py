@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial, reduce
 from pathlib import Path
@@ -98,6 +98,24 @@ def usual_split(name: str, use: str) -> str | None:
     """
     known = name != "smears" and name.partition(":")[0] not in READERS
     return facts(name).get(use) if known else None
+
+
+def disk_bytes(name: str) -> tuple[int | None, int | None]:
+    """Bytes of the archives of a data set of the catalogue, and of what is kept of them; None where
+    the card does not know.
+    """
+    about = facts(name)
+    if "parts" in about:
+        parts = [disk_bytes(part) for part in _part_names(about)]
+        return _sum(fetch for fetch, _ in parts), _sum(kept for _, kept in parts)
+    known = about.get("bytes", {})
+    return known.get("fetch"), known.get("kept")
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """None where one of them is."""
+    found = list(sizes)
+    return None if None in found else sum(size for size in found if size is not None)
 
 
 def _part_names(about: dict[str, Any]) -> list[str]:
