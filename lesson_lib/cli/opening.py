@@ -80,6 +80,7 @@ def open_for_training(
     split: str | None = None,
     val_split: str | None = None,
     stored: int = 0,
+    checked: bool = True,
     **read: Any,
 ) -> Opened:
     """The split to learn from, and that to evaluate on while training.
@@ -91,12 +92,13 @@ def open_for_training(
                fit into memory, each is decoded once here, and those that cannot be are left out.
                Of more pictures this would take long; a broken one then stops the training with its
                name.
+    checked    False: no picture is decoded here, of val neither
     Raises ValueError or FileNotFoundError with one sentence, where there is nothing to learn among
     others.
     """
     samples, found = _open_split(data, split, read)
     opened = Opened(samples, found)
-    if isinstance(samples, Annotated) and fits_in_memory(samples, stored):
+    if checked and isinstance(samples, Annotated) and fits_in_memory(samples, stored):
         samples.leave_out_unreadable()
         samples.require_pictures(f"{data} {found}")
     require_objects(samples, f"{data} {found}")
@@ -106,15 +108,17 @@ def open_for_training(
         custom = catalog.usual_split(data, "judge") == "val"
         val_split = "val" if chosen or custom or is_own(data) else None
     if val_split is not None:
-        _open_val(opened, data, val_split, chosen, read)
+        _open_val(opened, data, val_split, chosen, read, checked)
     opened.notes = [note for note in opened.notes if note]
     return opened
 
 
-def _open_val(opened: Opened, data: str, split: str, chosen: bool, read: dict[str, Any]) -> None:
+def _open_val(
+    opened: Opened, data: str, split: str, chosen: bool, read: dict[str, Any], checked: bool
+) -> None:
     """Adds the split to evaluate on; an empty one that nobody named is told, and not used."""
     try:
-        opened.val = open_for_evaluation(data, split, opened.samples.classes, **read)
+        opened.val = open_for_evaluation(data, split, opened.samples.classes, checked, **read)
     except (NoPictures, NoObjects) as error:
         if chosen:
             raise
@@ -133,15 +137,15 @@ def is_own(data: str) -> bool:
 
 
 def open_for_evaluation(
-    data: str, split: str, classes: Sequence[str], **read: Any
+    data: str, split: str, classes: Sequence[str], checked: bool = True, **read: Any
 ) -> Smears | Annotated:
     """A split as a model that knows `classes` needs it; pictures that cannot be decoded are left
-    out.
+    out, unless none is to be decoded here (`checked` False).
 
     Raises ValueError with one sentence where nothing is left to evaluate on, or no class is known.
     """
     samples = catalog.open_for_classes(data, split, classes, **read)
-    if isinstance(samples, Annotated):
+    if checked and isinstance(samples, Annotated):
         samples.leave_out_unreadable()
         samples.require_pictures(f"{data} {split}")
     require_objects(samples, f"{data} {split}")
