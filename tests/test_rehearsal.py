@@ -7,14 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lesson_lib import cli
-from lesson_lib.cli import rehearse
-from lesson_lib.cli.rehearse import clock, fitting, gpu_lines
+from lesson_lib.cli.rehearsed import fitting
 from lesson_lib.config import REPOSITORY
-from lesson_lib.detectors.norms import FrozenBatchNorm
 from lesson_lib.training import rehearsal
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, precision_on, step_costs
@@ -65,6 +62,7 @@ def test_operations_of_a_convolution_by_hand():
     model.eval()(torch.rand(1, 3, size, size))
     first = next(iter(forward))
     assert costs.flops == 3 * sum(forward.values()) - forward[first]
+    assert costs.forward == sum(forward.values())
 
 
 def test_all_grows_in_a_line_with_the_batch():
@@ -92,7 +90,8 @@ def test_pictures_of_the_papers_size_are_rehearsed_at_the_largest_input():
     largest, usual = (
         step_costs(MODELS["retinanet-tiny"], 3, size) for size in ((128, 224), (128, 192))
     )
-    assert costs == replace(largest, flops=usual.flops) and usual.flops < largest.flops
+    assert costs == replace(largest, flops=usual.flops, forward=usual.forward)
+    assert usual.flops < largest.flops and usual.forward < largest.forward
 
 
 def test_the_largest_batch_fits_and_one_more_does_not():
@@ -159,41 +158,6 @@ def test_nothing_fake_is_left_behind():
     assert type(anchors) is torch.Tensor and anchors.device.type == "cpu"
 
 
-def test_the_command_answers_in_words_json_and_a_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("LESSON_DATASETS", "none")
-    command = ["rehearse", "--data", "bccd", "--recipe", "bccd-ci", "--gpu", "t4"]
-    assert cli.main([*command, "--picture", str(tmp_path / "memory.png")]) == 0
-    words = capsys.readouterr().out
-    for word in (
-        "parameters",
-        "GiB at batch",
-        "It fits",
-        "pictures/s",
-        "not on this machine",
-        "loss",
-    ):
-        assert word in words
-    assert max(map(len, words.splitlines())) <= 100
-    assert (tmp_path / "memory.png").stat().st_size > 10_000
-    assert cli.main([*command, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["classes"] == 3 and report["plan"]["fits"] is True
-    parts = report["plan"]["memory"]
-    assert sum(v for k, v in parts.items() if k != "total") == parts["total"]
-
-
-@pytest.mark.parametrize(
-    ("hours", "words"), [(0.001, "1 min"), (0.66, "40 min"), (9.06, "9.1 h"), (1234, "1,234 h")]
-)
-def test_clock(hours, words):
-    assert clock(hours) == words
-
-
-def test_gpus_that_hold_the_same_share_a_line():
-    assert len(gpu_lines()) == 3
-    assert sum(names.count("\n") + 1 for names in gpu_lines().values()) == len(GPUS)
-
-
 @pytest.mark.parametrize("recipe", ["ssd300-voc", "retinanet-r50-coco-1x"])
 def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
     """Without norm layers, or with frozen ones, it would refuse to train from scratch."""
@@ -201,27 +165,6 @@ def test_a_papers_network_is_rehearsed_as_if_its_weights_had_come(recipe):
     assert config.pretrained and config.norm in (None, "frozen")
     costs = rehearsal.step_costs(config, 20, 320 if changed.size == 600 else 300)
     assert costs.flops > 0 and costs.per_picture > 0
-
-
-@pytest.mark.parametrize(
-    "named, norm", [("ssd300-voc", nn.BatchNorm2d), ("retinanet-r50-coco-1x", nn.GroupNorm)]
-)
-def test_the_small_step_is_taken_by_the_network_that_trains_without_weights(
-    named, norm, monkeypatch
-):
-    """Also where the recipe asks for weights: batch norm for VGG16, group norm for ResNet."""
-    stepped = []
-
-    def fit(model, samples, recipe):
-        stepped.append(model)
-        return {"loss": 1.0}
-
-    monkeypatch.setattr(rehearse, "fit", fit)
-    config, recipe = overridden(MODELS[NAMED[named].model], NAMED[named].recipe, [])
-    rehearse.one_step(config, recipe, 3)
-    kinds = {type(module) for module in stepped[0].modules()}
-    assert kinds & {nn.BatchNorm2d, nn.GroupNorm, FrozenBatchNorm} == {norm}
-    assert all(weight.requires_grad for weight in stepped[0].parameters())
 
 
 def test_the_high_shares_are_those_of_the_published_runs():

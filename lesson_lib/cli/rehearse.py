@@ -3,37 +3,24 @@ any machine.
 """
 
 import argparse
-import itertools
 import json
-import math
 import os
-import textwrap
-import time
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lesson_lib.cli.choosing import add_choice, choose
-from lesson_lib.cli.opening import open_for_training
-from lesson_lib.config import budget
+from lesson_lib.cli.choosing import add_choice, choose, require_known
+from lesson_lib.cli.opening import Opened, is_own, open_for_training
+from lesson_lib.cli.rehearsed import loader_report, memory_figure, require_drawable, text
+from lesson_lib.config import budget, cache_dir, dataset_roots
 from lesson_lib.data import catalog
-from lesson_lib.data.feed import Feed
+from lesson_lib.data.feed import decoded_bytes
+from lesson_lib.data.resizing import picture_sizes
 from lesson_lib.data.samples import Sample
-from lesson_lib.data.smears import Smears
-from lesson_lib.training import rehearsal
-from lesson_lib.training.loop import fit
-from lesson_lib.training.recipes import (
-    Config,
-    Recipe,
-    build_model,
-    from_scratch,
-)
-
-STACK = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#999999")  # Okabe-Ito, a part each
-SMALL, FEW = 128, 16  # pixels of the one real step; pictures that the loader is timed on
+from lesson_lib.training import rehearsal, trial
+from lesson_lib.training.recipes import Recipe
 
 
 def add_rehearse(commands: argparse._SubParsersAction) -> None:
@@ -46,7 +33,9 @@ def add_rehearse(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--data", required=True, help="as for train; it need not be on this machine"
     )
-    command.add_argument("--gpu", choices=rehearsal.GPUS, default="a100")
+    command.add_argument(
+        "--gpu", metavar="NAME", default="a100", help=f"{', '.join(rehearsal.GPUS)}; default: a100"
+    )
     add_choice(command, "LESSON_BUDGET, else gpu")
     command.add_argument(
         "--precision",
@@ -64,29 +53,36 @@ def add_rehearse(commands: argparse._SubParsersAction) -> None:
 
 
 def run_rehearsal(options: argparse.Namespace) -> int:
+    if options.picture:
+        require_drawable(options.picture)
+    require_known("GPU", options.gpu, rehearsal.GPUS)
     gpu = rehearsal.GPUS[options.gpu]
     name, config, recipe = choose(options, budget_of_a_gpu(), options.settings)
     precision = options.precision or rehearsal.precision_on(recipe.precision, gpu)
     about = what_is_known(options.data)
-    costs = rehearsal.recipe_costs(config, len(about["classes"]), recipe, precision)
-    steps = recipe.steps or recipe.epochs * max(1, about["pictures"] // recipe.batch)
-    plan = rehearsal.plan(costs, recipe, gpu, steps)
+    costs = rehearsal.recipe_costs(config, len(about.classes), recipe, precision)
+    steps, judged = steps_of(recipe, about)
+    kept = trial.kept_bytes(about.samples, recipe, about.picture, about.pictures)
+    plan = rehearsal.plan(costs, recipe, gpu, steps, kept, judged)
+    loader = trial.loader_rate(about.samples, recipe, about.picture, kept > 0)
     report = {
         "model": name,
         "data": options.data,
-        "classes": len(about["classes"]),
+        "classes": len(about.classes),
         "size": recipe.size,
         "input": recipe.resizing.largest(),
+        "usual_input": recipe.resizing.canvas(rehearsal.USUAL_PICTURE),
         "batch": recipe.batch,
         "steps": steps,
         "costs": asdict(costs),
         "plan": asdict(plan) | {"memory": plan.memory.parts() | {"total": plan.memory.total}},
-        "loader": loader_rate(about["samples"], recipe),
-        "one_step": one_step(config, recipe, len(about["classes"])),
-        "download": about["download"],
+        "loader": loader_report(loader, plan, recipe),
+        "disk": disk_report(about, costs, recipe),
+        "one_step": trial.one_step(config, recipe, len(about.classes)),
+        "download": about.where,
     }
     if options.picture:
-        draw(costs, recipe, options.picture)
+        memory_figure(costs, recipe, kept).savefig(options.picture, dpi=160)
     print(json.dumps(report) if options.json else text(report, costs, plan, recipe))
     return 0
 
@@ -96,169 +92,118 @@ def budget_of_a_gpu() -> str:
     return budget() if os.environ.get("LESSON_BUDGET") else "gpu"
 
 
-def what_is_known(data: str) -> dict[str, Any]:
-    """{"classes", "pictures", "samples", "download"} for training.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a data set, whether it is on this machine or not.
 
-    By its card, and without samples, where the data set is not on this machine; "download" says so.
+    pictures, val   numbers of pictures that are learned from, and evaluated on while training
+    samples         those to learn from; None: the data set is not on this machine
+    picture         (height, width) of a usual one, px
+    where           that it is here, or how to get it
+    folder          where it lies, or would
+    fetch, size     bytes of its archives, and of what they become; None: not known
+    """
+
+    classes: Sequence[str]
+    pictures: int
+    val: int
+    samples: Sequence[Sample] | None
+    picture: tuple[int, int]
+    where: str
+    folder: Path
+    fetch: int | None
+    size: int | None
+
+
+def what_is_known(data: str) -> Known:
+    """A data set as training would open it, but that no picture is decoded; by its card where it
+    is not on this machine.
+
+    FileNotFoundError for one of the user's own that is missing.
     """
     try:
-        samples = open_for_training(data).samples
+        opened = open_for_training(data, checked=False)
     except FileNotFoundError:
-        card = catalog.facts(data)
-        learned = [card["learn"]] if "learn" in card else ["train", "val"]
-        count = sum(card["pictures"].get(split, 0) for split in learned)
-        return {
-            "classes": card["classes"],
-            "pictures": count,
-            "samples": None,
-            "download": f"not on this machine: python -m lesson_lib data card {data}",
-        }
-    return {
-        "classes": samples.classes,
-        "pictures": len(samples),
-        "samples": samples,
-        "download": "on this machine",
-    }
+        if is_own(data) or catalog.find_dataset(data) is not None:
+            raise
+        return _by_card(data)
+    return _on_this_machine(data, opened)
 
 
-def loader_rate(samples: Sequence[Sample] | None, recipe: Recipe) -> dict[str, Any]:
-    """Pictures a second that one worker on this machine reads, augments and resizes; of smears
-    where the data is away.
-    """
-    pictures = Smears("train", FEW, recipe.size) if samples is None else samples
-    feed = Feed(
-        pictures,
-        recipe.resizing,
-        1,
-        recipe.seed,
-        recipe.augment,
-        cache=False,
-        workers=1,
-        stored=recipe.stored_side,
-    )
-    batches = iter(feed.epoch(0))
-    next(batches)  # the first picture waits for the worker to start
-    begin = time.perf_counter()
-    number = sum(1 for _ in itertools.islice(batches, FEW - 1))
-    seconds = time.perf_counter() - begin
-    return {
-        "of": "smears" if samples is None else "the data",
-        "rate": number / seconds,
-        "cores": os.cpu_count(),
-    }
-
-
-def one_step(config: Config, recipe: Recipe, classes: int) -> dict[str, float]:
-    """The same code for one real step on this machine, small: {"loss", "seconds", "size",
-    "batch"}.
-    """
-    size = recipe.size if getattr(config, "extras", None) else SMALL  # SSD300's maps need its size
-    small = replace(recipe, steps=1, batch=2, size=size, longest=0, precision="fp32")
-    small = replace(small, augment="none")
-    config, small = from_scratch(config, small)
-    torch.manual_seed(0)
-    model = build_model(config, classes, size)
-    begin = time.perf_counter()
-    record = fit(model, Smears("train", 2, size), small)
-    return {
-        "loss": record["loss"],
-        "seconds": time.perf_counter() - begin,
-        "size": size,
-        "batch": 2,
-    }
-
-
-def text(
-    report: dict[str, Any], costs: rehearsal.StepCosts, plan: rehearsal.Plan, recipe: Recipe
-) -> str:
-    """What a person reads: six short rows, each answering one question."""
-    gib = {name: size / rehearsal.GIB for name, size in plan.memory.parts().items()}
-    parts = ", ".join(f"{name} {size:.2f}" for name, size in gib.items())
-    cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-    loader, step = report["loader"], report["one_step"]
-    (fast, slow), (least, most) = plan.hours, plan.rate
-    workers = max(1, math.ceil(most / loader["rate"]))
-    (height, width), pixels = report["input"], step["size"]
-    rows = {
-        "network": f"{costs.parameters:,} parameters, {costs.trained:,} trained; "
-        f"{costs.anchors:,} anchors at {height} x {width} px; {costs.flops / 1e9:,.0f} GFLOP for a "
-        "picture's whole step",
-        "memory": f"{plan.memory.total / rehearsal.GIB:.1f} of {plan.gpu.memory:.1f} GiB at batch "
-        f"{recipe.batch}{cut}: {parts}. {fitting(plan, recipe)}",
-        "time": f"{report['steps']:,} steps, {plan.pictures:,} pictures: {clock(fast)} to "
-        f"{clock(slow)} ({rehearsal.SHARES_WHY})",
-        "loader": f"must give {least:,.0f} to {most:,.0f} pictures/s; one worker of this machine "
-        f"gives {loader['rate']:,.0f} (of {loader['of']}): {workers} workers for the faster",
-        "data": report["download"],
-        "one step": f"taken here, {step['batch']} pictures of {pixels} px in fp32: loss "
-        f"{step['loss']:.3g}, {step['seconds']:.1f} s",
-    }
-    title = (
-        f"{report['model']} on {report['data']} ({report['classes']} classes), {plan.gpu.name}, "
-        f"{plan.precision}"
-    )
-    lines = [
-        textwrap.fill(words, 100, initial_indent=f"{name:<10}", subsequent_indent=" " * 10)
-        for name, words in rows.items()
-    ]
-    return "\n".join([title, *lines])
-
-
-def clock(hours: float) -> str:
-    """Hours as people say them: 40 min, 9.1 h, 31 h."""
-    if hours < 1:
-        return f"{max(1, round(60 * hours))} min"
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
-
-
-def fitting(plan: rehearsal.Plan, recipe: Recipe) -> str:
-    """Whether the batch fits, and what to do where it does not."""
-    if plan.fits:
-        return f"It fits; the largest batch that does is {plan.largest_batch}."
-    if plan.accumulate == 0:
-        return "Not even one picture fits: take a smaller size or another GPU."
-    return (
-        f"It does not fit; {plan.largest_batch} pictures do. For the recipe's batch of "
-        f"{recipe.batch} add up {plan.accumulate} parts of {recipe.batch // plan.accumulate}: "
-        f"--set accumulate={plan.accumulate}."
+def _by_card(data: str) -> Known:
+    card = catalog.facts(data)
+    learned = [card["learn"]] if "learn" in card else ["train", "val"]
+    count = sum(card["pictures"].get(split, 0) for split in learned)
+    fetch, size = catalog.disk_bytes(data)
+    roots = dataset_roots() if "by_hand" in card else []
+    height, width = card.get("usual", rehearsal.USUAL_PICTURE)
+    return Known(
+        classes=card["classes"],
+        pictures=count,
+        val=card["pictures"].get("val", 0) if card.get("judge") == "val" else 0,
+        samples=None,
+        picture=(height, width),
+        where=f"not on this machine: python -m lesson_lib data card {data}",
+        folder=roots[0] if roots else catalog.DOWNLOADS,
+        fetch=fetch,
+        size=size,
     )
 
 
-def draw(costs: rehearsal.StepCosts, recipe: Recipe, file: Path) -> None:
-    """Memory over the batch, stacked by part, against the lines of all GPUs.
+def _on_this_machine(data: str, opened: Opened) -> Known:
+    samples, size = opened.samples, None
+    if data == "smears":  # painted, and kept as they are
+        folder, size = cache_dir(), decoded_bytes(samples, 0)
+    elif is_own(data):
+        folder = Path(data.partition(":")[2]).expanduser()
+    else:
+        folder, size = catalog.find_dataset(data) or catalog.DOWNLOADS, catalog.disk_bytes(data)[1]
+    return Known(
+        classes=samples.classes,
+        pictures=len(samples),
+        val=len(opened.val or ()),
+        samples=samples,
+        picture=picture_sizes(samples)[0],
+        where="on this machine",
+        folder=folder,
+        fetch=0,
+        size=size,
+    )
 
-    ImportError with one sentence where matplotlib is not installed.
+
+def steps_of(recipe: Recipe, about: Known) -> tuple[int, int]:
+    """Steps of a training, and pictures that its evaluations see all together."""
+    epoch = max(1, about.pictures // recipe.batch)
+    steps = recipe.steps or recipe.epochs * epoch
+    evaluations = -(-steps // (recipe.evaluate * epoch))  # the last step is followed by one
+    return steps, evaluations * about.val
+
+
+def disk_report(about: Known, costs: rehearsal.StepCosts, recipe: Recipe) -> dict[str, Any]:
+    """Bytes: "fetch" of archives and "data" of what they become, which lie there both for a while;
+    "checkpoint" of one and "run" of all that lie there at once; "data_free" and "run_free" where
+    they go, for a run this folder; and whether that is "enough".
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--picture needs matplotlib: pip install matplotlib") from error
-    figure = Figure((8, 4), layout="constrained")
-    axes = figure.subplots()
-    batches = [1, 2, 4, 8, 16, 32, 64, 128]
-    rows = [costs.memory(batch, recipe.optimizer).parts() for batch in batches]
-    bottom = [0.0] * len(batches)
-    for name, colour in zip(rows[0], STACK, strict=True):
-        heights = [row[name] / rehearsal.GIB for row in rows]
-        axes.bar(range(len(batches)), heights, bottom=bottom, color=colour, label=name, width=0.7)
-        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    for memory, names in gpu_lines().items():
-        axes.axhline(memory, color="0.2", linewidth=0.9, linestyle="--")
-        axes.annotate(names, (1.01, memory), xycoords=("axes fraction", "data"), va="center")
-    top = min(1.08 * max(*bottom, 90), 155)
-    axes.set(ylim=(0, top), xlabel="pictures in a step", ylabel="GiB")
-    axes.set_xticks(range(len(batches)), list(map(str, batches)))
-    axes.legend(loc="upper left", frameon=False)
-    figure.savefig(file, dpi=160)
+    checkpoint = costs.checkpoint_bytes(recipe.optimizer, recipe.ema > 0)
+    checkpoints = 2 if about.val else 1
+    run = (checkpoints + 1) * checkpoint
+    data_free, run_free = free_bytes(about.folder), free_bytes(Path.cwd())
+    here = about.samples is not None
+    data = 0 if here else (about.fetch or 0) + (about.size or 0)
+    return {
+        "here": here,
+        "fetch": about.fetch,
+        "data": about.size,
+        "data_free": data_free,
+        "checkpoint": checkpoint,
+        "checkpoints": checkpoints,
+        "run": run,
+        "run_free": run_free,
+        "enough": data <= data_free and run <= run_free,
+    }
 
 
-def gpu_lines() -> dict[float, str]:
-    """{GiB: names} of the GPUs; those that hold about as much share one line."""
-    lines: dict[float, str] = {}
-    for gpu in sorted(rehearsal.GPUS.values(), key=lambda gpu: gpu.memory):
-        near = next((memory for memory in lines if gpu.memory < 1.1 * memory), None)
-        if near is None:
-            lines[gpu.memory] = gpu.name
-        else:
-            lines[near] += f",\n{gpu.name}"
-    return lines
+def free_bytes(folder: Path) -> int:
+    """Free on the disk of a folder, which may have to be made yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from lesson_lib.cli.rehearse import STACK, clock
+from lesson_lib.cli.rehearsed import STACK, clock
 from lesson_lib.course import svg
 from lesson_lib.course.svg import Chart
 from lesson_lib.training.recipes import Recipe
@@ -46,7 +46,7 @@ def memory_picture(
     not calculate in the step's precision is grey. pictures: of the training. Without `verdict`
     nothing is said of parts and hours.
     """
-    memory = costs.memory(recipe.batch, recipe.optimizer)
+    memory = costs.memory(recipe.batch, recipe.optimizer, recipe.ema > 0)
     total = memory.total / GIB
     tracks, said = _tracks(costs, recipe, pictures, total, verdict, gpus)
     rows = [svg.text(8, 20, title, size=15), *_stack(memory.parts(), total), *tracks]
@@ -103,6 +103,8 @@ def _stack(parts: dict[str, int], total: float) -> list[str]:
     """One bar of the parts' shares, and a key with their GiB below it."""
     rows, x, key = [], 8.0, 8.0
     for colour, (name, size) in zip(STACK, parts.items(), strict=True):
+        if not size:
+            continue
         width = size / GIB / total * (WIDTH - 16)
         rows.append(
             f'<rect x="{svg.number(x)}" y="32" width="{svg.number(width)}" height="14" '

@@ -52,9 +52,21 @@ def fits_in_memory(samples: Sequence[Sample], stored: int) -> bool:
 
     stored: their side, 0 where they keep their own size.
     """
+    return decoded_bytes(samples, stored) <= CACHE_BYTES
+
+
+def decoded_bytes(samples: Sequence[Sample], stored: int) -> int:
+    """What all pictures take decoded, as uint8; stored: as for `fits_in_memory`."""
     if stored:
-        return 3 * stored**2 * len(samples) <= CACHE_BYTES
-    return sum(3 * height * width for height, width in picture_sizes(samples)) <= CACHE_BYTES
+        return 3 * stored**2 * len(samples)
+    return sum(3 * height * width for height, width in picture_sizes(samples))
+
+
+def usual_workers() -> int:
+    """Processes that read where nobody says how many: one for each core but one, at most
+    MOST_WORKERS.
+    """
+    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
 
 
 class Feed:
@@ -218,11 +230,10 @@ class Feed:
         return images, Objects.of(targets).to(self.device)
 
     def _from_workers(self, steps: Iterable[Step]) -> Iterator[Batch]:
-        cores = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) - 1))
         loader = DataLoader(
             self.reading,
             batch_sampler=steps,  # pyright: ignore[reportArgumentType]  more than numbers
-            num_workers=cores if self.workers is None else self.workers,
+            num_workers=usual_workers() if self.workers is None else self.workers,
             collate_fn=_as_it_is,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),

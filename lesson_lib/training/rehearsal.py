@@ -5,16 +5,14 @@
     costs.largest_batch(GPUS["t4"], "sgd")
 
 The networks and their losses run on fake tensors (torch's FakeTensorMode), which have shapes, types
-and a device but no
-memory: no GPU is needed, and a step at 800 px takes seconds. What the backward pass will need is
-added up as autograd
-saves it, the floating-point operations as they are called. Hours follow from published shares of a
-GPU's peak.
+and a device but no memory: no GPU is needed, and a step at 800 px takes seconds. What the backward
+pass will need is added up as autograd saves it, the floating-point operations as they are called.
+Hours follow from shares of a GPU's peak (`gpus`), published or assumed.
 """
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +24,35 @@ from lesson_lib.anchors import Size, as_pair
 from lesson_lib.detectors.detector import Detector, as_module
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
+from lesson_lib.training.gpus import (
+    GPUS,
+    PUBLISHED_CLASSES,
+    PUBLISHED_RATES,
+    PUBLISHED_SIDE,
+    Gpu,
+)
 from lesson_lib.training.recipes import Config, Recipe, build_model
+
+__all__ = [
+    "GIB",
+    "GPUS",
+    "HALF",
+    "PUBLISHED_CLASSES",
+    "PUBLISHED_RATES",
+    "PUBLISHED_SIDE",
+    "Gpu",
+    "Held",
+    "Memory",
+    "Plan",
+    "StepCosts",
+    "held_for_backward",
+    "hours_in",
+    "plan",
+    "precision_on",
+    "recipe_costs",
+    "speeds",
+    "step_costs",
+]
 
 GIB = 2**30
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,52 +60,11 @@ OBJECTS = (
     8  # in each picture of the rehearsal; with matching in one pass their number hardly matters
 )
 USUAL_PICTURE = (480, 640)  # (height, width) of COCO's commonest
+ERROR = 0.15  # of the activations: how far a step's memory may be from what is rehearsed
 STATES = {"sgd": 1, "adamw": 2}  # numbers that an optimizer keeps for each parameter
 CONTEXT = (
     GIB  # CUDA's own context and kernels, and cuDNN's workspace: an allowance, not a measurement
 )
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One kind of GPU, by its maker's data sheet.
-
-    memory   GiB that a program can have
-    tflops   {"fp32", "fp16", "bf16"}: dense peak, 10^12 floating-point operations a second. Where
-             the GPU has TF32,
-             "fp32" is TF32's, in which PyTorch's convolutions run unless told otherwise. A type
-             that is missing is
-             not calculated by the GPU itself.
-    shares   {"fp32", "half"}: (low, high) shares of that peak; see SHARES_WHY
-    """
-
-    name: str
-    memory: float
-    tflops: dict[str, float]
-    shares: dict[str, tuple[float, float]]
-
-
-#: High, in half precision: MLPerf Training's RetinaNet-RNeXt50 at 800 px with the 264 classes of
-#: its OpenImages, 121 pictures/s on an A100 (v2.0), 291 on an H100 and 301 on an H200 (v4.0), times
-#: the 1,155 GFLOP of RetinaNet-R50's step with as many classes, over the peak. For TF32 no such run
-#: is known here: the same share is an assumption. Without tensor cores in fp32: detectron2's
-#: RetinaNet-R50, 9.8 pictures/s of 1,451 GFLOP on a V100 (cuDNN's Winograd convolutions need fewer
-#: operations than are counted). Low: a tenth, what ordinary code reaches that waits for its loader
-#: and for itself.
-SHARES_WHY = "low: ordinary code, 10 % of peak; high: the best published run of the kind"
-#: Pictures a second on one GPU, MLPerf.
-PUBLISHED_RATES = {"a100": 121, "h100": 291, "h200": 301}
-PUBLISHED_CLASSES, PUBLISHED_SIDE = 264, 800
-_CORES = {"fp32": (0.10, 0.45), "half": (0.10, 0.45)}
-_HOPPER = {"fp32": (0.10, 0.34), "half": (0.10, 0.34)}
-_OLD = {"fp32": (0.40, 0.90), "half": (0.10, 0.45)}
-GPUS = {
-    "t4": Gpu("T4", 14.6, {"fp32": 8.1, "fp16": 65}, _OLD),
-    "v100": Gpu("V100 (16 GB)", 15.8, {"fp32": 15.7, "fp16": 125}, _OLD),
-    "a100": Gpu("A100 (80 GB)", 79.1, {"fp32": 156, "fp16": 312, "bf16": 312}, _CORES),
-    "h100": Gpu("H100 (80 GB)", 79.1, {"fp32": 494, "fp16": 989, "bf16": 989}, _HOPPER),
-    "h200": Gpu("H200 (141 GB)", 139.8, {"fp32": 494, "fp16": 989, "bf16": 989}, _HOPPER),
-}
 
 
 @dataclass(frozen=True)
@@ -93,6 +78,8 @@ class Memory:
                   pictures
     transient     gradients of activations, of which a few are alive at once: twice the largest one
     context       CUDA's own, an allowance
+    averaged      the running mean of the weights, where the recipe asks for one (ema)
+    pictures      of the data set, where all are kept decoded beside the network (cache)
     """
 
     weights: int
@@ -101,6 +88,8 @@ class Memory:
     activations: int
     transient: int
     context: int = CONTEXT
+    averaged: int = 0
+    pictures: int = 0
 
     def parts(self) -> dict[str, int]:
         """{"weights": bytes, ...} in the order in which a picture stacks them."""
@@ -125,6 +114,7 @@ class StepCosts:
                           and backward for one picture
     anchors               a picture's
     precision             "fp32", "fp16" or "bf16"
+    forward               of `flops`, those of the network alone, as an evaluation takes them
     """
 
     parameters: int
@@ -136,21 +126,36 @@ class StepCosts:
     flops: int
     anchors: int
     precision: str
+    forward: int = 0
 
-    def memory(self, batch: int, optimizer: str = "sgd") -> Memory:
-        """Of a step of `batch` pictures; `optimizer` as a recipe calls it."""
+    def memory(
+        self, batch: int, optimizer: str = "sgd", averaged: bool = False, kept: int = 0
+    ) -> Memory:
+        """Of a step of `batch` pictures; `optimizer` as a recipe calls it.
+
+        averaged: the weights have a running mean; kept: bytes of pictures beside the network.
+        """
         return Memory(
             weights=self.weight_bytes,
             gradients=4 * self.trained,
             optimizer=4 * STATES[optimizer] * self.trained,
             activations=self.fixed + batch * self.per_picture,
             transient=2 * batch * self.largest,
+            averaged=self.weight_bytes if averaged else 0,
+            pictures=kept,
         )
 
-    def largest_batch(self, gpu: Gpu, optimizer: str = "sgd") -> int:
-        """Pictures in the largest step that fits; 0 where one does not."""
-        empty, one = self.memory(0, optimizer).total, self.memory(1, optimizer).total
+    def largest_batch(
+        self, gpu: Gpu, optimizer: str = "sgd", averaged: bool = False, kept: int = 0
+    ) -> int:
+        """Pictures in the largest step that fits; 0 where one does not. The rest as in `memory`."""
+        empty, one = (self.memory(batch, optimizer, averaged, kept).total for batch in (0, 1))
         return max(0, int((gpu.memory * GIB - empty) // (one - empty)))
+
+    def checkpoint_bytes(self, optimizer: str = "sgd", averaged: bool = False) -> int:
+        """Of a file that a training goes on from: weights, the optimizer's states, the mean."""
+        memory = self.memory(0, optimizer, averaged)
+        return memory.weights + memory.optimizer + memory.averaged
 
 
 @lru_cache(maxsize=64)
@@ -170,9 +175,9 @@ def step_costs(
     # Not one picture: batch norm of a map with one position refuses it.
     two = _held(config, num_classes, image_size, 2, HALF.get(precision))
     four = _held(config, num_classes, image_size, 4, HALF.get(precision))
-    model, flops = _counted(config, num_classes, image_size)
-    parameters = list(model.parameters())
-    tensors = [*parameters, *model.buffers()]
+    counted = _counted(config, num_classes, image_size)
+    parameters = list(counted.model.parameters())
+    tensors = [*parameters, *counted.model.buffers()]
     per_picture = (four.bytes - two.bytes) // 2
     return StepCosts(
         parameters=sum(p.numel() for p in parameters),
@@ -181,9 +186,10 @@ def step_costs(
         fixed=two.bytes - 2 * per_picture,
         per_picture=per_picture,
         largest=two.largest,
-        flops=flops,
+        flops=counted.step,
         anchors=two.anchors,
         precision=precision,
+        forward=counted.forward,
     )
 
 
@@ -196,7 +202,8 @@ def recipe_costs(config: Config, num_classes: int, recipe: Recipe, precision: st
     usual = resizing.canvas(USUAL_PICTURE)
     if usual == resizing.largest():
         return costs
-    return replace(costs, flops=_counted(_without_weights(config), num_classes, usual)[1])
+    counted = _counted(_without_weights(config), num_classes, usual)
+    return replace(costs, flops=counted.step, forward=counted.forward)
 
 
 @dataclass(frozen=True)
@@ -273,18 +280,27 @@ def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
         torch.clear_autocast_cache()
 
 
-@lru_cache(maxsize=64)
-def _counted(config: Config, num_classes: int, size: Size) -> tuple[SSD | RetinaNet, int]:
-    """The network without memory (device "meta"), and the operations of one picture's whole
-    step: as many in any precision.
+class Counted(NamedTuple):
+    """The network without memory (device "meta"), and the operations of one picture: of its whole
+    step, and of `forward` alone. They are as many in any precision.
     """
+
+    model: SSD | RetinaNet
+    step: int
+    forward: int
+
+
+@lru_cache(maxsize=64)
+def _counted(config: Config, num_classes: int, size: Size) -> Counted:
     with torch.device("meta"):
         model = _built(config, num_classes, size)
         images = _pictures(2, size)
         model.train()
         with FlopCounterMode(display=False) as counter:
-            _loss(model, model(images), _anchors(model, size), 2).backward()
-    return model, counter.get_total_flops() // 2
+            outputs = model(images)
+            forward = counter.get_total_flops() // 2
+            _loss(model, outputs, _anchors(model, size), 2).backward()
+    return Counted(model, counter.get_total_flops() // 2, forward)
 
 
 def _anchors(model: SSD | RetinaNet, size: Size) -> Tensor:
@@ -313,54 +329,84 @@ class Plan:
     """A recipe on a GPU: what `python -m lesson_lib rehearse` prints, and what its picture shows.
 
     fits            whether the recipe's batch does, in the parts that it comes in (accumulate)
+    tight           it fits, and what is left is less than the memory may be wrong by: ERROR of the
+                    activations
     largest_batch   pictures in the largest step that fits
     accumulate      parts into which the recipe's batch is to be cut, so that each fits; 0: not even
                     one picture does
     pictures        that the whole training sees
-    hours           (at the high share of peak, at the low one); see SHARES_WHY
+    judged          pictures that its evaluations see, all together
+    hours           (at the high share of peak, at the low one), evaluations included
+    judging         of these, the evaluations'; where detections are chosen is not counted
     rate            pictures a second that the loader must give: (at the low share, at the high one)
+    shares          (low, high) shares of the GPU's peak in this precision; why: where from
     """
 
     gpu: Gpu
     precision: str
     memory: Memory
     fits: bool
+    tight: bool
     largest_batch: int
     accumulate: int
     pictures: int
+    judged: int
     hours: tuple[float, float]
+    judging: tuple[float, float]
     rate: tuple[float, float]
+    shares: tuple[float, float]
+    why: str
 
 
-def plan(costs: StepCosts, recipe: Recipe, gpu: Gpu, steps: int) -> Plan:
+def plan(
+    costs: StepCosts, recipe: Recipe, gpu: Gpu, steps: int, kept: int = 0, judged: int = 0
+) -> Plan:
     """What `recipe` asks of `gpu`, for a training of `steps` steps.
 
+    kept: bytes of pictures beside the network; judged: pictures that are evaluated on the way.
     ValueError where the GPU does not calculate in the precision of `costs` itself.
     """
     if costs.precision not in gpu.tflops:
         raise ValueError(
             f"A {gpu.name} does not calculate in {costs.precision} itself (PyTorch would imitate "
-            f"it, slowly): rehearse "
-            f"with --set precision={' or '.join(gpu.tflops)}."
+            f"it, slowly): rehearse with --set precision={' or '.join(gpu.tflops)}."
         )
-    kind = "half" if costs.precision in HALF else "fp32"
-    low, high = (
-        share * gpu.tflops[costs.precision] * 1e12 / costs.flops for share in gpu.shares[kind]
-    )
+    low, high = speeds(costs.precision, gpu)
     pictures, at_once = steps * recipe.batch, -(-recipe.batch // recipe.accumulate)
-    memory = costs.memory(at_once, recipe.optimizer)
-    largest = costs.largest_batch(gpu, recipe.optimizer)
+    beside = recipe.optimizer, recipe.ema > 0, kept
+    memory, largest = costs.memory(at_once, *beside), costs.largest_batch(gpu, *beside)
+    left = gpu.memory * GIB - memory.total
+    training, judging = pictures * costs.flops, judged * costs.forward
     return Plan(
         gpu=gpu,
         precision=costs.precision,
         memory=memory,
-        fits=memory.total <= gpu.memory * GIB,
+        fits=left >= 0,
+        tight=0 <= left < ERROR * memory.activations,
         largest_batch=largest,
         accumulate=_parts(recipe.batch, largest),
         pictures=pictures,
-        hours=(pictures / high / 3600, pictures / low / 3600),
-        rate=(low, high),
+        judged=judged,
+        hours=((training + judging) / high / 3600, (training + judging) / low / 3600),
+        judging=(judging / high / 3600, judging / low / 3600),
+        rate=(low / costs.flops, high / costs.flops),
+        shares=gpu.share(costs.precision),
+        why=gpu.reason(costs.precision),
     )
+
+
+def speeds(precision: str, gpu: Gpu) -> tuple[float, float]:
+    """Floating-point operations a second at the low and the high share of peak."""
+    low, high = gpu.share(precision)
+    peak = 1e12 * gpu.tflops[precision]
+    return low * peak, high * peak
+
+
+def hours_in(planned: Plan, precision: str) -> tuple[float, float]:
+    """The hours of a plan in another precision: as many operations at another speed."""
+    own, other = (speeds(name, planned.gpu) for name in (planned.precision, precision))
+    fast, slow = planned.hours
+    return fast * own[1] / other[1], slow * own[0] / other[0]
 
 
 def _parts(batch: int, largest: int) -> int:
