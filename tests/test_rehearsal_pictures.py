@@ -64,6 +64,15 @@ def test_only_the_gpus_that_are_asked_for_have_a_track():
     assert drawing.count('stroke-width="12"') == 1 and "A100" in drawing and "T4" not in drawing
 
 
+def test_averaged_weights_are_a_part_and_what_is_empty_has_no_key():
+    costs = replace(COSTS, weight_bytes=2 * GIB)
+    without, ema = (
+        pictures.memory_picture(costs, Recipe(batch=4, ema=decay), 400, "x") for decay in (0.0, 0.9)
+    )
+    assert "averaged" not in without and "pictures 0" not in without
+    assert "averaged 2.00" in ema and "9.0 GiB" in ema and "7.0 GiB" in without
+
+
 def test_a_real_detector_can_be_drawn():
     costs = step_costs(MODELS["ssd-tiny"], 3, 64)
     drawing = pictures.memory_picture(costs, Recipe(batch=8), 800, "ssd-tiny")

@@ -19,6 +19,7 @@ from lesson_lib.training import checkpoints, rehearsal, trial
 from lesson_lib.training.loop import _plan, fit
 from lesson_lib.training.recipes import MODELS, NAMED, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, GPUS, plan, step_costs
+from lesson_lib.training.update import Update
 
 CI = ["rehearse", "--data", "bccd", "--recipe", "bccd-ci"]
 
@@ -112,6 +113,25 @@ def test_what_fits_by_less_than_the_error_only_just_fits():
         made = plan(costs, recipe, replace(GPUS["t4"], memory=room), 1)
         assert made.fits and made.tight is just
         assert ("It just fits, within the error of 15%" in fitting(made, recipe)) is just
+
+
+def test_the_averaged_weights_have_the_bytes_that_training_keeps():
+    model = build_model(MODELS["retinanet-r18"], 3, 64)
+    update = Update(model, Recipe(ema=0.9))
+    held = [*update.averaged.model.parameters(), *update.averaged.model.buffers()]
+    costs = step_costs(MODELS["retinanet-r18"], 3, 64)
+    assert costs.memory(1, averaged=True).averaged == sum(tensor.nbytes for tensor in held)
+    assert costs.memory(1).averaged == 0
+
+
+@pytest.mark.parametrize("pictures, caution", [(2, False), (1, True)])
+def test_parts_of_one_picture_are_told_to_do_without_batch_norm(pictures, caution):
+    costs = replace(step_costs(MODELS["ssd-tiny"], 3, 128), per_picture=GIB)
+    room = (costs.memory(pictures).total + GIB / 2) / GIB
+    made = plan(costs, Recipe(batch=8), replace(GPUS["t4"], memory=room), 1)
+    told = fitting(made, Recipe(batch=8))
+    assert f"--set accumulate={8 // pictures}." in told
+    assert ("--set norm=group" in told) is caution
 
 
 # ------------------------------------------------------------------------------ hours and shares
@@ -250,7 +270,8 @@ def test_a_data_set_here_is_read_and_not_decoded_beforehand(away, tmp_path, caps
     monkeypatch.setattr("lesson_lib.data.pictures.picture_fault", None)
     monkeypatch.setattr("lesson_lib.data.annotated.Annotated.leave_out_unreadable", None)
     command = ["rehearse", "--data", data, "--recipe", "bccd-ci", "--set", "cache=workers"]
-    assert "(the data)" in said(capsys, *command)
+    told = said(capsys, *command)
+    assert "(the data)" in told and "disk      data are there. A checkpoint" in told
 
 
 # ------------------------------------------------------------------------------------ the disk

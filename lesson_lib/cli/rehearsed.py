@@ -77,10 +77,12 @@ def fitting(plan: rehearsal.Plan, recipe: Recipe) -> str:
         )
     if plan.accumulate == 0:
         return "Not even one picture fits: take a smaller size or another GPU."
+    part = recipe.batch // plan.accumulate
+    alone = " One picture is too few for batch norm: instead of it --set norm=group."
     return (
         f"It does not fit; {plan.largest_batch} pictures do. For the recipe's batch of "
-        f"{recipe.batch} add up {plan.accumulate} parts of {recipe.batch // plan.accumulate}: "
-        f"--set accumulate={plan.accumulate}."
+        f"{recipe.batch} add up {plan.accumulate} parts of {part}: "
+        f"--set accumulate={plan.accumulate}.{alone if part == 1 else ''}"
     )
 
 
@@ -142,7 +144,8 @@ def loader_report(loader: dict[str, Any], plan: rehearsal.Plan, recipe: Recipe) 
 def _disk(disk: dict[str, Any]) -> str:
     """`disk` as `lesson_lib.cli.rehearse.disk_report` makes it."""
     if disk["here"]:
-        words = f"{gigabytes(disk['data'])} of data, there already"
+        known = disk["data"] is not None
+        words = f"{gigabytes(disk['data'])} of data, there already" if known else "data are there"
     else:
         both = (disk["fetch"] or 0) + (disk["data"] or 0)
         words = (
