@@ -291,6 +291,9 @@ TWO = f"PARTED = {PARTED!r}\n" + textwrap.dedent(
         records = list(train(model(rank, "group"), smears, parted, smears))
         said["parted"] = [r["loss"] for r in records] + [records[-1]["val_loss"]]
 
+        once = train(model(rank), smears, recipe, checkpoint=folder / "x.pt", stop=lambda: not rank)
+        said["stopped"] = [r["step"] for r in once]  # the first one's word counts for both
+
         broken, calls = model(rank), []
         def spoil(module, inputs, outputs):
             calls.append(0)
@@ -329,6 +332,12 @@ def test_two_processes_go_on_to_the_same_weights(two):
     for one in (first, second):
         assert one["again"] == pytest.approx(one["whole"], rel=1e-9)
     assert first["whole"] == pytest.approx(second["whole"], rel=1e-9)
+
+
+def test_two_processes_stop_at_the_word_of_the_first(two):
+    first, second, folder = two
+    assert first["stopped"] == second["stopped"] == [1]
+    assert checkpoints.read(folder / "x.pt")["step"] == 1
 
 
 def test_two_processes_in_parts_make_the_run_of_one(two, one_thread):
