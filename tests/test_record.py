@@ -43,3 +43,14 @@ def test_a_run_beside_other_work_says_so(tmp_path, monkeypatch, busy):
     (tmp_path / "runs.json").write_text(json.dumps([run]))
     monkeypatch.setattr(record, "RESULTS", tmp_path / "runs.json")
     assert ("100 s, beside other work |" in record.table()) == busy
+
+
+def test_a_run_that_was_judged_while_it_trained_tells_its_last_ap50_on_val(tmp_path, monkeypatch):
+    run = {"name": "bccd", "figures": {"AP": 0.5, "AP50": 0.9, "AP75": 0.6}, "seconds": 100}
+    run |= {"machine": "a", "torch": "2.14.1", "date": "2026-01-01"}
+    judged = [run | {"curve": {"loss": [], "val AP50": [[5, 0.2], [9, ap]]}} for ap in (0.7, 0.8)]
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "runs.json")
+    for runs, told in ((judged, "(val: AP50 0.750)"), ([run | {"curve": {"val AP50": []}}], "|")):
+        (tmp_path / "runs.json").write_text(json.dumps(runs))
+        row = record.table().splitlines()[2]
+        assert row.startswith(f"| BCCD, from scratch {told}")

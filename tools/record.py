@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -36,6 +37,11 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
     "bccd": (
         "BCCD, from scratch",
         "--data bccd --model ssd-tiny --budget laptop",
+        "--data bccd --split test",
+    ),
+    "bccd-one-view": (
+        "BCCD, from scratch, three negatives and one view",
+        "--data bccd --model ssd-tiny --recipe bccd-laptop",
         "--data bccd --split test",
     ),
     "bccd-retinanet": (
@@ -109,7 +115,7 @@ def call(arguments: list[str]) -> str:
 def folder_of(train: str, seed: int) -> str:
     """Where a run goes: named by data, model and every change, so that no two recipes share one."""
     words = train.split()
-    changes = [word for word in words if "=" in word]
+    changes = [word for flag, word in pairwise(words) if "=" in word or flag == "--recipe"]
     return "runs/" + "-".join([words[1], words[3], *changes, str(seed)])
 
 
@@ -196,7 +202,12 @@ def table() -> str:
 
 
 def _row(told: str, command: str, runs: list[dict]) -> str:
-    """The row of one training: means over its seeds."""
+    """The row of one training: means over its seeds; and AP50 on val, where it was judged there
+    while it trained.
+    """
+    judged = [r["curve"]["val AP50"][-1][1] for r in runs if r.get("curve", {}).get("val AP50")]
+    if judged:
+        told += f" (val: AP50 {statistics.mean(judged):.3f})"
     cells = [told, f"`{command}`", str(len(runs))]
     for figure in ("AP", "AP50", "AP75"):
         values = [r["figures"][figure] for r in runs]

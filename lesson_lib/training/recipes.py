@@ -178,10 +178,16 @@ class Named(NamedTuple):
     recipe: Recipe
 
 
-#: SSD section 3 and the authors' release: no warm-up, no clipping, nothing frozen. One departure:
-#: fc6 and fc7 begin at random, not as a sample of the classifier's rows. torchvision begins them so
-#: too, after 1,000 steps of warm-up, and reports the paper's 25.1 AP on COCO (on val2017, the paper
-#: on test-dev2015): no cost is expected.
+#: SSD section 3 and the authors' release: no warm-up, no clipping, nothing frozen. Departures:
+#:
+#: fc6, fc7    begin at random, not as a sample of the classifier's rows. torchvision begins them so
+#:             too, after 1,000 steps of warm-up, and reports the paper's 25.1 AP on COCO (on
+#:             val2017, the paper on test-dev2015): no cost is expected.
+#: biases      learn at the rate of the weights; the release doubles it (model_libs.py: lr_mult 2).
+#:             Neither lets them decay (decay_mult 0). detectron2 gave the doubling up as "not
+#:             useful (at least for recent models)": no cost is expected.
+#: scale       of conv4_3's L2 norm does not decay here, as no parameter of one dimension does; in
+#:             the release it does, by 5e-4 like the weights: no cost is known.
 _SSD = Recipe(
     steps=120_000,
     batch=32,
@@ -205,6 +211,9 @@ _SSD = Recipe(
 #:             at a third of it; here near 0: worth 85 full steps of 90,000 less, no cost.
 #: frozen      stem and first stage, and all batch norms, as in Detectron and torchvision.
 #: clipping    none, as in the paper; the loss is watched for numbers that are not finite.
+#: biases      learn at the rate of the weights; Detectron doubles it, and lets them not decay either
+#:             (modeling/optimizer.py). detectron2 does not double it and has 37.4 AP: no cost is
+#:             seen.
 #: longest     1000 px on the longer side, Detectron's default; the paper prints no limit.
 #: box loss    bends at .11, Detectron's; the paper says "smooth L1" only. detectron2 has 0 on COCO.
 #: best match  an object's best anchor stays positive at any overlap, as in detectron2 and
