@@ -130,6 +130,25 @@ def test_other_picture_sizes(small, size):
     assert ((centres > 0) & (centres < extent)).all()
 
 
+@pytest.mark.parametrize("name", ["paper-300", "paper-512-coco"])
+@pytest.mark.parametrize("size", [(300, 300), (600, 600), (400, 520)])
+def test_the_papers_boxes_are_laid_out_anew_for_another_size(name, size):
+    """No centre outside of the picture, and the outermost within a cell of its border."""
+    with torch.device("meta"):
+        model = SSD(SSD_CONFIGS[name])
+    anchors = model.anchors(size)
+    centres, extent = (anchors[:, :2] + anchors[:, 2:]) / 2, torch.tensor([size[1], size[0]])
+    assert ((centres > 0) & (centres < extent)).all()
+    assert (centres.amin(0) <= 4).all() and (extent - centres.amax(0) <= 4.1).all()
+
+
+def test_boxes_with_strides_in_pixels_refuse_another_size():
+    with torch.device("meta"):
+        model = SSD(SSD_CONFIGS["caffe-300"])
+    with pytest.raises(ValueError, match="strides in pixels for pictures of 300, not of"):
+        model.anchors(600)
+
+
 def test_a_row_of_the_output_sees_the_cell_of_its_anchor(small):
     """From the output's row back to the feature map: what it reads is centred on its anchor's
     centre.
