@@ -9,6 +9,7 @@ through the choice.
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -48,8 +49,8 @@ def hard_negative_mask(
     _check_numbers(ratio, min_negatives)
     if _is_dense(cls_loss, dense):
         return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
-    counts = [np.count_nonzero(row) for row in positive.numpy()]
-    quotas = [max(math.floor(ratio * count + HAIR), min_negatives) for count in counts]
+    counts = (np.count_nonzero(row) for row in positive.numpy())
+    quotas = (max(math.floor(ratio * count + HAIR), min_negatives) for count in counts)
     return _highest_by_picture(cls_loss, negative, quotas)
 
 
@@ -150,33 +151,36 @@ def _highest(cls_loss: Tensor, candidates: Tensor, quota: Tensor) -> Tensor:
     return above | (equal & (equal.cumsum(1) <= room))
 
 
-def _highest_by_picture(cls_loss: Tensor, candidates: Tensor, quotas: list[int]) -> Tensor:
+def _highest_by_picture(cls_loss: Tensor, candidates: Tensor, quotas: Iterable[int]) -> Tensor:
     """The same mask as `_highest`, picture by picture in NumPy, whose operations on a few thousand
     numbers cost a fraction of torch's.
     """
-    losses, rows = at_least_float32(cls_loss.detach()).numpy(), candidates.numpy()
-    masks = np.empty(rows.shape, bool)
-    for mask, loss, allowed, quota in zip(masks, losses, rows, quotas, strict=True):
-        mask[:] = _highest_of_picture(loss, allowed, quota)
+    losses, allowed = at_least_float32(cls_loss.detach()).numpy(), candidates.numpy()
+    masks = np.empty(allowed.shape, bool)
+    for mask, loss, rows, quota in zip(masks, losses, allowed, quotas, strict=True):
+        _highest_of_picture(loss, rows, min(quota, len(rows)), mask)
     return torch.from_numpy(masks)
 
 
-def _highest_of_picture(loss: np.ndarray, candidates: np.ndarray, quota: int) -> np.ndarray:
-    """Mask (A,) of the `quota` candidates of highest loss, of equal ones the first; quota may be
-    more than there are.
+def _highest_of_picture(
+    loss: np.ndarray, candidates: np.ndarray, quota: int, mask: np.ndarray
+) -> None:
+    """Fills the mask (A,) of the `quota` candidates of highest loss, of equal ones the first; quota
+    may be more than there are.
     """
-    quota = min(quota, int(np.count_nonzero(candidates)))
     if quota == 0:
-        return np.zeros_like(candidates)
+        mask[:] = False
+        return
     loss = np.where(candidates, loss, -np.inf)
     highest = _at_least_the_highest(loss, quota + 1)
-    if np.isnan(highest[-1]):
+    if math.isnan(highest[-1]):
         raise ValueError(NAN)
     last = highest[-quota]
     if len(highest) > quota and highest[-quota - 1] < last:
-        return loss >= last
+        np.greater_equal(loss, last, out=mask)
+        return
     above, equal = loss > last, candidates & (loss == last)
-    return above | (equal & (equal.cumsum() <= quota - np.count_nonzero(above)))
+    mask[:] = above | (equal & (equal.cumsum() <= quota - np.count_nonzero(above)))
 
 
 def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 4) -> np.ndarray:
@@ -185,12 +189,11 @@ def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 4) -> np.ndarr
     The anchors are cut into short groups. The k-th highest of their maxima is no higher than the
     k-th highest loss: so few losses reach it that sorting them is quick, and all of the k do.
     """
-    whole = len(loss) // groups * groups
-    maxima = loss[:whole].reshape(groups, -1).max(0)  # of anchors that lie far apart
-    if np.isnan(loss.max()) or k >= len(maxima):
+    maxima = loss[: len(loss) // groups * groups].reshape(groups, -1).max(0)
+    if k > len(maxima):
         return np.sort(loss)
-    least = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
-    return np.sort(loss[loss >= least])
+    maxima.partition(len(maxima) - k)
+    return np.sort(loss[~(loss < maxima[-k])])  # and so every NaN
 
 
 def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:

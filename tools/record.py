@@ -39,6 +39,11 @@ RUNS = {  # name: (what a reader is told, options of train, options of evaluate)
         "--data bccd --model ssd-tiny --budget laptop",
         "--data bccd --split test",
     ),
+    "bccd-bf16": (
+        "BCCD, from scratch, on a CPU that calculates in bf16",
+        "--data bccd --model ssd-tiny --budget laptop --set precision=bf16 --set epochs=35",
+        "--data bccd --split test",
+    ),
     "bccd-one-view": (
         "BCCD, from scratch, three negatives and one view",
         "--data bccd --model ssd-tiny --recipe bccd-laptop",

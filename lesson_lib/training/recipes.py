@@ -211,9 +211,9 @@ _SSD = Recipe(
 #:             at a third of it; here near 0: worth 85 full steps of 90,000 less, no cost.
 #: frozen      stem and first stage, and all batch norms, as in Detectron and torchvision.
 #: clipping    none, as in the paper; the loss is watched for numbers that are not finite.
-#: biases      learn at the rate of the weights; Detectron doubles it, and lets them not decay either
-#:             (modeling/optimizer.py). detectron2 does not double it and has 37.4 AP: no cost is
-#:             seen.
+#: biases      learn at the rate of the weights; Detectron doubles it, and lets them not decay
+#:             either (modeling/optimizer.py). detectron2 does not double it and has 37.4 AP: no
+#:             cost is seen.
 #: longest     1000 px on the longer side, Detectron's default; the paper prints no limit.
 #: box loss    bends at .11, Detectron's; the paper says "smooth L1" only. detectron2 has 0 on COCO.
 #: best match  an object's best anchor stays positive at any overlap, as in detectron2 and
@@ -267,6 +267,8 @@ _CELLS = replace(
 #: Hard negatives are often cells that the annotators missed; more negatives make each count for
 #: less. BCCD's train -> val, AP (AP50) of seeds 0 and 1: three for a positive, one view .574 and
 #: .566 (.905, .903), 8 views .593 and .588 (.904, .907); ten, 8 views .596 and .594 (.910, .908).
+#: In bf16, which some processors calculate half as fast again, 36 epochs take as long: .599 and
+#: .604 (.912, .911). 22 epochs .586 and .587 (.905, .903), 28 at 256 px .581 and .584 (.895, .893).
 _MORE_NEGATIVES = replace(
     _CELLS,
     criterion={"ratio": 10.0},
