@@ -49,7 +49,7 @@ def hard_negative_mask(
     _check_numbers(ratio, min_negatives)
     if _is_dense(cls_loss, dense):
         return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
-    counts = (np.count_nonzero(row) for row in positive.numpy())
+    counts = positive.sum(1, dtype=torch.int32).tolist()
     quotas = (max(math.floor(ratio * count + HAIR), min_negatives) for count in counts)
     return _highest_by_picture(cls_loss, negative, quotas)
 
@@ -155,11 +155,12 @@ def _highest_by_picture(cls_loss: Tensor, candidates: Tensor, quotas: Iterable[i
     """The same mask as `_highest`, picture by picture in NumPy, whose operations on a few thousand
     numbers cost a fraction of torch's.
     """
-    losses, allowed = at_least_float32(cls_loss.detach()).numpy(), candidates.numpy()
-    masks = np.empty(allowed.shape, bool)
-    for mask, loss, rows, quota in zip(masks, losses, allowed, quotas, strict=True):
+    losses = at_least_float32(cls_loss).numpy(force=cls_loss.requires_grad)
+    allowed = candidates.numpy()
+    masks = torch.empty_like(candidates)
+    for mask, loss, rows, quota in zip(masks.numpy(), losses, allowed, quotas, strict=True):
         _highest_of_picture(loss, rows, min(quota, len(rows)), mask)
-    return torch.from_numpy(masks)
+    return masks
 
 
 def _highest_of_picture(
@@ -183,7 +184,7 @@ def _highest_of_picture(
     mask[:] = above | (equal & (equal.cumsum() <= quota - np.count_nonzero(above)))
 
 
-def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 4) -> np.ndarray:
+def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 8) -> np.ndarray:
     """The k highest of (A,), and perhaps a few more, rising, NaN last; all where there are fewer.
 
     The anchors are cut into short groups. The k-th highest of their maxima is no higher than the
