@@ -1,5 +1,6 @@
 """How a row is measured: equality first, then turn by turn, the reference twice for the noise."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -75,9 +76,10 @@ def measure(
 def busy_core() -> Iterator[subprocess.Popen]:
     """Within it another process takes all the time of one core that it gets.
 
-    It ends with this one, even where that is killed and cannot end it.
+    It ends with this one, even where that is killed and cannot end it, be it before the other has
+    begun: so it is told whose child it is, and does not ask.
     """
-    endless = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+    endless = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
     neighbour = subprocess.Popen([sys.executable, "-c", endless])
     try:
         yield neighbour

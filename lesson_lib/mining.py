@@ -49,7 +49,7 @@ def hard_negative_mask(
     _check_numbers(ratio, min_negatives)
     if _is_dense(cls_loss, dense):
         return _highest(cls_loss, negative, _quota(positive, negative, ratio, min_negatives))
-    counts = positive.sum(1, dtype=torch.int32).tolist()
+    counts = (int(np.count_nonzero(row)) for row in positive.numpy())
     quotas = (max(math.floor(ratio * count + HAIR), min_negatives) for count in counts)
     return _highest_by_picture(cls_loss, negative, quotas)
 
@@ -159,7 +159,7 @@ def _highest_by_picture(cls_loss: Tensor, candidates: Tensor, quotas: Iterable[i
     allowed = candidates.numpy()
     masks = torch.empty_like(candidates)
     for mask, loss, rows, quota in zip(masks.numpy(), losses, allowed, quotas, strict=True):
-        _highest_of_picture(loss, rows, min(quota, len(rows)), mask)
+        _highest_of_picture(loss, rows, quota, mask)
     return masks
 
 
@@ -169,32 +169,39 @@ def _highest_of_picture(
     """Fills the mask (A,) of the `quota` candidates of highest loss, of equal ones the first; quota
     may be more than there are.
     """
+    count = int(np.count_nonzero(candidates))
+    quota = min(quota, count)
     if quota == 0:
         mask[:] = False
         return
-    loss = np.where(candidates, loss, -np.inf)
-    highest = _at_least_the_highest(loss, quota + 1)
+    # One more than gets in, and as many again as are no candidates, should these be the highest.
+    bound = _below_the_highest(loss, quota + 1 + len(loss) - count)
+    highest = loss[candidates > (loss < bound)]  # candidates that are not below it, and every NaN
+    highest.sort()  # NaN last
     if math.isnan(highest[-1]):
         raise ValueError(NAN)
     last = highest[-quota]
     if len(highest) > quota and highest[-quota - 1] < last:
         np.greater_equal(loss, last, out=mask)
+        mask &= candidates
         return
-    above, equal = loss > last, candidates & (loss == last)
+    above, equal = candidates & (loss > last), candidates & (loss == last)
     mask[:] = above | (equal & (equal.cumsum() <= quota - np.count_nonzero(above)))
 
 
-def _at_least_the_highest(loss: np.ndarray, k: int, groups: int = 8) -> np.ndarray:
-    """The k highest of (A,), and perhaps a few more, rising, NaN last; all where there are fewer.
+def _below_the_highest(loss: np.ndarray, k: int, size: int = 16) -> float:
+    """A bound that the k highest of (A,) reach and few others do; NaN or -inf where it knows none.
 
-    The anchors are cut into short groups. The k-th highest of their maxima is no higher than the
-    k-th highest loss: so few losses reach it that sorting them is quick, and all of the k do.
+    The anchors are cut into groups of up to `size`, at least twice as many as k. The k-th highest
+    of their maxima is no higher than the k-th highest loss.
     """
-    maxima = loss[: len(loss) // groups * groups].reshape(groups, -1).max(0)
-    if k > len(maxima):
-        return np.sort(loss)
-    maxima.partition(len(maxima) - k)
-    return np.sort(loss[~(loss < maxima[-k])])  # and so every NaN
+    size = max(1, min(size, len(loss) // (2 * k)))
+    groups = len(loss) // size
+    if k > groups:
+        return -math.inf
+    maxima = loss[: groups * size].reshape(size, groups).max(0)
+    maxima.partition(groups - k)
+    return maxima[-k]
 
 
 def _survivors(loss: Tensor, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:
