@@ -266,37 +266,39 @@ def retinanet_loss(  # noqa: PLR0913  what the formula reads, and how
     object_side, background_side = _sides(alpha)
     if class_weights is not None:  # (B, A, 1)
         object_side = object_side * class_weights[torch.where(positive, classes, 0)][..., None]
+    logits = at_least_float32(cls_logits)
+    share = 1 / _divisors(positive, per_image, n).to(logits.dtype)  # (B, 1)
     cls = _FocalSum.apply(
-        at_least_float32(cls_logits),
-        classes,
-        positive,
-        used,
-        object_side,
-        background_side,
-        gamma,
-        dense,
+        logits, classes, positive, used * share, object_side, background_side, gamma, dense
     )
     if box_loss == "giou":
         missed = giou_loss(at_least_float32(box_deltas), at_least_float32(box_targets))
         box = torch.where(positive, missed, 0).sum(1)
     else:
         box = _box_sum(box_deltas, box_targets, positive, beta)
-    sums = {"cls": cls, "box": box}  # (B,) each
+    return {"cls": cls, "box": (box * share[:, 0]).sum()}
+
+
+def _divisors(positive: Tensor, per_image: bool, n: Tensor | None) -> Tensor:
+    """What each picture's sums are divided by, so that they add up to the batch's loss: (B, A) ->
+    (B, 1).
+    """
     if per_image:
-        return {name: (value / positive.sum(1).clamp(min=1)).mean() for name, value in sums.items()}
+        return len(positive) * positive.sum(1, keepdim=True).clamp(min=1)
     n = positive.sum() if n is None else n
-    return {name: value.sum() / n.clamp(min=1) for name, value in sums.items()}
+    return n.clamp(min=1).expand(len(positive), 1)
 
 
 class _FocalSum(torch.autograd.Function):
-    """`sigmoid_focal_loss` against one class or none an anchor, summed by picture: (B, A, K) ->
-    (B,).
+    """The sum of `sigmoid_focal_loss` against one class or none an anchor, each anchor's times its
+    share (B, A): (B, A, K) -> ().
 
     The same numbers, but neither the K targets of each anchor nor what autograd would keep of each
     step are ever in memory: all entries are taken as background, those of the positives' classes
     are put right after, and the gradient is made along with the loss, some rows at a time, while
     they are in the processor's cache. Fewer rows would mean more steps for which threads have to
-    wait for each other.
+    wait for each other. The gradient is the largest tensor of a step: with the divisor among the
+    shares it is right as it is, and need not be written a second time to be divided.
     """
 
     LOGITS_AT_ONCE = 2**18  # 1 MB
@@ -307,14 +309,13 @@ class _FocalSum(torch.autograd.Function):
         logits: Tensor,
         classes: Tensor,
         positive: Tensor,
-        used: Tensor,
+        share: Tensor,  # 0 where an anchor is ignored
         object_side: float | Tensor,
         background_side: float,
         gamma: float,
         dense: bool,
     ) -> Tensor:
-        rows, weight = logits.flatten(0, 1), (background_side * used).to(logits.dtype)  # (BA, K)
-        weight = weight.view(-1, 1)  # (BA, 1)
+        rows, weight = logits.flatten(0, 1), background_side * share.view(-1, 1)  # (BA, K), (BA, 1)
         if dense:
             loss, gradient = _wrong_answer(rows, gamma, weight)
             sums = loss.sum(1)
@@ -332,17 +333,22 @@ class _FocalSum(torch.autograd.Function):
             _wrong_answer(-z, gamma),
             _wrong_answer(z, gamma),
         )
-        change = (object_side * missed - background_side * raised) * positive[..., None]
-        slope = (object_side * missed_slope + background_side * raised_slope) * positive[..., None]
+        share = torch.where(positive, share, 0)[..., None]
+        change = (object_side * missed - background_side * raised) * share
+        slope = (object_side * missed_slope + background_side * raised_slope) * share
+        ctx.dense = dense
         ctx.save_for_backward(gradient.view_as(logits).scatter_add_(-1, at, -slope))
-        return sums.view(logits.shape[:2]).sum(1) + change.sum((1, 2))
+        return sums.sum() + change.sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  once_differentiable's type
         ctx, upstream: Tensor
     ):
-        return ctx.saved_tensors[0] * upstream[:, None, None], *(None,) * 7
+        (gradient,) = ctx.saved_tensors
+        if ctx.dense or upstream != 1:  # a GPU would have to be waited for to look at it
+            gradient = gradient * upstream
+        return gradient, *(None,) * 7
 
 
 def _wrong_answer(

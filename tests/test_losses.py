@@ -545,6 +545,28 @@ def test_joint_losses_of_a_gpus_path_are_those_of_a_cpus(at_once, gamma, monkeyp
         assert found[0][2].abs().sum() > 0
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_focal_gradient_is_as_often_and_as_large_as_it_is_asked_for(dense):
+    logits, *others = retinanet_case(0)[0]
+    logits = logits.clone().requires_grad_()
+    loss = retinanet_loss(logits, *others, dense=dense)["cls"]
+    (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (thrice,) = torch.autograd.grad(3 * loss, logits, retain_graph=True)
+    torch.testing.assert_close(thrice, 3 * once)
+    for times in (1, 2, 3):  # into one leaf's gradient
+        loss.backward(retain_graph=True)
+        torch.testing.assert_close(logits.grad, times * once)
+
+
+def test_on_a_cpu_the_focal_gradient_is_not_copied_to_be_divided():
+    logits, *others = retinanet_case(0)[0]
+    logits, kept = logits.clone().requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        found = retinanet_loss(logits, *others, dense=False)
+    (gradient,) = torch.autograd.grad(sum(found.values()), logits)
+    assert gradient.data_ptr() in {x.data_ptr() for x in kept}
+
+
 def test_on_a_gpu_the_joint_losses_read_nothing():
     """Tensors that claim to lie on a GPU and hold no values: whoever looks at one gets an error."""
     with FakeTensorMode():

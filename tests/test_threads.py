@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,9 @@ import lab
 from lesson_lib import threads
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+INSTALLED = {command.partition(":")[0] for command in PROJECT["scripts"].values()}
+ENTRIES = sorted(INSTALLED | {"lesson_lib.__main__", "benchmarks.__main__", "tests.conftest"})
 # Imports the entry's module, and says at the moment when torch is asked for what the environment
 # holds.
 WATCH = """
@@ -28,7 +32,7 @@ importlib.import_module(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("entry", ["lesson_lib.__main__", "benchmarks.__main__", "tests.conftest"])
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(
     "chosen, expected",
     [

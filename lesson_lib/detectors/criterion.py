@@ -262,12 +262,14 @@ def _speaking(
     the others are 0, and so are their gradients: of some 8,732 anchors a picture a few hundred are
     left to encode and to differentiate.
     """
-    picture, anchor = chosen.nonzero(as_tuple=True)  # (n,) each
-    mined, index, label = (x[picture, anchor][None] for x in (mined, *match))  # (1, n) each
+    rows = chosen.flatten().nonzero().squeeze(1)  # (n,) of B x A
+    picture, anchor = rows // len(anchors), rows % len(anchors)
+    taken = [x.flatten(0, 1).index_select(0, rows)[None] for x in (mined, *match, *outputs)]
+    mined, index, label, cls_logits, box_deltas = taken  # (1, n, ...) each
     index = torch.where(index >= 0, picture * gt.shape[1] + index, -1)
-    outputs = Outputs(*(x[picture, anchor][None] for x in outputs))
     gt, labels = gt.flatten(0, 1)[None], labels.flatten()[None]  # (1, B G, 4), (1, B G)
-    return mined, outputs, Match(index, label), gt, labels, anchors[anchor]
+    outputs, match = Outputs(cls_logits, box_deltas), Match(index, label)
+    return mined, outputs, match, gt, labels, anchors[anchor]
 
 
 def _background_loss(logits: Tensor, dense: bool | None = None) -> Tensor:
