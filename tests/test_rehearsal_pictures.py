@@ -15,7 +15,13 @@ COSTS = StepCosts(0, 0, 0, 0, GIB, 0, 10**12, 100, "fp32")
 
 @pytest.mark.parametrize(
     ("batch", "gpu", "words"),
-    [(13, "t4", "fits;"), (14, "t4", "only in 2 parts"), (128, "h200", "fits;")],
+    [
+        (11, "t4", "fits;"),
+        (13, "t4", "just fits;"),  # the activations may be 15 % more
+        (14, "t4", "only in 2 parts"),
+        (100, "h200", "fits;"),
+        (128, "h200", "just fits;"),
+    ],
 )
 def test_a_step_fits_where_its_memory_does(batch, gpu, words):
     said = pictures.verdict_on(COSTS, Recipe(batch=batch, optimizer="sgd"), 1000 * batch, gpu)

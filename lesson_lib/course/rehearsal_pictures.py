@@ -22,15 +22,16 @@ TOP, STEP = 128, 30  # px: the first track, and from one to the next
 
 
 def verdict_on(costs: StepCosts, recipe: Recipe, pictures: int, gpu: str) -> str:
-    """What `rehearse` says of a GPU in a few words: fits or not, and the hours."""
+    """What `rehearse` says of a GPU in a few words: fits, just fits or not, and the hours."""
     if costs.precision not in GPUS[gpu].tflops:
         return f"calculates no {costs.precision} itself"
     planned = plan(costs, recipe, GPUS[gpu], pictures // recipe.batch)
     if not planned.accumulate:
         return "not even one picture fits"
     fast, slow = (clock(hours) for hours in planned.hours)
-    fits = "fits" if planned.fits else f"only in {planned.accumulate} parts"
-    return f"{fits}; {fast} to {slow}"
+    whole = "just fits" if planned.tight else "fits"
+    said = whole if planned.fits else f"only in {planned.accumulate} parts"
+    return f"{said}; {fast} to {slow}"
 
 
 def memory_picture(
