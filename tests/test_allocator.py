@@ -49,9 +49,8 @@ def given_again(first: str, **environment: str) -> float:
 def test_whoever_trains_keeps_the_memory_that_it_freed(start):
     assert given_again("pass") > 0.5
     assert given_again(f"import {start}") < 0.01
-    assert (
-        given_again(f"import {start}", MALLOC_TRIM_THRESHOLD_="131072") > 0.5
-    )  # the owner's choice
+    owners_choice = {"MALLOC_TRIM_THRESHOLD_": "131072"}
+    assert given_again(f"import {start}", **owners_choice) > 0.5
 
 
 @pytest.mark.parametrize(
