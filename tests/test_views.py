@@ -14,7 +14,7 @@ from lesson_lib.data.changes import Change, put_window
 from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors import views
 from lesson_lib.detectors.criterion import Outputs
-from lesson_lib.detectors.inference import retinanet_detections, ssd_detections
+from lesson_lib.detectors.inference import box_vote, retinanet_detections, ssd_detections
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.detectors.views import VIEWS, outputs_in_views
@@ -153,6 +153,46 @@ def test_topk_of_a_level_is_that_of_one_view():
     outputs, both = two_views(1, [[0.9, 0.8, 0.7], [0.6, 0.65, 0.5]])
     found = ssd_detections(outputs, both, (64, 64), views=2, topk=1)[0]
     torch.testing.assert_close(found["scores"], tensor([0.9, 0.8]))  # two of a class in all
+
+
+@pytest.mark.parametrize(
+    "detect, background", [(ssd_detections, 1), (partial(retinanet_detections, counts=[3]), 0)]
+)
+def test_what_few_views_find_counts_less_where_they_vote(detect, background):
+    """A score is the mean over the views; in that mean a view that sees nothing is a 0."""
+    outputs, both = two_views(background, [[0.9, 0.8, 0.95], [0.5, 0.9, 0.005]])
+    found = detect(outputs, both, (64, 64), views=2, vote=0.6)[0]
+    torch.testing.assert_close(found["scores"], tensor([0.85, 0.7, 0.475]))
+    torch.testing.assert_close(found["boxes"], ONE[[1, 0, 2]])
+    alone = detect(outputs, both, (64, 64), views=2)[0]
+    torch.testing.assert_close(alone["scores"], tensor([0.95, 0.9, 0.9]))  # no vote: the surest
+    one = Outputs(*(values[:, :3] for values in outputs))
+    single = detect(one, ONE, (64, 64), vote=0.6)[0]
+    torch.testing.assert_close(single["scores"], tensor([0.95, 0.9, 0.8]))  # one view: as it is
+
+
+@pytest.mark.parametrize(
+    "detect, background", [(ssd_detections, 1), (partial(retinanet_detections, counts=[3]), 0)]
+)
+def test_a_threshold_chooses_among_means_and_changes_none(detect, background):
+    outputs, both = two_views(background, [[0.9, 0.8, 0.95], [0.45, 0.3, 0.02]])
+    found = detect(outputs, both, (64, 64), views=2, vote=0.6, score_threshold=0.5)[0]
+    torch.testing.assert_close(found["scores"], tensor([0.675, 0.55]))  # .485 is below
+    torch.testing.assert_close(found["boxes"], ONE[:2])
+
+
+def test_a_vote_asks_each_view_for_its_surest():
+    """Several anchors of one view are one voice in the score, and as many in the box."""
+    boxes = tensor(
+        [[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 9, 10], [0, 0, 10, 10], [50, 50, 60, 60]]
+    )
+    scores, labels = tensor([0.9, 0.8, 0.7, 0.6, 0.5]), tensor([0, 0, 0, 1, 0])
+    view = tensor([0, 0, 1, 1, 2])
+    means, sure = box_vote(boxes, scores, labels, tensor([0, 3, 4]), 0.6, view, 3)
+    torch.testing.assert_close(sure, tensor([(0.9 + 0.7) / 3, 0.6 / 3, 0.5 / 3]))
+    torch.testing.assert_close(means[0, 2:], tensor([(17 + 6.3) / 2.4, (9 + 7.2 + 7) / 2.4]))
+    assert torch.equal(means[1:], boxes[3:])
+    assert torch.equal(box_vote(boxes, scores, labels, tensor([0]), 0.6)[1], scores[:1])
 
 
 def test_other_numbers_of_views_are_refused():

@@ -28,6 +28,9 @@ from lesson_lib.nms import class_aware_nms
 Detections = list[dict[str, Tensor]]
 #: The options of inference that a model's config holds.
 OPTIONS = ("score_threshold", "nms_threshold", "max_detections", "topk", "vote")
+#: Where several views vote, what scores over this in any of them takes part, whatever is asked of
+#: the mean: else a threshold would change the mean itself.
+VOTES_FROM = 0.01
 
 
 def inference_options(config: Any) -> dict[str, Any]:
@@ -57,8 +60,10 @@ class _Rule(NamedTuple):
     """How the detections of one picture are chosen, all but the grouping of their candidates."""
 
     size: tuple[int, int]  # (height, width), pixels
-    least: float  # scores over it count: a probability, or a logit
-    topk: int
+    least: float  # scores over it take part: a probability, or a logit
+    score_threshold: float  # those of detections are over it: a probability
+    views: int
+    topk: int  # in all views together
     nms_threshold: float
     max_detections: int
     vote: float
@@ -89,15 +94,24 @@ def ssd_detections(  # noqa: PLR0913  the options of one algorithm, all by name
     the paper.
     vote: if not 0, what NMS keeps is moved by `box_vote` at this IoU; no part of the paper either.
     views: outputs and anchors are those of so many views of each picture, one after the other, see
-    `views.outputs_in_views`; topk counts in each.
+    `views.outputs_in_views`; topk counts in each. With a vote scores are means, see `box_vote`.
     sizes: (height, width) of each picture itself, at the upper left of what fills up `size`: its
     boxes are clipped there. None: `size`.
     ValueError for outputs that are not finite or do not fit the anchors.
     """
     check_outputs(outputs, anchors)
     _check_views(views, anchors)
+    least = _least(score_threshold, views, vote)
     rule = _Rule(
-        size, score_threshold, views * topk, nms_threshold, max_detections, vote, variances
+        size,
+        least,
+        score_threshold,
+        views,
+        views * topk,
+        nms_threshold,
+        max_detections,
+        vote,
+        variances,
     )
     scores = at_least_float32(outputs.cls_logits).softmax(-1)[..., 1:]  # (B, A, K)
     return [
@@ -140,10 +154,12 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
     if sum(levels) != len(anchors):
         raise ValueError(f"counts sum to {sum(levels)}, but there are {len(anchors)} anchors.")
     ends = torch.tensor(levels, device=anchors.device).cumsum(0)
-    least = _logit(score_threshold)
-    rule = _Rule(size, least, topk, nms_threshold, max_detections, vote, variances)
+    least = _logit(_least(score_threshold, views, vote))
+    rule = _Rule(
+        size, least, score_threshold, views, topk, nms_threshold, max_detections, vote, variances
+    )
     logits = at_least_float32(outputs.cls_logits)
-    found = [
+    return [
         _detected(
             picture,
             deltas,
@@ -154,7 +170,6 @@ def retinanet_detections(  # noqa: PLR0913  the options of one algorithm, all by
         )
         for picture, deltas, own in zip(logits, outputs.box_deltas, _rules(rule, logits, sizes))
     ]
-    return [detections | {"scores": detections["scores"].sigmoid()} for detections in found]
 
 
 def _check_views(views: int, anchors: Tensor) -> None:
@@ -171,6 +186,11 @@ def _rules(
     if sizes is not None and len(sizes) != len(pictures):
         raise ValueError(f"{len(sizes)} sizes for {len(pictures)} pictures; give one for each.")
     return (rule._replace(size=size) for size in sizes or [rule.size] * len(pictures))
+
+
+def _least(score_threshold: float, views: int, vote: float) -> float:
+    """The score over which a candidate takes part."""
+    return min(score_threshold, VOTES_FROM) if vote and views > 1 else score_threshold
 
 
 def _logit(probability: float) -> float:
@@ -212,33 +232,52 @@ def _detected(  # a picture, and how its candidates are grouped and weighed
         boxes = decode(deltas[rows], xyxy_to_cxcywh(anchors[rows]), rule.variances)  # (N, 4)
         boxes = clip_boxes(cxcywh_to_xyxy(boxes), rule.size)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        boxes, scored, labels = boxes[inside], scored[inside], labels[inside]
+        boxes, scored, labels, rows = (x[inside] for x in (boxes, scored, labels, rows))
         kept = class_aware_nms(boxes, scored, labels, rule.nms_threshold)[: rule.max_detections]
         if len(kept) == rule.max_detections or all_tried:
             break
         tried *= 4
-    final = boxes[kept]
-    if rule.vote:
-        final = box_vote(boxes, probability(scored), labels, kept, rule.vote)
-    return {"boxes": final, "scores": scored[kept], "labels": labels[kept]}
+    surest = {"boxes": boxes[kept], "scores": probability(scored[kept]), "labels": labels[kept]}
+    if not rule.vote:
+        return surest
+    view = rows // (len(anchors) // rule.views) if rule.views > 1 else None
+    voters = boxes, probability(scored), labels
+    means, sure = box_vote(*voters, kept, rule.vote, view, rule.views)
+    order = sure.argsort(descending=True, stable=True)
+    if view is not None:
+        order = order[sure[order] > rule.score_threshold]
+    return {"boxes": means[order], "scores": sure[order], "labels": labels[kept][order]}
 
 
-def box_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, iou: float) -> Tensor:
-    """What NMS keeps, each box drawn to the others that found the same object: their mean, weighted
-    by score.
+def box_vote(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    kept: Tensor,
+    iou: float,
+    view: Tensor | None = None,
+    views: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """What NMS keeps, as all say who found the same object.
 
     boxes (N, 4) xyxy, scores (N,) over 0, labels (N,) of all candidates; kept (M,): indices of what
-    NMS kept.
-    Returns (M, 4). Those of the same class with an IoU of `iou` or more vote, the kept one among
-    them, so scores stay, and several anchors agree on each edge better than the surest alone
-    ("bounding box voting" of Gidaris and Komodakis, arXiv:1505.01749). ValueError unless 0 < iou <=
-    1.
+    NMS kept. Those of the same class with an IoU of `iou` or more vote, the kept one among them.
+    view (N,): in which of so many `views` each was found; None: there is one.
+    Returns boxes (M, 4), the mean of the voters' weighted by score: several anchors agree on each
+    edge better than the surest alone ("bounding box voting" of Gidaris and Komodakis,
+    arXiv:1505.01749); and scores (M,): of one view they stay, of several the mean of each view's
+    surest voter, 0 where there is none (as in "weighted boxes fusion" of Solovyev et al.,
+    arXiv:1910.13302, section 3: what few find counts less). ValueError unless 0 < iou <= 1.
     """
     if not 0 < iou <= 1:
         raise ValueError(f"vote is {iou}; give an IoU over 0 and at most 1, or 0 for no vote.")
     same = labels[kept].unsqueeze(1) == labels  # (M, N)
     weights = scores * (same & (pairwise_iou(boxes[kept], boxes) >= iou))
-    return weights @ boxes / weights.sum(1, keepdim=True)
+    means = weights @ boxes / weights.sum(1, keepdim=True)
+    if view is None:
+        return means, scores[kept]
+    surest = weights.new_zeros(len(kept), views)
+    return means, surest.scatter_reduce(1, view.expand_as(weights), weights, "amax").mean(1)
 
 
 def _over(scores: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 Under a microscope no direction is special. A smear that is mirrored or turned is as good as the
 first, and a network that sees it so errs a little differently. Its anchors and offsets are turned
-back, and what all views found goes through one NMS; with `box_vote` they agree on each box.
+back, and what all views found goes through one NMS; with `box_vote` they agree on each box, and on
+how sure it is.
 """
 
 from collections.abc import Callable
