@@ -4,7 +4,6 @@ import os
 import platform
 from pathlib import Path
 
-import platformdirs
 import torch
 
 BUDGETS = ("ci", "laptop", "gpu")
@@ -44,6 +43,8 @@ def downloads_dir() -> Path:
     """
     if CHECKOUT:
         return CHECKOUT / "data" / "downloads"
+    import platformdirs  # a checkout works where it is not installed
+
     return platformdirs.user_data_path("lesson-lib", appauthor=False) / "datasets"
 
 
@@ -68,6 +69,8 @@ def cache_dir() -> Path:
         return Path(named).expanduser()
     if CHECKOUT:
         return CHECKOUT / "data" / "cache"
+    import platformdirs
+
     return platformdirs.user_cache_path("lesson-lib", appauthor=False)
 
 

@@ -3,6 +3,8 @@ as the command line does; its columns with a stand-in for CUDA; its figures wher
 """
 
 import json
+import subprocess
+import sys
 import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from benchmarks import gpu_run, gpu_speed
 from benchmarks.gpu_speed import COLUMNS, NEEDS_CUDA, Asked, Setting
 from lesson_lib import cli
 from lesson_lib.cli import train as cli_train
+from lesson_lib.config import REPOSITORY
 from lesson_lib.course import plans
 from lesson_lib.training import checkpoints
 from tools import record
@@ -269,3 +272,15 @@ def test_lessons_show_what_a_gpu_reached(tmp_path, monkeypatch):
     assert plans.results_rows("--model ssd300") == [
         "| `ssd300-vgg16` on bccd: size=300 | bccd test | 60.5 | 2 seeds, NVIDIA H200, 140 GiB |"
     ]
+
+
+def test_a_checkout_needs_no_platformdirs():
+    """A rented GPU's image may lack it; where data lies in a checkout is known without."""
+    script = (
+        "import sys; sys.modules['platformdirs'] = None\n"
+        "import benchmarks.gpu_run\n"
+        "from lesson_lib.config import cache_dir, dataset_roots\n"
+        "print(cache_dir(), dataset_roots())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from torch import nn
 
 from lesson_lib.detectors import lite0
 from lesson_lib.detectors.backbones import build_backbone
-from lesson_lib.detectors.norms import FrozenBatchNorm
+from lesson_lib.detectors.norms import FrozenBatchNorm, GroupNorm
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec(lite0.PACKAGE) is None,
@@ -36,7 +36,7 @@ def test_padding_by_hand(size, kernel, stride, zeros):
 
 
 @pytest.mark.parametrize(
-    "norm, kind", [("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)]
+    "norm, kind", [("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", GroupNorm)]
 )
 def test_three_maps(norm, kind):
     network = lite0.Lite0(norm).eval()

@@ -1,15 +1,18 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import FrozenBatchNorm2d
 
 from lesson_lib.detectors.norms import (
     FrozenBatchNorm,
+    GroupNorm,
     StridedConv2d,
     conv_block,
     make_norm,
     replace_batch_norms,
 )
+from lesson_lib.training.rehearsal import as_autocast
 
 
 def fill(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -37,6 +40,31 @@ def test_frozen_norm_keeps_half_precision_half():
     assert FrozenBatchNorm2d(6)(x).dtype == torch.float32  # why torchvision's is not used
 
 
+def test_group_norm_keeps_half_precision_half_and_the_memory_format():
+    """As a GPU has it: torch's own would make both another, and so all that follows."""
+    ours, theirs = GroupNorm(4, 16), nn.GroupNorm(4, 16)
+    with FakeTensorMode():
+        x = torch.empty(2, 16, 5, 3, dtype=torch.bfloat16, device="cuda")
+        x = x.to(memory_format=torch.channels_last)
+        with torch.device("cuda"), as_autocast(torch.bfloat16):
+            half, single = GroupNorm(4, 16)(x), nn.GroupNorm(4, 16)(x)
+    assert (half.dtype, single.dtype) == (torch.bfloat16, torch.float32)
+    assert half.is_contiguous(memory_format=torch.channels_last)
+    assert not single.is_contiguous(memory_format=torch.channels_last)
+    x = torch.randn(2, 16, 5, 3)
+    ours.load_state_dict(fill(theirs))
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(x), theirs(x))  # in float32 the same
+    y = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ours(y)
+    half.float().square().sum().backward()
+    theirs(y.float()).square().sum().backward()
+    torch.testing.assert_close(half.float(), theirs(y.float()), rtol=0.02, atol=0.02)
+    assert half.dtype == torch.bfloat16 and ours.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=0.02, atol=0.2)
+
+
 @pytest.mark.parametrize(
     "channels, groups", [(1, 1), (3, 1), (16, 8), (24, 8), (32, 16), (40, 8), (64, 32), (512, 32)]
 )
@@ -52,7 +80,7 @@ def test_unknown_norm():
 
 @pytest.mark.parametrize(
     "norm, kind",
-    [(None, None), ("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)],
+    [(None, None), ("frozen", FrozenBatchNorm), ("batch", nn.BatchNorm2d), ("group", GroupNorm)],
 )
 def test_block_has_a_bias_or_a_norm(norm, kind):
     block = conv_block(4, 8, 3, dilation=2, norm=norm)

@@ -54,6 +54,27 @@ class FrozenBatchNorm(nn.Module):
         return f"{len(self.weight)}, eps={self.eps}"
 
 
+class GroupNorm(nn.GroupNorm):
+    """(B, C, H, W) -> the same shape, type and memory format: group norm that keeps half precision
+    half.
+
+    Autocast runs torch's in float32, so that all activations behind it are kept for the gradient
+    twice as large; on a GPU its kernel hands channels_last back in another order. Sums are of
+    float32 inside of the kernel, whatever it is given.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dtype == self.weight.dtype:
+            normed = super().forward(input)
+        else:
+            weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+            with torch.autocast(input.device.type, enabled=False):
+                normed = F.group_norm(input, self.num_groups, weight, bias, self.eps)
+        if input.is_contiguous(memory_format=torch.channels_last):
+            return normed.contiguous(memory_format=torch.channels_last)
+        return normed
+
+
 class L2Norm(nn.Module):
     """Scales the feature vector at each position to length 1, then each channel by a learned
     number.
@@ -81,7 +102,7 @@ def make_norm(norm: str, channels: int, eps: float = 1e-5) -> nn.Module:
         return nn.BatchNorm2d(channels, eps)
     if norm == "group":
         groups = math.gcd(32, channels)
-        return nn.GroupNorm(max(1, groups // 2) if groups == channels else groups, channels)
+        return GroupNorm(max(1, groups // 2) if groups == channels else groups, channels)
     raise ValueError(f"norm is {norm!r}; choose 'frozen', 'batch' or 'group'.")
 
 

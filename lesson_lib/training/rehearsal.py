@@ -10,6 +10,8 @@ pass will need is added up as autograd saves it, the floating-point operations a
 Hours follow from shares of a GPU's peak (`gpus`), published or assumed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -266,16 +268,22 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
-    """The network under autocast. torch.autocast would switch itself off where there is no GPU:
-    set by hand.
-    """
     if half is None:
         return model(images)
+    with as_autocast(half):
+        return model(images)
+
+
+@contextmanager
+def as_autocast(half: torch.dtype) -> Iterator[None]:
+    """A GPU's autocast, set by hand: torch.autocast switches itself off where there is none."""
     torch.set_autocast_dtype("cuda", half)
     torch.set_autocast_enabled("cuda", True)
+    torch.autocast_increment_nesting()  # what is cast once is kept until the outermost ends
     try:
-        return model(images)
+        yield
     finally:
+        torch.autocast_decrement_nesting()
         torch.set_autocast_enabled("cuda", False)
         torch.clear_autocast_cache()
 
