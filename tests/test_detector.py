@@ -4,7 +4,6 @@ import importlib
 import inspect
 import json
 import math
-import os
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from two_processes import TORCHRUN, environment
 
 from lesson_lib.anchors import SSD300_SCALES
 from lesson_lib.boxes import xyxy_to_cxcywh
@@ -208,19 +208,11 @@ def test_two_processes_train_the_learners_own(tmp_path):  # long: holds the scri
     )
     mine = ROOT / "tests" / "capstone_solution"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            "--standalone",
-            str(script),
-            str(tmp_path),
-        ],
+        [*TORCHRUN, str(script), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": str(mine), "OMP_NUM_THREADS": "1"},
+        env=environment(PYTHONPATH=str(mine)),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1))

@@ -1,15 +1,17 @@
 """Two processes under torchrun, on the CPU: the same run as one process with the same batch."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_data import coco_file
 from torch._subclasses.fake_tensor import FakeTensorMode
+from two_processes import TORCHRUN, environment
 
 from lesson_lib import cli
 from lesson_lib.cli import train as cli_train
@@ -23,6 +25,7 @@ from lesson_lib.training.distributed import (
     all_gather,
     all_reduce,
     broadcast,
+    norm_note,
     processes,
     rank_and_world,
     wrap_ddp,
@@ -56,10 +59,6 @@ SMALLER = {
     "ssd-tiny": ("backbone=tiny-8", "lr=3e-4"),
     "retinanet-tiny": ("channels=16", "prior=0.2"),
 }
-TORCHRUN = (
-    *(sys.executable, "-m", "torch.distributed.run"),
-    *("--nproc-per-node=2", "--standalone"),
-)
 
 
 def command(file, out, model):
@@ -118,7 +117,7 @@ def test_two_processes_make_the_run_of_one(
     running = {
         name: subprocess.Popen(
             [*start, "-m", "lesson_lib", *command(file, tmp_path / name, model)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -205,10 +204,35 @@ def test_one_process_needs_nothing_of_it(monkeypatch):
 def test_cudnn_tries_its_algorithms_where_shapes_are_few(shapes, tried, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tried)
     with processes(shapes) as device:
         assert device.type == "cuda" and torch.backends.cudnn.benchmark is tried
+
+
+@pytest.mark.parametrize("number, count", [(1, 1), (2, 2), (7, 4)])
+def test_more_processes_than_gpus_are_told(number, count, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", str(number))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: pytest.fail("there is no such GPU"))
+    words = f"Process {number + 1} of .* {count} to be seen; .*--nproc-per-node {count}\\."
+    with pytest.raises(ValueError, match=words), processes():
+        pass
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_after_an_error_nobody_waits_for_the_others_to_part(error, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    parted = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: parted.append(1))
+    with pytest.raises(error) if error else nullcontext(), processes():
+        if error:
+            raise error
+    assert parted == ([] if error else [1])
 
 
 def test_a_training_says_how_many_shapes_it_has(tmp_path, monkeypatch):
@@ -226,6 +250,15 @@ def test_a_training_says_how_many_shapes_it_has(tmp_path, monkeypatch):
     assert asked == [1, len(Resizing(64, "shorter").canvases())] and 1 < asked[1] <= FEW_SHAPES
 
 
+def test_two_processes_are_on_the_cpu_wherever_tests_start_them():
+    """By `two_processes` alone: CUDA is hidden there."""
+    assert environment(A="b").items() >= {"A": "b", "CUDA_VISIBLE_DEVICES": ""}.items()
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    word = ".".join(("torch", "distributed", "run"))
+    starters = {f.name for f in files if word in f.read_text(encoding="utf-8")}
+    assert starters == {"two_processes.py"}
+
+
 def norms(network):
     kinds = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
     return [type(module) for module in network.modules() if isinstance(module, kinds)]
@@ -236,16 +269,71 @@ def norms(network):
 def test_batch_norm_goes_over_all_processes_where_it_is_asked_for(device, sync_norm, monkeypatch):
     """And by itself on a GPU alone; parameters stay the same objects, which the optimizer has."""
     monkeypatch.setattr(distributed, "rank_and_world", lambda: (0, 2))
-    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda network: network)
+    options = {}
+    monkeypatch.setattr(
+        distributed, "DistributedDataParallel", lambda net, **given: options.update(given) or net
+    )
     with FakeTensorMode(), torch.device(device):
         model = RetinaNet(RetinaNetConfig(3, backbone="tiny-8", norm="batch", channels=16))
         before, parameters = norms(model), list(map(id, model.parameters()))
+        note = norm_note(model)
         network = wrap_ddp(model, sync_norm)
+    assert options == {"gradient_as_bucket_view": True}  # or all gradients are there twice
     assert len(before) > 5 and set(before) == {torch.nn.BatchNorm2d}
     synced = device == "cuda" if sync_norm is None else sync_norm
     after = torch.nn.SyncBatchNorm if synced else torch.nn.BatchNorm2d
     assert norms(network) == [after] * len(before)
     assert list(map(id, network.parameters())) == parameters
+    told = f"{len(before)} batch norms go over the pictures of all processes"
+    assert note.startswith(told) if device == "cuda" else note == ""
+
+
+@pytest.mark.parametrize("norm, world", [("group", 2), ("batch", 1)])
+def test_nothing_is_said_of_norms_that_go_over_no_other_process(norm, world, monkeypatch):
+    monkeypatch.setattr(distributed, "rank_and_world", lambda: (0, world))
+    with FakeTensorMode(), torch.device("cuda"):
+        model = RetinaNet(RetinaNetConfig(3, backbone="tiny-8", norm=norm, channels=16))
+        assert norm_note(model) == ""
+
+
+#: The second process fails where the first waits for it. To part waits for the other, as in NCCL.
+FAILING = textwrap.dedent(
+    """
+    import sys, time
+    import torch, torch.distributed as dist
+    from lesson_lib import cli
+    from lesson_lib.cli import train as cli_train
+    from lesson_lib.training.distributed import all_reduce, rank_and_world
+
+    def train(*args, **options):
+        if rank_and_world()[0] == 1:
+            raise ValueError("The picture broken.jpg cannot be read.")
+        all_reduce(torch.ones(1))
+
+    cli_train.train = train
+    dist.destroy_process_group = lambda: time.sleep(600)
+    sys.exit(cli.main(sys.argv[1:]))
+    """
+)
+
+
+def test_an_error_in_one_process_is_told_and_ends_both(tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    file = coco_file(tmp_path)
+    with subprocess.Popen(
+        [*TORCHRUN, str(tmp_path / "failing.py"), *command(file, tmp_path / "run", "ssd-tiny")],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            _, told = running.communicate(timeout=240)
+        finally:
+            running.terminate()  # torchrun ends its own, where a kill would leave them
+    assert running.returncode == 1
+    assert "\nThe picture broken.jpg cannot be read.\n" in "\n" + told
+    assert "exitcode  : 1 " in told  # of the process that failed
 
 
 #: Batches in parts, averaged weights, pictures that keep their aspect.
@@ -316,7 +404,7 @@ def two(tmp_path_factory):
     (folder / "two.py").write_text(TWO)
     with subprocess.Popen(
         [*TORCHRUN, str(folder / "two.py"), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

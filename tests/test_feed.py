@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import voc_object, voc_picture
+from two_processes import TORCHRUN, environment
 
 from lesson_lib.data.augment import AUGMENTS, Augment
 from lesson_lib.data.feed import Feed
@@ -214,8 +214,8 @@ def test_processes_of_one_machine_decode_each_picture_once(tmp_path):
     """Two processes under torchrun, as `train` uses the feed: what they get is what one would."""
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=str(Path(__file__).parent), out=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=300)
+    command = [*TORCHRUN, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
     assert done.returncode == 0, done.stderr
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert sorted(found[0]["read"] + found[1]["read"]) == sorted(sample.id for sample in noise())

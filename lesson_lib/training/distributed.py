@@ -28,20 +28,33 @@ def processes(shapes: int = 0) -> Iterator[torch.device]:
 
     shapes: how many the inputs will have, 0 for who knows. Where they are few, cuDNN tries its
     algorithms for each and takes the fastest; sums are then rounded as that one does it.
+    They part at the end together. An error passes without that: in NCCL to part is to wait for the
+    others, who may wait for this process elsewhere. It is told, the process ends, torchrun ends the
+    others; until then it cannot join again.
+    ValueError where torchrun started more processes here than there are GPUs.
     """
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", _own_gpu())
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = 0 < shapes <= FEW_SHAPES
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    yield device
+    dist.destroy_process_group()
+
+
+def _own_gpu() -> int:
+    """The number of this process among those of its machine, and so of its GPU."""
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"Process {number + 1} of this machine has no GPU for itself: there are {count} to be "
+            f"seen; start torchrun with --nproc-per-node {count}."
+        )
+    return number
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -55,12 +68,31 @@ def wrap_ddp(model: nn.Module, sync_norm: bool | None = None) -> nn.Module:
     All begin with the first one's weights. sync_norm: whether batch norm goes over the whole batch,
     which torch can on GPUs alone; None: there it does. On the CPU each process sees only its share,
     so that "frozen" or "group" is the norm to choose there.
+    The gradients lie in the pieces that travel, and not beside them once more.
     """
     if rank_and_world()[1] == 1:
         return model
     sync_norm = next(model.parameters()).is_cuda if sync_norm is None else sync_norm
     network = nn.SyncBatchNorm.convert_sync_batchnorm(model) if sync_norm else model
-    return DistributedDataParallel(network)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True)
+
+
+def norm_note(model: nn.Module) -> str:
+    """What `wrap_ddp` makes of the batch norms by itself and what that costs, in a sentence; "" for
+    nothing.
+
+    torch's SyncBatchNorm leaves out processes without pictures, and to know them the host waits for
+    the GPU in each layer (nn/modules/_functions.py, at "force a synchronization").
+    """
+    if rank_and_world()[1] == 1 or not next(model.parameters()).is_cuda:
+        return ""
+    count = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if count == 0:
+        return ""
+    return (
+        f"{count} batch norms go over the pictures of all processes (SyncBatchNorm), and each "
+        "makes the host wait for its GPU in every step: --norm group does not."
+    )
 
 
 def without_sync(network: Any, wanted: bool) -> AbstractContextManager[None]:
