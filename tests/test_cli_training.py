@@ -11,6 +11,7 @@ from tiny_data import coco_file, voc_folder
 from lesson_lib import cli
 from lesson_lib.anchors import RETINANET
 from lesson_lib.cli import opening
+from lesson_lib.cli import train as cli_train
 from lesson_lib.data.coco import CocoJson
 from lesson_lib.detectors.retinanet import RetinaNet
 from lesson_lib.detectors.ssd import SSD
@@ -84,6 +85,14 @@ def test_a_training_stops_when_its_time_is_up_and_goes_on(trained, tmp_path, cap
         with pytest.raises(SystemExit):
             cli.main([*own, f"--minutes={wrong}"])
         assert "is no number of minutes; give 0 or more" in capsys.readouterr().err
+
+
+def test_what_costs_time_on_a_gpu_is_told_beside_the_recipe(trained, monkeypatch, capsys):
+    _, command = trained
+    monkeypatch.setattr(cli_train, "norm_note", lambda model: f"{type(model).__name__} waits.")
+    monkeypatch.setattr(cli_train, "half_note", lambda *given: f"{given} is slow.")
+    assert cli.main([*command, "--train-split", "train"]) == 0
+    assert "\nSSD waits.\n('fp32', device(type='cpu')) is slow.\n" in capsys.readouterr().out
 
 
 def test_the_same_command_goes_on_and_another_is_refused(trained, capsys):
@@ -239,6 +248,54 @@ def test_errors_are_one_sentence(tmp_path, monkeypatch, arguments, sentence, cap
     assert cli.main(arguments) == 1
     err = capsys.readouterr().err
     assert sentence in err and "Traceback" not in err and err.strip().count("\n") == 0
+
+
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+    torch.AcceleratorError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+)
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_training_that_does_not_fit_the_gpu_is_one_sentence(
+    error, tmp_path, trained, monkeypatch, capsys
+):
+    def train(*args, **options):
+        raise error
+        yield
+
+    _, command = trained
+    monkeypatch.setattr(cli_train, "train", train)
+    command = [*command[:4], str(tmp_path / "run"), *command[5:], "--train-split", "train"]
+    assert cli.main([*command, "--set=accumulate=2"]) == 1
+    told = capsys.readouterr().err
+    for word in ("batch=2 with accumulate=2", "--set accumulate=4", "`rehearse`"):
+        assert word in told
+    assert told.count("\n") == 1 and "Traceback" not in told
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_other_commands_that_do_not_fit_the_gpu_are_one_sentence(
+    error, tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(runs, "load", full)
+    assert cli.main(["evaluate", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "memory is too small (CUDA" in told and "CUDA_VISIBLE_DEVICES" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
+def test_what_is_no_full_memory_stays_as_it_is(kind, tmp_path, monkeypatch):
+    def broken(*_):
+        raise kind("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(runs, "load", broken)
+    with pytest.raises(kind, match="illegal"):
+        cli.main(["evaluate", str(tmp_path)])
 
 
 def test_a_run_is_evaluated_on_its_own_classes_only(trained, tmp_path, capsys):

@@ -15,6 +15,7 @@ from lesson_lib.training import checkpoints, loop
 from lesson_lib.training.loop import Diverged, evaluate, in_bfloat16, predict, train
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
+from lesson_lib.training.step import half_note
 
 SMEARS = [draw_smear(0, i, size=64) for i in range(6)]
 SMALL = Recipe(epochs=2, batch=3, size=64, lr=1e-3)
@@ -380,6 +381,25 @@ def test_bfloat16_by_itself_is_for_machines_that_calculate_in_it(monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})
         assert in_bfloat16("auto", cpu) is amx
         assert in_bfloat16("bf16", cpu) and not in_bfloat16("fp32", cpu)
+
+
+@pytest.mark.parametrize(
+    "precision, device, capability, told",
+    [
+        ("auto", "cuda", (7, 5), True),
+        ("auto", "cuda", (7, 0), True),
+        ("auto", "cuda", (6, 1), False),  # no fast fp16
+        ("auto", "cuda", (8, 0), False),  # bfloat16
+        ("auto", "cpu", (7, 5), False),
+        ("fp32", "cuda", (7, 5), False),
+        ("fp16", "cuda", (7, 5), False),
+    ],
+)
+def test_a_gpu_before_ampere_is_told_of_its_fp16(precision, device, capability, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: capability >= (8, 0))
+    note = half_note(precision, torch.device(device))
+    assert ("fp32 here" in note and "--set precision=fp16" in note) if told else note == ""
 
 
 def test_batch_norm_of_one_number_is_told():

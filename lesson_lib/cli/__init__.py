@@ -11,6 +11,7 @@ from lesson_lib import __version__
 from lesson_lib.cli.data import add_data
 from lesson_lib.cli.evaluate import add_evaluate
 from lesson_lib.cli.export import add_export
+from lesson_lib.cli.memory import out_of_memory, too_small
 from lesson_lib.cli.predict import add_predict
 from lesson_lib.cli.rehearse import add_rehearse
 from lesson_lib.cli.train import add_train
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (OSError, ValueError, ImportError) as error:  # one sentence, where the package raised it
         print(_sentence(error), file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        print(too_small(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

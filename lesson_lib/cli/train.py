@@ -12,10 +12,16 @@ import torch
 from tqdm import tqdm
 
 from lesson_lib.cli.choosing import add_choice, choose
+from lesson_lib.cli.memory import fits
 from lesson_lib.cli.opening import add_reading, open_for_training, reading
 from lesson_lib.config import budget
 from lesson_lib.training import checkpoints, runs
-from lesson_lib.training.distributed import broadcast, processes, rank_and_world
+from lesson_lib.training.distributed import (
+    broadcast,
+    norm_note,
+    processes,
+    rank_and_world,
+)
 from lesson_lib.training.loop import train
 from lesson_lib.training.recipes import (
     Config,
@@ -24,6 +30,7 @@ from lesson_lib.training.recipes import (
     from_scratch,
     with_weights,
 )
+from lesson_lib.training.step import half_note
 from lesson_lib.training.tensorboard import to_tensorboard
 from lesson_lib.training.warm_start import Source, read_source, take_weights
 
@@ -106,7 +113,7 @@ def run_training(options: argparse.Namespace) -> int:
         options.data, options.train_split, options.val_split, recipe.stored_side, **read
     )
     samples, split = opened.samples, opened.split
-    with processes(shapes=len(recipe.resizing.canvases())) as device:
+    with processes(shapes=len(recipe.resizing.canvases())) as device, fits(recipe):
         note = ""
         if source is None:
             config, recipe, note = broadcast(_weights(options.out, config, recipe, settings))
@@ -117,7 +124,8 @@ def run_training(options: argparse.Namespace) -> int:
         model = build_model(config, len(samples.classes), recipe.size).to(device)
         if source is not None:
             note = take_weights(model, source, samples.classes)
-        opened.notes += [note] if note else []
+        costly = norm_note(model), half_note(recipe.precision, device)
+        opened.notes += [line for line in (note, *costly) if line]
         last = options.out / checkpoints.LAST
         records = train(
             model, samples, recipe, opened.val, last, options.save_every, stop=time_is_up

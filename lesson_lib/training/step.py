@@ -198,3 +198,18 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def half_note(precision: str, device: torch.device) -> str:
+    """What "auto" leaves unused on a GPU before Ampere, in a sentence; "" for nothing.
+
+    Before Volta, 7.0, there are no matrix units for fp16 either.
+    """
+    if precision != "auto" or device.type != "cuda" or in_bfloat16(precision, device):
+        return ""
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return ""
+    return (
+        "precision=auto is fp32 here: this GPU has no bfloat16, but it has fp16 and is faster in "
+        "it, with --set precision=fp16."
+    )
