@@ -12,7 +12,7 @@ from lesson_lib.data.smears import draw_smear
 from lesson_lib.detectors.retinanet import RetinaNet, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD, SSDConfig
 from lesson_lib.training import checkpoints, loop
-from lesson_lib.training.loop import Diverged, evaluate, in_bfloat16, predict, train
+from lesson_lib.training.loop import Diverged, _plan, evaluate, in_bfloat16, predict, train
 from lesson_lib.training.recipes import Recipe
 from lesson_lib.training.schedule import learning_rate, make_optimizer
 from lesson_lib.training.step import half_note
@@ -364,6 +364,66 @@ def test_it_is_saved_every_so_many_steps(tmp_path):
     ):
         steps.append((record["step"], step_of(tmp_path / "x") if record["step"] >= 4 else 0))
     assert steps == [(1, 0), (2, 0), (3, 0), (4, 4), (5, 4), (6, 6)]
+
+
+def due(plan):
+    """The steps that are recorded, evaluated and saved."""
+    steps = range(1, plan.steps + 1)
+    return [[s for s in steps if ask(s)] for ask in (plan.reports, plan.judges, plan.saves)]
+
+
+@pytest.mark.parametrize(
+    "epochs, epoch, evaluate, save_every, judged, kept, expected",
+    [
+        # 4 steps an epoch, 20 in a record, as on a GPU
+        (12, 4, 1, 0, False, False, [[20, 40, 48], [], []]),
+        (12, 4, 1, 0, False, True, [[20, 40, 48], [], [20, 40, 48]]),
+        (12, 4, 3, 0, True, False, [[12, 20, 24, 36, 40, 48], [12, 24, 36, 48], []]),
+        (12, 4, 8, 0, True, True, [[20, 32, 40, 48], [32, 48], [20, 32, 40, 48]]),
+        (
+            12,
+            4,
+            8,
+            7,
+            False,
+            True,
+            [[7, 14, 20, 21, 28, 35, 40, 42, 48], [], [*range(7, 43, 7), 48]],
+        ),
+        # 18, whose first end after 20 steps is the second
+        (3, 18, 9, 0, False, True, [[20, 36, 40, 54], [], [36, 54]]),
+        # more than 20: every epoch is saved
+        (2, 30, 1, 0, True, True, [[20, 30, 40, 60], [30, 60], [30, 60]]),
+    ],
+)
+def test_a_gpu_is_waited_for_at_an_epochs_end_only_where_something_is_done(
+    epochs, epoch, evaluate, save_every, judged, kept, expected
+):
+    recipe = Recipe(epochs=epochs, evaluate=evaluate)
+    assert due(_plan(recipe, epoch, save_every, 20, judged, kept)) == expected
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_on_a_cpu_every_step_is_recorded_and_every_epoch_saved(judged):
+    recorded, _, saved = due(_plan(Recipe(epochs=3, evaluate=2), 4, 0, 1, judged, True))
+    assert recorded == [*range(1, 13)] and saved == [4, 8, 12]
+
+
+def test_records_of_several_steps_pass_over_the_ends_of_epochs(tmp_path):
+    """Six epochs of two steps, five in a record: the third epoch is the first with five."""
+    recipe, file = replace(SMALL, epochs=6), tmp_path / "last.pt"
+    each = [r["loss"] for r in train(ssd(), SMEARS, recipe)]
+    for kept in (None, file):
+        records, saved = [], []
+        for record in train(ssd(), SMEARS, recipe, None, kept, every=5):
+            records.append(record)
+            saved.append(step_of(file) if file.exists() else 0)
+        assert [r["step"] for r in records] == ([5, 6, 10, 12] if kept else [5, 10, 12])
+        start = 0
+        for record in records:
+            means = each[start : record["step"]]
+            assert record["loss"] == pytest.approx(sum(means) / len(means), rel=1e-5)
+            start = record["step"]
+    assert saved == [0, 6, 6, 12]
 
 
 def test_bfloat16_by_itself_is_for_machines_that_calculate_in_it(monkeypatch):

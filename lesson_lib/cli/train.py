@@ -68,7 +68,11 @@ def add_train(commands) -> None:
 
 def _add_keeping(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--save-every", type=_count, default=0, metavar="N", help="steps; default: each epoch"
+        "--save-every",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="steps; default: each epoch, on a GPU those after 20 steps and those that evaluate",
     )
     command.add_argument(
         "--minutes",

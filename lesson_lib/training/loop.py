@@ -59,11 +59,14 @@ def train(  # noqa: PLR0913  what is done beside the training, all by name
     """Train `model` in place on its device, one record a step.
 
     val         is evaluated after every `recipe.evaluate` epochs, and at the end
-    checkpoint  a file: training goes on from it where it exists, and is saved there at the end of
-                an epoch, or after every `save_every` steps; the state of highest AP on val is saved
-                beside it, as best.pt
+    checkpoint  a file: training goes on from it where it exists, and is saved there after every
+                `save_every` steps, or, with 0, at ends of epochs: where val is evaluated, and every
+                so many epochs as have `every` steps, on the CPU so after each. The state of highest
+                AP on val is saved beside it, as best.pt
     every       steps in a record, the means of which it holds; 0: 1 on the CPU, 20 on a GPU, which
-                would have to wait for each
+                would have to wait for each. A record that ends before is one after which val is
+                evaluated or the state saved, and the last: an epoch's end alone makes none, or a
+                small set of 4 steps an epoch would have the GPU wait after every 4
     stop        is asked after each record, in the first of several processes: True saves the state
                 and ends the training there, to go on from it another time
     With averaged weights (recipe.ema) these are evaluated, saved for predicting, and at the end in
@@ -76,7 +79,8 @@ def train(  # noqa: PLR0913  what is done beside the training, all by name
     module, rank = as_module(model), rank_and_world()[0]
     device = next(module.parameters()).device
     feed = _feed(model, samples, recipe, device)
-    plan = _plan(recipe, len(feed), save_every, every or (20 if device.type == "cuda" else 1))
+    every = every or (20 if device.type == "cuda" else 1)
+    plan = _plan(recipe, len(feed), save_every, every, val is not None, checkpoint is not None)
     module.to(memory_format=torch.channels_last)
     update, anchors = Update(module, recipe), anchors_of(model, device)
     progress = checkpoints.resume(checkpoint, update, recipe) if checkpoint else Progress()
@@ -152,23 +156,31 @@ def _feed(model: Detector, samples: Sequence[Sample], recipe: Recipe, device: to
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is due after which step, all numbers in steps."""
+    """What is due after which step, all numbers in steps.
+
+    judge, save  None: never; save 0: by itself, at ends of epochs
+    """
 
     steps: int
     epoch: int
     report: int
-    judge: int
-    save: int
+    judge: int | None
+    save: int | None
 
     def reports(self, step: int) -> bool:
-        due = step % self.report == 0 or step % self.epoch == 0 or step == self.steps
-        return due or self.saves(step)
+        due = step % self.report == 0 or step == self.steps
+        return due or self.judges(step) or self.saves(step)
 
     def judges(self, step: int) -> bool:
-        return step == self.steps or step % self.judge == 0
+        return self.judge is not None and (step == self.steps or step % self.judge == 0)
 
     def saves(self, step: int) -> bool:
-        return step == self.steps or step % self.save == 0
+        if self.save is None:
+            return False
+        if self.save > 0:
+            return step == self.steps or step % self.save == 0
+        apart = self.epoch * math.ceil(self.report / self.epoch)
+        return step == self.steps or step % apart == 0 or self.judges(step)
 
     def record(self, step: int, values: list[list[float]], lr: float) -> dict[str, float]:
         """The means of PARTS over the steps that end with `step`, and where the training is."""
@@ -178,6 +190,10 @@ class _Plan:
         return place | {"loss": means["cls"] + means["box"]} | means | {"lr": lr}
 
 
-def _plan(recipe: Recipe, epoch: int, save_every: int, report: int) -> _Plan:
+def _plan(
+    recipe: Recipe, epoch: int, save_every: int, report: int, judged: bool = True, kept: bool = True
+) -> _Plan:
+    """judged: whether there is a val to evaluate; kept: whether the state is saved."""
     steps = recipe.steps or recipe.epochs * epoch
-    return _Plan(steps, epoch, report, recipe.evaluate * epoch, save_every or epoch)
+    judge = recipe.evaluate * epoch if judged else None
+    return _Plan(steps, epoch, report, judge, save_every if kept else None)
