@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lesson_lib.data import changes
+from lesson_lib.data import feed as feed_module
 from lesson_lib.data.augment import AUGMENTS, draw_change
 from lesson_lib.data.changes import change_pictures
 from lesson_lib.data.feed import Feed
@@ -120,8 +121,11 @@ def test_pictures_are_changed_on_a_gpu_without_copies(name, inner, pinned, monke
     torch.testing.assert_close(there, here, rtol=0, atol=1e-5)
 
 
-def test_a_batch_from_memory_crosses_in_two_pieces(pinned):
-    """Beside the pictures, once: numbers of colours and objects."""
+def test_a_batch_from_memory_crosses_in_two_pieces(pinned, monkeypatch):
+    """Beside the pictures, once: numbers of colours and objects. None is made ahead, by a thread
+    that would know nothing of the pretended GPU.
+    """
+    monkeypatch.setattr(feed_module, "one_ahead", lambda make, steps, _: map(make, steps))
     feed = Feed(SMEARS, 64, 2, augment="ssd", device=CUDA, cache=True)
     with PretendedGpu() as gpu:
         batches = feed.batches()

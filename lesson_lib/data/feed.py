@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from lesson_lib.data.ahead import one_ahead
 from lesson_lib.data.augment import Augment, draw_change, find_augment, key
 from lesson_lib.data.changes import (
     Change,
@@ -78,8 +79,9 @@ class Feed:
     augment     "none", "mirror", "flips", "crops", "ssd", "smears", or an `Augment`
     device      where the batches are wanted
     cache       True: all pictures are decoded once and stay on the device as uint8, where
-                augmentation happens. False: worker processes read and augment them each time. None:
-                True up to 4 GiB. What comes out is the same, but for the rounding of a GPU.
+                augmentation happens, on a GPU one batch ahead. False: worker processes read and
+                augment them each time. None: True up to 4 GiB. What comes out is the same, but for
+                the rounding of a GPU.
     rank, world  this process, of how many: each gets batch / world pictures of every step, and
                 together they get what one process alone would
     gather      of several processes, their `all_gather`: those of one machine then decode each
@@ -194,6 +196,8 @@ class Feed:
         if not self.cache:
             return self._from_workers(steps)
         self._fill()
+        if self.device.type == "cuda":  # which would have nothing to do meanwhile
+            return one_ahead(self._from_memory, steps, self.device)
         return map(self._from_memory, steps)
 
     def _fill(self) -> None:
