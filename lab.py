@@ -6,6 +6,8 @@
                                                      x86 processor without AVX; avx2 and avx512 are
                                                      others, threads1 and threads2 set the threads
     python3 lab.py test --lessons [...]              the lessons without the other tests
+    python3 lab.py test --gpu [...]                  the tests without the lessons, and with this
+                                                     machine's GPU, which else is hidden from them
     python3 lab.py reset 03                          lesson 03 afresh; yours is kept
     python3 lab.py update                            a newer course comes into your lessons, cell by
                                                      cell; what you wrote stays
@@ -318,7 +320,10 @@ def test(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lab.py test", add_help=False, allow_abbrev=False)
     parser.add_argument("--machine")
     parser.add_argument("--lessons", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     options, arguments = parser.parse_known_args(arguments)
+    if options.gpu and options.lessons:
+        sys.exit("The lessons' stored outputs are a CPU's: give --gpu or --lessons, not both.")
     machine = imitation(options.machine) if options.machine else {}
     if machine:
         print(f"Imitating {options.machine}: {machine}. {NOT_IMITATED}", flush=True)
@@ -327,8 +332,10 @@ def test(arguments: list[str]) -> int:
         Path(argument).parts[:1] in (("tests",), ("notebooks",)) and before not in ("-k", "-m")
         for before, argument in zip(["", *arguments], arguments)
     )
-    chosen = [] if named else lessons()
+    chosen = [] if named or options.gpu else lessons()
     settings = REPRODUCIBLE | machine | {"LESSON_NOTEBOOKS": os.pathsep.join(map(str, chosen))}
+    if options.gpu:
+        del settings["CUDA_VISIBLE_DEVICES"]  # as it is outside: all GPUs, or somebody's choice
     tests = [] if named or options.lessons else ["tests"]
     options_of_nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
     return run(

@@ -455,3 +455,20 @@ def test_the_lessons_alone(ready):
     lesson = ready.lesson("01_boxes.ipynb", "1")
     lab.main(["test", "--lessons"])
     assert ready.commands[0][-1] == str(lesson) and "tests" not in ready.commands[0]
+
+
+@pytest.mark.parametrize("outside", [None, "1"])
+def test_the_tests_on_a_gpu_see_it_and_leave_the_lessons_out(ready, monkeypatch, outside):
+    ready.lesson("01_boxes.ipynb", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if outside is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outside)
+    assert lab.main(["test", "--gpu", "-k", "matching"]) == 0
+    (command,), (env,) = ready.commands, ready.environments
+    assert command[-3:] == ["-k", "matching", "tests"] and "--gpu" not in command
+    assert env.get("CUDA_VISIBLE_DEVICES") == outside and env["LESSON_NOTEBOOKS"] == ""
+    assert lab.REPRODUCIBLE["CUDA_VISIBLE_DEVICES"] == ""  # for the next
+
+
+def test_the_lessons_are_not_compared_with_a_gpus(ready):
+    assert "are a CPU's" in stops(lab.main, ["test", "--gpu", "--lessons"]) and not ready.commands
