@@ -1,5 +1,6 @@
 """Evaluation while training: the loss of pictures not learned from, and pictures decoded once."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,23 @@ def test_a_run_in_bfloat16_is_evaluated_in_bfloat16_afterwards_too():
     assert {name: found[name] for name in ("AP", "AP50", "AR100")} == {
         name: figures[name] for name in ("AP", "AP50", "AR100")
     }
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_cudnn_tries_no_algorithms_in_an_evaluation(before, broken, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    model, seen = ssd(), []
+
+    def look(*_):
+        seen.append(torch.backends.cudnn.benchmark)
+        if broken:
+            raise ValueError("Something is wrong.")
+
+    model.register_forward_hook(look)
+    with pytest.raises(ValueError) if broken else nullcontext():
+        evaluate(model, SMEARS, RECIPE)
+    assert set(seen) == {False} and torch.backends.cudnn.benchmark is before
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_model_keeps_its_mode():

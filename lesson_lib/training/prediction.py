@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -139,6 +140,8 @@ def evaluate(
     F1, threshold          the best F1 of all classes together, and the score that gives it
     val_loss = val_cls + val_box   the criterion's, of the network as it predicts: the mean over the
                            pictures of the loss of their batch of 8
+    cuDNN takes the algorithms that it thinks best, also where training has it try them all: for
+    each shape and size of a last batch it would try anew, in memory that the training has left.
     """
     resized = samples if isinstance(samples, Resized) else Resized(samples, recipe.resizing)
     device = next(model.parameters()).device
@@ -148,7 +151,7 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _no_trials():
             for part in resized.batches(BATCH):
                 outputs, turned = _seen(model, part, recipe, anchors)
                 found.append(_detected(model, part, outputs, turned, resized, recipe.inference))
@@ -169,6 +172,17 @@ def evaluate(
         figures = _figures(predictions, truth, model.config.num_classes)
     losses = {"val_loss": cls + box, "val_cls": cls, "val_box": box}
     return broadcast(figures) | losses
+
+
+@contextmanager
+def _no_trials() -> Iterator[None]:
+    """Inside, cuDNN tries no algorithms; afterwards as before."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _seen(
