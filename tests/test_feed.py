@@ -4,8 +4,10 @@ import itertools
 import os
 import random
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from tiny_data import voc_object, voc_picture
 from two_processes import TORCHRUN, environment
 
+from lesson_lib.data import feed as feed_module
 from lesson_lib.data.augment import AUGMENTS, Augment
 from lesson_lib.data.feed import Feed
 from lesson_lib.data.resizing import Resizing
@@ -283,6 +286,33 @@ def test_crops_of_larger_stored_pictures_fit_too():
         for target in targets:
             assert (target["boxes"] >= 0).all() and (target["boxes"] <= 32).all()
             assert (target["boxes"][:, 2:] - target["boxes"][:, :2] >= 1).all()
+
+
+@pytest.mark.parametrize(
+    "free, workers, world, words",
+    [
+        (5 * 12288, 2, 1, None),  # two of each worker and one in use, of 4 x 3 x 32 x 32 bytes
+        (5 * 12288 - 1, 2, 1, "--set workers=1"),
+        (3 * 12288 - 1, 1, 1, "--set workers=0"),
+        (0, 1, 1, "What 1 workers .* --shm-size=1g.* --set workers=0"),
+        (0, 0, 1, None),  # this process reads
+        (5 * 12288, 2, 2, None),  # each of two has half of the batch
+        (5 * 12288 - 1, 2, 2, "--set workers=1"),
+    ],
+)
+def test_shared_memory_that_is_too_small_for_the_workers_is_told(
+    free, workers, world, words, tmp_path, monkeypatch
+):
+    """And not by a bus error in the middle of a training."""
+    monkeypatch.setattr(feed_module, "SHARED", tmp_path)
+    monkeypatch.setattr(feed_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+    feed = Feed(samples(), 32, 4, cache=False, workers=workers, world=world)
+    with pytest.raises(ValueError, match=words) if words else nullcontext():
+        images, _ = next(feed.epoch(0))
+        assert len(images) == 4 // world
+    monkeypatch.setattr(feed_module, "SHARED", tmp_path / "of another system")
+    assert len(next(feed.epoch(0))[0]) == 4 // world
 
 
 def test_small_sets_and_no_cache_for_large_ones(monkeypatch):

@@ -8,7 +8,9 @@ went on, nor on whether pictures are kept decoded.
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +35,8 @@ from lesson_lib.data.sampling import drawn, labels_of, repeat_factors
 from lesson_lib.data.store import Block, Gather, views
 
 CACHE_BYTES = 4 * 2**30
+SHARED = Path("/dev/shm")  # where Linux keeps memory that processes share
+AHEAD = 2  # batches that each worker makes before they are wanted
 MOST_WORKERS = 8
 Batch = tuple[Tensor, Objects]
 Size2 = tuple[int, int]  # height, width
@@ -234,10 +238,15 @@ class Feed:
         return images, Objects.of(targets).to(self.device)
 
     def _from_workers(self, steps: Iterable[Step]) -> Iterator[Batch]:
+        workers = usual_workers() if self.workers is None else self.workers
+        if workers > 0:
+            height, width = self.resizing.largest()
+            _need_shared(self.batch // self.world * 3 * height * width, workers)
         loader = DataLoader(
             self.reading,
             batch_sampler=steps,  # pyright: ignore[reportArgumentType]  more than numbers
-            num_workers=usual_workers() if self.workers is None else self.workers,
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers > 0 else None,
             collate_fn=_as_it_is,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
@@ -321,6 +330,24 @@ class _Reading(Dataset):
         boxes, kept = change_boxes(boxes, change, size, before)
         columns = {name: target[name][kept] for name in ("labels", "difficult")}
         return change, part, {"boxes": boxes[kept], **columns, "id": target["id"]}
+
+
+def _need_shared(batch: int, workers: int) -> None:
+    """ValueError with one sentence where the batches, of so many bytes each, that workers hold
+    ready and the one in use have no room in shared memory: to write there ends in a bus error.
+    """
+    if not SHARED.is_dir():
+        return
+    free = shutil.disk_usage(SHARED).free
+    batch *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # so many processes have workers here
+    needed = (AHEAD * workers + 1) * batch
+    if needed > free:
+        fewer = max(0, (free // batch - 1) // AHEAD)
+        raise ValueError(
+            f"What {workers} workers read ahead takes {needed / 2**20:.0f} MB of shared memory, "
+            f"and {SHARED} has {free / 2**20:.0f} MB free: give it more (docker run --shm-size="
+            f"{-(-needed // 2**30)}g), or take --set workers={fewer}."
+        )
 
 
 def _size(image: Tensor) -> Size2:
