@@ -72,7 +72,10 @@ class Recipe:
                   criterion.class_weights, see `detectors.criterion`
     evaluate      epochs between two evaluations, where there are pictures for it
     patience      evaluations without a better AP after which training stops; 0: it never does
-    seed          of the pictures' order and augmentation; the same seed gives the same run
+    seed          of the pictures' order and augmentation. On a CPU the same seed and number of
+                  threads give the same run. On a GPU the seed gives the same batches, and a run
+                  that is only nearly the same: cuDNN may take other algorithms, some of them add in
+                  whatever order the numbers come, and so sums are rounded otherwise each time
     criterion     options of model.criterion, {"gamma": 0.0} for one; inference: of
                   model.detections, and so of `predict`
     """
