@@ -217,7 +217,7 @@ def test_more_processes_than_gpus_are_told(number, count, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: pytest.fail("there is no such GPU"))
-    words = f"Process {number + 1} of .* {count} to be seen; .*--nproc-per-node {count}\\."
+    words = f"Process {number + 1} of .*to be seen: {count}\\); .*--nproc-per-node {count}\\."
     with pytest.raises(ValueError, match=words), processes():
         pass
 

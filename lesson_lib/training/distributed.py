@@ -51,8 +51,8 @@ def _own_gpu() -> int:
     number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if number >= count:
         raise ValueError(
-            f"Process {number + 1} of this machine has no GPU for itself: there are {count} to be "
-            f"seen; start torchrun with --nproc-per-node {count}."
+            f"Process {number + 1} of this machine has no GPU for itself (to be seen: {count}); "
+            f"start torchrun with --nproc-per-node {count}."
         )
     return number
 
