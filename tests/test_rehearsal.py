@@ -4,6 +4,8 @@ hand, and the words.
 
 import json
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 
 import pytest
 import torch
@@ -24,13 +26,26 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+#: (config, pixels, classes); as if the pretrained weights had come, without which VGG16 has a norm.
+STEPS = {name: (*case, 3) for name, case in SMALL.items()} | {
+    "ssd300-vgg16, no norm": (replace(MODELS["ssd300-vgg16"], norm=None), 300, 3),
+    "ssd300-vgg16, batch norm": (replace(MODELS["ssd300-vgg16"], norm="batch"), 300, 3),
+    "retinanet-r50, frozen norm": (replace(MODELS["retinanet-r50"], norm="frozen"), 256, 80),
+    "retinanet-r18, 200 classes": (MODELS["retinanet-r18"], 128, 200),
+}
+
+
+def built(config, classes, size):
+    torch.manual_seed(0)
+    return rehearsal._built(replace(config, pretrained=False), classes, size).train()
+
+
+@pytest.mark.parametrize("name", STEPS)
 def test_activations_are_what_the_cpus_allocator_held(name):
     """Net bytes that forward and criterion allocated and the graph still holds, in a real step."""
-    config, size = SMALL[name]
-    costs = step_costs(config, 3, size)
-    torch.manual_seed(0)
-    model = build_model(config, 3, size)
+    config, size, classes = STEPS[name]
+    costs = step_costs(config, classes, size)
+    model = built(config, classes, size)
     images = torch.rand(2, 3, size, size).to(memory_format=torch.channels_last)
     anchors = model.anchors(size)
     rehearsal._loss(model, model(images), anchors, 2)  # what is made once is made before
@@ -41,6 +56,74 @@ def test_activations_are_what_the_cpus_allocator_held(name):
     predicted = costs.fixed + 2 * costs.per_picture
     assert loss.requires_grad
     assert predicted == pytest.approx(held, rel=0.15)
+
+
+def most_allocated(work):
+    """Bytes at the fullest moment of what `work` allocates, of the CPU's allocator's own record."""
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True, acc_events=True) as measured:
+        kept = work()
+    events = measured.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    assert kept is not None and changes
+    return max(accumulate(size for _, size in changes))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "name",
+    ["retinanet-r18, 200 classes", "ssd300-vgg16, no norm", "ssd300-vgg16, batch norm"],
+)
+def test_the_fullest_moment_is_the_cpus_allocators(name, precision):
+    """Of a real step that goes the way of a GPU, beside weights and their gradients: in RetinaNet's
+    losses and SSD's backward pass. The pictures are in torch's usual order: for the other one the
+    CPU's kernels of the backward pass make copies that a GPU's do not need.
+    """
+    config, size, classes = STEPS[name]
+    memory = step_costs(config, classes, size, precision).memory(2)
+    model, images = built(config, classes, size), torch.rand(2, 3, size, size)
+    anchors = model.anchors(size)
+    ranked = {"mining": "rank"} if "ssd" in name else {}
+    model.criterion = partial(model.criterion, dense=True, **ranked)
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
+            outputs = model(images)
+        loss = rehearsal._loss(model, outputs, anchors, 2)
+        loss.backward()
+        return outputs, loss
+
+    step()  # the gradients are there, as in the second part of a batch
+    held = most_allocated(step) + images.nbytes
+    assert memory.activations + memory.transient == pytest.approx(held, rel=0.15)
+
+
+def test_the_living_are_counted_once_and_until_they_die():
+    beside = torch.zeros(1000)
+    with rehearsal.Alive([beside]) as alive:
+        alive.add(beside)
+        one = beside + 1
+        two = one.view(10, 100)
+        assert (alive.now, alive.most) == (4000, 4000)
+        del one
+        assert alive.now == 4000
+        three = two.double()
+        del two
+        beside.add_(1)
+        assert (alive.now, alive.most) == (three.nbytes, 12_000)
+
+
+@pytest.mark.parametrize(
+    "name", ["ssd300-vgg16", "ssd-lite0", "ssd-r18", "retinanet-r50", "retinanet-lite0"]
+)
+def test_half_precision_without_a_gpu_keeps_what_a_gpus_autocast_keeps(name):
+    """To the byte, on tensors of "meta" and on fake ones of "cuda"."""
+    config, size = replace(MODELS[name], pretrained=False), 300 if "vgg16" in name else 128
+    on_gpu = rehearsal._held(config, 3, size, 2, torch.bfloat16)
+    with torch.device("meta"):
+        model = rehearsal._built(config, 3, size)
+        images, anchors = rehearsal._pictures(2, size), rehearsal._anchors(model, size)
+    assert rehearsal.held_for_backward(model, images, anchors, torch.bfloat16) == on_gpu
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
@@ -76,8 +159,11 @@ def test_operations_of_a_convolution_by_hand():
 def test_all_grows_in_a_line_with_the_batch():
     config, size = SMALL["retinanet-tiny"]
     costs = step_costs(config, 3, size)
-    three = rehearsal._held(config, 3, size, 3, None)
-    assert costs.fixed + 3 * costs.per_picture == pytest.approx(three.bytes, rel=1e-3)
+    eight = rehearsal._held(config, 3, size, 8, None)
+    memory, most = costs.memory(8), rehearsal._alive(config, 3, size, 8, None)
+    assert memory.activations == pytest.approx(eight.bytes, rel=1e-3)
+    # Of a network this small another moment may be the fullest when there are more pictures.
+    assert memory.activations + memory.transient == pytest.approx(most, rel=0.02)
 
 
 def test_numbers_of_the_full_networks_are_the_papers():

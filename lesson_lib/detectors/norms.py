@@ -68,7 +68,8 @@ class GroupNorm(nn.GroupNorm):
             normed = super().forward(input)
         else:
             weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-            with torch.autocast(input.device.type, enabled=False):
+            kind = "cpu" if input.is_meta else input.device.type  # "meta" has no autocast
+            with torch.autocast(kind, enabled=False):
                 normed = F.group_norm(input, self.num_groups, weight, bias, self.eps)
         if input.is_contiguous(memory_format=torch.channels_last):
             return normed.contiguous(memory_format=torch.channels_last)

@@ -4,22 +4,29 @@
     costs.memory(batch=16, optimizer="sgd").total / 2**30           GiB on the GPU
     costs.largest_batch(GPUS["t4"], "sgd")
 
-The networks and their losses run on fake tensors (torch's FakeTensorMode), which have shapes, types
-and a device but no memory: no GPU is needed, and a step at 800 px takes seconds. What the backward
-pass will need is added up as autograd saves it, the floating-point operations as they are called.
+The networks and their losses run on tensors that have shapes and types but no memory: no GPU is
+needed, and a step at 800 px takes seconds. On fake ones (torch's FakeTensorMode), which have the
+GPU's device too, what the backward pass will need is added up as autograd saves it. On those of the
+device "meta", where alone a backward pass runs without a GPU, the fullest moment of the step is
+found as tensors come and go, and the floating-point operations are counted as they are called.
 Hours follow from shares of a GPU's peak (`gpus`), published or assumed.
 """
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from lesson_lib.anchors import Size, as_pair
@@ -76,9 +83,11 @@ class Memory:
     weights       parameters and buffers in float32, and with half precision the copies that
                   autocast makes
     gradients     one for each trained parameter; optimizer: its states
-    activations   what autograd keeps from forward and criterion for the backward pass, with the
-                  pictures
-    transient     gradients of activations, of which a few are alive at once: twice the largest one
+    activations   what autograd keeps from forward and criterion for the backward pass; with the
+                  pictures, where the first layer is trained
+    transient     what is alive beside these at the fullest moment: in RetinaNet's losses, what they
+                  calculate with while all activations are held; in SSD's backward pass, gradients
+                  of activations, less the activations that are no longer needed by then
     context       CUDA's own, an allowance
     averaged      the running mean of the weights, where the recipe asks for one (ema)
     pictures      of the data set, where all are kept decoded beside the network (cache)
@@ -110,13 +119,15 @@ class StepCosts:
     parameters, trained   numbers in the network, and those of them that are trained
     weight_bytes          of parameters and buffers
     fixed, per_picture    bytes that autograd holds whatever the batch, and for each picture of it
-    largest               bytes of the largest activation of one picture
+    transient             bytes alive beside these and the weights' gradients at the fullest moment,
+                          for each picture
     flops                 floating-point operations (a multiplication and an addition are two) of
                           forward, criterion
                           and backward for one picture
     anchors               a picture's
     precision             "fp32", "fp16" or "bf16"
     forward               of `flops`, those of the network alone, as an evaluation takes them
+    transient_fixed       as `transient`, whatever the batch
     """
 
     parameters: int
@@ -124,11 +135,12 @@ class StepCosts:
     weight_bytes: int
     fixed: int
     per_picture: int
-    largest: int
+    transient: int
     flops: int
     anchors: int
     precision: str
     forward: int = 0
+    transient_fixed: int = 0
 
     def memory(
         self, batch: int, optimizer: str = "sgd", averaged: bool = False, kept: int = 0
@@ -142,7 +154,7 @@ class StepCosts:
             gradients=4 * self.trained,
             optimizer=4 * STATES[optimizer] * self.trained,
             activations=self.fixed + batch * self.per_picture,
-            transient=2 * batch * self.largest,
+            transient=self.transient_fixed + batch * self.transient,
             averaged=self.weight_bytes if averaged else 0,
             pictures=kept,
         )
@@ -164,8 +176,8 @@ class StepCosts:
 def step_costs(
     config: Config, num_classes: int, image_size: Size, precision: str = "fp32"
 ) -> StepCosts:
-    """The costs of a detector's training step on a GPU, counted on fake tensors; no weights are
-    loaded.
+    """The costs of a detector's training step on a GPU, counted on tensors without memory; no
+    weights are loaded.
 
     image_size: pixels of the input, (height, width) or one number for a square.
     precision: "fp32", or "bf16" or "fp16" by autocast.
@@ -175,23 +187,29 @@ def step_costs(
         raise ValueError(f"precision is {precision!r}; rehearse with fp32, bf16 or fp16.")
     config = _without_weights(config)
     # Not one picture: batch norm of a map with one position refuses it.
-    two = _held(config, num_classes, image_size, 2, HALF.get(precision))
-    four = _held(config, num_classes, image_size, 4, HALF.get(precision))
+    two, four = (_held(config, num_classes, image_size, n, HALF.get(precision)) for n in (2, 4))
+    beside_two, beside_four = (
+        _alive(config, num_classes, image_size, n, HALF.get(precision)) - held.bytes
+        for n, held in ((2, two), (4, four))
+    )
     counted = _counted(config, num_classes, image_size)
     parameters = list(counted.model.parameters())
     tensors = [*parameters, *counted.model.buffers()]
     per_picture = (four.bytes - two.bytes) // 2
+    # Of a small network the fullest moment may be one that does not grow with the batch.
+    transient = max(0, (beside_four - beside_two) // 2)
     return StepCosts(
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         weight_bytes=sum(t.nbytes for t in tensors),
         fixed=two.bytes - 2 * per_picture,
         per_picture=per_picture,
-        largest=two.largest,
+        transient=transient,
         flops=counted.step,
         anchors=two.anchors,
         precision=precision,
         forward=counted.forward,
+        transient_fixed=max(0, beside_two - 2 * transient),
     )
 
 
@@ -210,12 +228,9 @@ def recipe_costs(config: Config, num_classes: int, recipe: Recipe, precision: st
 
 @dataclass(frozen=True)
 class Held:
-    """What autograd keeps of one forward pass: bytes in all, of the largest tensor of one
-    picture; and the anchors.
-    """
+    """What autograd keeps of one forward pass and criterion: bytes in all; and the anchors."""
 
     bytes: int
-    largest: int
     anchors: int
 
 
@@ -259,8 +274,68 @@ def held_for_backward(
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = _forward(model, images, half)
         _loss(model, outputs, anchors, len(images))
-    sizes = [storage.nbytes() for storage in kept.values()]
-    return Held(sum(sizes), max(sizes) // len(images), len(anchors))
+    return Held(sum(storage.nbytes() for storage in kept.values()), len(anchors))
+
+
+def _alive(
+    config: Config, num_classes: int, size: Size, batch: int, half: torch.dtype | None
+) -> int:
+    """The most bytes alive at once in forward, criterion and backward, beside the weights and their
+    gradients.
+
+    All gradients are there from the beginning, as in the later parts of a batch that comes in
+    parts: `Memory` counts them whole. Left out is what a GPU's kernels take for themselves.
+    """
+    with torch.device("meta"):
+        model = _built(config, num_classes, size)
+        images, anchors = _pictures(batch, size), _anchors(model, size)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+    model.train()
+    known = [*model.parameters(), *model.buffers()]
+    with Alive([*known, *(p.grad for p in known if p.grad is not None)]) as alive:
+        alive.add(images)
+        alive.add(anchors)
+        outputs = _forward(model, images, half)  # they live until the backward pass is done
+        _loss(model, outputs, anchors, batch).backward()
+    return alive.most
+
+
+class Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that live, each storage once: `now`, and at `most`.
+
+    beside: tensors that are there all the while and are not counted. torch's own
+    torch.distributed._tools.mem_tracker finds the same, in five times the time, where all
+    parameters are trained; a frozen one it refuses.
+    """
+
+    def __init__(self, beside: Iterable[Tensor] = ()):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = set(map(_storage, beside))
+
+    def add(self, tensor: Tensor) -> None:
+        """Counts its storage from now on, until nothing uses it any more."""
+        storage, key = tensor.untyped_storage(), _storage(tensor)
+        if key not in self.known:
+            self.known.add(key)
+            weakref.finalize(storage, self._drop, key, storage.nbytes())
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for value in tree_leaves(made):
+            if isinstance(value, Tensor):
+                self.add(value)
+        return made
 
 
 def _storage(tensor: Tensor) -> int:
@@ -270,7 +345,7 @@ def _storage(tensor: Tensor) -> int:
 def _forward(model: Detector, images: Tensor, half: torch.dtype | None) -> Any:
     if half is None:
         return model(images)
-    with as_autocast(half):
+    with HalfOnMeta(half) if images.is_meta else as_autocast(half):
         return model(images)
 
 
@@ -286,6 +361,47 @@ def as_autocast(half: torch.dtype) -> Iterator[None]:
         torch.autocast_decrement_nesting()
         torch.set_autocast_enabled("cuda", False)
         torch.clear_autocast_cache()
+
+
+class HalfOnMeta(TorchFunctionMode):
+    """A GPU's autocast on the device "meta", where torch has none: convolutions and products of
+    matrices take copies in 16 bits, the trained weights' once; lengths are of float32.
+
+    Left out are all other operations that autocast has a rule for, of which the library's networks
+    have none: a test compares what they keep with what they keep under `as_autocast`.
+    """
+
+    PRODUCTS = (torch.conv2d, F.linear, torch.matmul)
+
+    def __init__(self, half: torch.dtype):
+        super().__init__()
+        self.half, self.copies = half, dict[Tensor, Tensor]()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.PRODUCTS:
+            args, kwargs = tree_map(self._copy, (args, kwargs))
+        elif func is F.normalize:
+            return self._normalized(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _copy(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.requires_grad and value.is_leaf):
+            return value.to(self.half)
+        if value not in self.copies:
+            self.copies[value] = value.to(self.half)
+        return self.copies[value]
+
+    @staticmethod
+    def _normalized(
+        input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+    ) -> Tensor:
+        length = torch.linalg.vector_norm(input, p, dim, True, dtype=torch.float32)
+        return input / length.clamp_min(eps).expand_as(input)
 
 
 class Counted(NamedTuple):
