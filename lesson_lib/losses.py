@@ -358,10 +358,12 @@ def _wrong_answer(
     `weight`; p = sigmoid(z) = 1 - p_t. out: where the slope goes.
     """
     loss, p = F.softplus(z), z.sigmoid()
-    fade = p * p if gamma == 2 else torch.exp(gamma * (z - loss))  # z - loss = log p
+    rest = 1 - p
+    slope = torch.addcmul(p, rest, loss, value=gamma, out=rest if out is None else out)
+    del rest  # slope is p + gamma (1 - p) loss; fewer tensors at once are more pictures on a GPU
+    fade = p.mul_(p) if gamma == 2 else torch.sub(z, loss, out=p).mul_(gamma).exp_()  # by log p
     if weight is not None:
         fade = fade.mul_(weight)
-    slope = torch.addcmul(p, 1 - p, loss, value=gamma, out=out)  # p + gamma (1 - p) loss
     return loss.mul_(fade), slope.mul_(fade)
 
 

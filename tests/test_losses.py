@@ -35,6 +35,7 @@ from lesson_lib.losses import (
     ssd_loss,
 )
 from lesson_lib.mining import hard_negative_mask
+from lesson_lib.training.rehearsal import Alive
 
 GAMMAS = (0, 0.1, 0.2, 0.5, 0.9, 1, 2, 5)
 
@@ -565,6 +566,17 @@ def test_on_a_cpu_the_focal_gradient_is_not_copied_to_be_divided():
         found = retinanet_loss(logits, *others, dense=False)
     (gradient,) = torch.autograd.grad(sum(found.values()), logits)
     assert gradient.data_ptr() in {x.data_ptr() for x in kept}
+
+
+@pytest.mark.parametrize("gamma", [1.5, 2.0])
+def test_on_a_gpu_the_focal_loss_holds_three_tensors_as_large_as_the_logits(gamma):
+    with torch.device("meta"):
+        logits, deltas = (torch.zeros(2, 1000, n, requires_grad=True) for n in (100, 4))
+        classes, targets = torch.zeros(2, 1000, dtype=torch.int64), torch.zeros(2, 1000, 4)
+        label = torch.zeros(2, 1000, dtype=torch.int8)
+    with Alive([logits, deltas, classes, targets, label]) as alive:
+        retinanet_loss(logits, deltas, classes, targets, label, gamma=gamma)
+    assert 3 <= alive.most / logits.nbytes < 3.5
 
 
 def test_on_a_gpu_the_joint_losses_read_nothing():
