@@ -270,7 +270,8 @@ def test_lessons_show_what_a_gpu_reached(tmp_path, monkeypatch):
     assert rows[0].startswith("| RetinaNet-R50, 64 px") and "seed 1" in rows[-1]
     assert [run["seed"] for run in plans.recorded("--model ssd300-vgg16", "--data bccd")] == [0, 1]
     assert plans.results_rows("--model ssd300") == [
-        "| `ssd300-vgg16` on bccd: size=300 | bccd test | 60.5 | 2 seeds, NVIDIA H200, 140 GiB |"
+        "| `ssd300-vgg16` on bccd by `any-gpu`: size=300 | bccd test | 60.5 | 2 seeds, "
+        "NVIDIA H200, 140 GiB |"
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lesson_lib.config import REPOSITORY
+from lesson_lib.training.recipes import find_recipe
 
 RESULTS = REPOSITORY / "results"
 
@@ -77,7 +78,7 @@ def mean_ap(runs: list[dict[str, Any]]) -> float:
 
 def results_rows(words: str) -> list[str]:
     """A row of a Markdown table for each recorded training whose command holds `words`: what was
-    trained, on which pictures it was judged, AP in percent, how often and where.
+    trained by which recipe, on which pictures it was judged, AP in percent, how often and where.
     """
     runs, rows = recorded(words), list[str]()
     for name in dict.fromkeys(run["name"] for run in runs):
@@ -91,16 +92,20 @@ def results_rows(words: str) -> list[str]:
 
 
 def _short(command: str) -> str:
-    """A training command as a table can hold it: model, data, and what else was set."""
+    """A training command as a table can hold it: model, data, recipe, and what else was set."""
     words = command.split()
-    of = {name: words[words.index(name) + 1] for name in ("--model", "--data")}
+    of = dict(pairwise(words))
+    model, data = of["--model"], of["--data"]
+    recipe = of.get("--recipe") or find_recipe(data, of["--budget"], model)
     rest = [word for flag, word in pairwise(words) if flag == "--set"]
     settings = f": {', '.join(rest)}" if rest else ""
-    return f"`{of['--model']}` on {of['--data']}{settings}"
+    return f"`{model}` on {data} by `{recipe}`{settings}"
 
 
 def known_about(plan: Plan, budget: str) -> str:
-    """AP and minutes of the recorded runs of a plan; "" without any."""
+    """AP and minutes of the recorded runs of a plan, from the shortest run's to the longest's; ""
+    without any.
+    """
     runs = [
         run
         for run in recorded("--data smears", f"--model {plan.model}", *plan.settings)
@@ -110,9 +115,9 @@ def known_about(plan: Plan, budget: str) -> str:
     ]
     if not runs:
         return ""
-    minutes = sum(run["seconds"] for run in runs) / 60 / len(runs)
+    minutes = sorted({f"{run['seconds'] / 60:.1f}" for run in runs}, key=float)
     busy = ", beside other work" if any(run.get("busy") for run in runs) else ""
     return (
-        f"AP {mean_ap(runs):.1f} in {minutes:.1f} minutes, mean of {len(runs)} seeds "
-        f"({runs[0]['machine']}{busy})"
+        f"AP {mean_ap(runs):.1f} in {' to '.join(minutes[:: max(1, len(minutes) - 1)])} minutes, "
+        f"mean of {len(runs)} seeds ({runs[0]['machine']}{busy})"
     )
