@@ -4,9 +4,11 @@ its mistake.
 
 import math
 
+import pytest
 import torch
 from answers import exercise_tests
 
+from lesson_lib.course.checks import DONE, verdict
 from lesson_lib.course.checks.lesson10 import EXERCISES, FAULTS
 
 
@@ -30,6 +32,42 @@ def last_part_alone(weight, parts):
         weight = weight.detach().clone().requires_grad_()
         ((x @ weight - y) ** 2).mean().backward()
     return weight.grad
+
+
+def by_the_formula(weight, parts):
+    """Without autograd, by place, and in halves: all of it is allowed."""
+    count, total = sum(len(parts[n][1]) for n in range(len(parts))), torch.zeros_like(weight)
+    for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]):
+        for x, y in half:
+            total += 2 * x.T @ (x @ weight - y) / count
+    return total
+
+
+def gradients_added(weight, parts):
+    weight = weight.clone().requires_grad_()
+    count = sum(y.numel() for _, y in parts)
+    losses = (((x @ weight - y) ** 2).sum() / count for x, y in parts)
+    return sum(torch.autograd.grad(loss, weight)[0] for loss in losses)
+
+
+def joined(weight, parts, join=torch.cat):
+    weight = weight.clone().requires_grad_()
+    x, y = parts[0]
+    for more, told in parts[1:]:
+        x, y = join((x, more)), torch.cat((y, told))
+    ((x @ weight - y) ** 2).mean().backward()
+    return weight.grad
+
+
+def one_graph(weight, parts):
+    weight = weight.clone().requires_grad_()
+    count = sum(len(y) for _, y in parts)
+    sum(((x * weight).sum(1) - y).square().sum() for x, y in parts).div(count).backward()
+    return weight.grad
+
+
+def kept_in_a_list(weight, parts):
+    return accumulate(weight, list(parts))
 
 
 def crop(boxes, labels, patch):
@@ -65,6 +103,10 @@ MISTAKES = [
     ("10.accumulate", sum_of_means, "same size"),
     ("10.accumulate", last_part_alone, "same size"),
     ("10.accumulate", lambda w, parts: sum_of_means(w, parts, len(parts)), "three rows"),
+    ("10.accumulate", joined, "same size: it stopped with MemoryError in line"),
+    ("10.accumulate", lambda w, parts: joined(w, parts, torch.vstack), "vstack makes one of"),
+    ("10.accumulate", one_graph, "without any row: it stopped with MemoryError"),
+    ("10.accumulate", kept_in_a_list, "there is room for two parts"),
     ("10.logs", lambda letter: FAULTS["A"], "log B"),
     ("10.logs", lambda letter: FAULTS[letter if letter in "AB" else "A"], "log C"),
     ("10.logs", lambda letter: "the loader starves the GPU", "log A"),
@@ -78,3 +120,13 @@ MISTAKES = [
 test_every_exercise_is_tried, test_right, test_mistake, test_stub = exercise_tests(
     EXERCISES, RIGHT, MISTAKES
 )
+
+
+@pytest.mark.parametrize("answer", [by_the_formula, gradients_added])
+def test_other_ways_to_the_gradient_of_the_parts_are_right(answer):
+    assert verdict("10.accumulate", answer).startswith(DONE)
+
+
+def test_where_a_part_did_not_fit_is_the_learners_line():
+    said = verdict("10.accumulate", kept_in_a_list)
+    assert "MemoryError in line" in said and "of kept_in_a_list: " in said

@@ -357,7 +357,7 @@ def _call(answer: Any, case: Case) -> Any:
         frames = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != __file__
+            if Path(frame.filename).parent != Path(__file__).parent
         ]
         where = f" in line {frames[-1].lineno} of {frames[-1].name}" if frames else ""
         return _Fault(f"it stopped with {type(error).__name__}{where}: {error}")

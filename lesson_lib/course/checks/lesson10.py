@@ -6,8 +6,14 @@ Expected values are worked out here in plain Python numbers.
 
 import math
 import random
+import weakref
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from lesson_lib.course.checks import Case, Choice, Exercise
 from lesson_lib.course.review import Question
@@ -53,21 +59,75 @@ def _random_workers(rng: random.Random) -> Case:
     return _workers(f"{numbers[0]} ms, batch {numbers[1]}, {numbers[2]} ms a step", *numbers)
 
 
-def _parts(why: str, weight: list[float], parts: list[list[tuple[list[float], float]]]) -> Case:
+_Row = tuple[list[float], float]  # the features, and what they should give
+#: Functions that make one tensor of several.
+JOINS = {
+    *("cat", "concat", "concatenate", "stack", "block_diag"),
+    *("vstack", "row_stack", "hstack", "column_stack", "dstack"),
+}
+
+
+class Part(Tensor):
+    """The x of one part. MemoryError where it is joined with others: the batch does not fit."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func.__name__ in JOINS:
+            raise MemoryError(f"{func.__name__} makes one of the parts, and the batch does not fit")
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+@dataclass
+class Parts(Sequence):
+    """The parts of a batch, ((n, F), (n,)) each, read anew whenever one is asked for, as a loader
+    hands them out. There is room for two: MemoryError where a third is asked for while two are
+    held, by a name, a list or a graph.
+
+    rows: of each part; features: F.
+    """
+
+    rows: list[list[_Row]]
+    features: int
+    held: list[weakref.ref] = field(default_factory=list, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self[place] for place in range(len(self)))
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Parts(self.rows[place], self.features, self.held)
+        part = self.rows[place]
+        self.held[:] = [block for block in self.held if block() is not None]
+        if len(self.held) > 1:
+            raise MemoryError(
+                "there is room for two parts, and two are still held when a third is asked for "
+                "(a list holds them, and so does a loss until its backward())"
+            )
+        values = [x for xs, _ in part for x in xs]
+        block = array("f", values or [0.0])  # lives as long as any tensor that shares its numbers
+        self.held.append(weakref.ref(block))
+        x = torch.frombuffer(block, dtype=torch.float32)[: len(values)]
+        return x.reshape(-1, self.features).as_subclass(Part), torch.tensor([y for _, y in part])
+
+
+def _parts(why: str, weight: list[float], parts: list[list[_Row]]) -> Case:
     """Each part: rows of (features, what they should give)."""
     rows = [row for part in parts for row in part]
     gradient = [
         sum(2 * (sum(w * x for w, x in zip(weight, xs)) - y) * xs[i] for xs, y in rows) / len(rows)
         for i in range(len(weight))
     ]
-    tensors = [
-        (
-            torch.tensor([xs for xs, _ in part]).reshape(-1, len(weight)),
-            torch.tensor([y for _, y in part]),
-        )
-        for part in parts
-    ]
-    return Case(why, (torch.tensor(weight), tensors), torch.tensor(gradient))
+    return Case(why, (torch.tensor(weight), Parts(parts, len(weight))), torch.tensor(gradient))
 
 
 def _random_parts(rng: random.Random) -> Case:
@@ -158,6 +218,11 @@ EXERCISES = {
                 "a part without any row",
                 [1.0, 1.0],
                 [[([1.0, 2.0], 0.0)], [], [([2.0, 0.0], 1.0)]],
+            ),
+            _parts(
+                "six parts, of which two fit",
+                [1.0, 1.0],
+                [[([float(n), 1.0], 0.5)] * n for n in range(1, 7)],
             ),
         ],
         "the gradient of the large batch, in the memory of a small one.",
