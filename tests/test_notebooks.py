@@ -6,6 +6,7 @@ metadata.
 """
 
 import ast
+import html
 import os
 import re
 import symtable
@@ -188,6 +189,32 @@ def trained_outputs_have_a_note(notebook):
         if wrong or shown and list(notes) != [shown[0].id]:
             found.append(shown[0])
     return found
+
+
+def shown_captions(cell) -> list[str]:
+    """The fixed words of the captions that a cell gives to `show`, piece by piece."""
+    found = list[str]()
+    for node in (node for part in statements(cell) for node in ast.walk(part)):
+        if not isinstance(node, ast.Call):
+            continue
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) != "show":
+            continue
+        given = [word.value for word in node.keywords if word.arg == "caption"]
+        pieces = [part for one in given for part in getattr(one, "values", [one])]
+        found += [part.value for part in pieces if isinstance(part, ast.Constant)]
+    return found
+
+
+def captions_are_of_their_source(notebook):
+    """What a cell shows under its figure is what its source says: of a trained cell, whose outputs
+    are kept, nothing else is compared.
+    """
+    compared = (cell for cell in code(notebook) if "nbval-ignore-output" not in tags(cell))
+    return [
+        cell
+        for cell in compared
+        if any(piece not in html.unescape(written(cell)) for piece in shown_captions(cell))
+    ]
 
 
 def no_path_of_a_machine(notebook):
@@ -419,6 +446,10 @@ BROKEN = {
         lesson(cell("x", NOTED, tags="trained"), cell("x", NOTED, id="b", count=2, tags="trained")),
         lesson(cell("x", note(sentence="Trained by somebody."), tags="trained")),
     ],
+    captions_are_of_their_source: [
+        lesson(cell('show(f, caption=f"Left: {loss:.1f} stays.")', shown(html="Six: 1.4 stays."))),
+        lesson(cell("plots.show(f, caption='Left of it')", shown(html="<em>Right of it</em>"))),
+    ],
     no_path_of_a_machine: [
         lesson(cell("x", stream("saved\n/home/ann/a.png"))),
         lesson(cell("x", stream("C:\\Users\\ann"))),
@@ -491,6 +522,7 @@ GOOD = [
     lesson(
         cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")
     ),
+    lesson(cell('show(f, caption=f"a net\'s {a}: x")', shown(html="a net&#x27;s 1: x"))),
     lesson(cell("x", stream("see https://example.org/home/a and 3/4 at a/tmp/b\n"))),
 ]
 
