@@ -105,6 +105,14 @@ def test_the_words_name_the_parts_that_there_are(away, capsys):
     assert re.search(r"averaged 0.\d\d, pictures 0.01\.", said(capsys, *CI, "--set", "ema=.9"))
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_weights_that_are_fetched_when_training_starts_are_told(away, capsys, pretrained):
+    asked = ["--recipe", "ssd300-voc", "--set", f"pretrained={pretrained}"]
+    words = " ".join(said(capsys, "rehearse", "--data", "bccd", *asked).split())
+    told = "fetched when the training starts; without them it trains from scratch another network"
+    assert (told in words) == pretrained
+
+
 def test_what_fits_by_less_than_the_error_only_just_fits():
     costs = replace(step_costs(MODELS["ssd-tiny"], 3, 128), per_picture=GIB)
     recipe, memory = Recipe(batch=8), costs.memory(8, "adamw")
@@ -143,7 +151,11 @@ def test_parts_of_one_picture_are_told_to_do_without_batch_norm(pictures, cautio
         ("t4", "fp32", "at 90% of peak, assumed as of a V100, and at 40%, assumed of"),
         ("t4", "fp16", "at 45% of peak, assumed as of an A100, and at 10%, assumed of"),
         ("v100", "fp32", "at 90% of peak, detectron2's 9.8 pictures/s on a V100, and at 40%"),
-        ("a100", "bf16", "at 45% of peak, MLPerf Training 2.0's 121 pictures/s, and at 10%"),
+        (
+            "a100",
+            "bf16",
+            "at 45% of peak, as MLPerf 2.0's RetinaNet, 121 pictures/s at 800 px, and at 10%",
+        ),
         ("h200", "fp32", "at 34% of peak, assumed as in half precision, and at 10%"),
     ],
 )

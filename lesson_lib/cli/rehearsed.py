@@ -28,7 +28,7 @@ def text(
     step = report["one_step"]
     parts = f" in {step['accumulate']} parts" if step["accumulate"] > 1 else ""
     rows = {
-        "network": _network(report, costs),
+        "network": _network(report, costs, recipe),
         "memory": _memory(plan, recipe),
         "time": _time(report["steps"], plan),
         "loader": _loader(report["loader"], plan),
@@ -48,13 +48,19 @@ def text(
     return "\n".join([title, *lines])
 
 
-def _network(report: dict[str, Any], costs: rehearsal.StepCosts) -> str:
+def _network(report: dict[str, Any], costs: rehearsal.StepCosts, recipe: Recipe) -> str:
     (height, width), (high, wide) = report["input"], report["usual_input"]
     usual = "" if (height, width) == (high, wide) else f" at {high} x {wide} px, as most photos are"
-    return (
+    words = (
         f"{costs.parameters:,} parameters, {costs.trained:,} trained; {costs.anchors:,} anchors at "
         f"{height} x {width} px; {costs.flops / 1e9:,.0f} GFLOP for a picture's whole step{usual}"
     )
+    if recipe.pretrained:
+        words += (
+            ". ImageNet's weights of its backbone are fetched when the training starts; without "
+            "them it trains from scratch another network, which --set pretrained=false rehearses"
+        )
+    return words
 
 
 def _memory(plan: rehearsal.Plan, recipe: Recipe) -> str:

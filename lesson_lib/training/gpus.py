@@ -48,7 +48,7 @@ def kind_of(precision: str) -> str:
 
 
 def _published(rate: int, version: str) -> str:
-    return f"MLPerf Training {version}'s {rate} pictures/s"
+    return f"as MLPerf {version}'s RetinaNet, {rate} pictures/s at 800 px"
 
 
 #: High, in half precision: MLPerf Training's RetinaNet-RNeXt50 at 800 px with the 264 classes of
