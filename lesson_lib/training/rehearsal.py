@@ -381,10 +381,10 @@ class HalfOnMeta(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in self.PRODUCTS:
-            args, kwargs = tree_map(self._copy, (args, kwargs))
-        elif func is F.normalize:
+        if func is F.normalize:
             return self._normalized(*args, **kwargs)
+        if func in self.PRODUCTS:
+            return func(*tree_map(self._copy, args), **tree_map(self._copy, kwargs))
         return func(*args, **kwargs)
 
     def _copy(self, value: Any) -> Any:
