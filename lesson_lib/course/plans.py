@@ -49,7 +49,8 @@ def gpu_runs(folder: Path) -> list[dict[str, Any]]:
 
 def gpu_rows(folder: Path | None = None) -> list[str] | None:
     """What a GPU reached of what was asked of it, as rows of a Markdown table: what, found, must,
-    aim, and on which GPU; bold: it misses what it must. None where no GPU run is recorded.
+    aim (– where nothing was asked), and on which GPU; bold: it misses what it must. None where no
+    GPU run is recorded.
 
     folder: as benchmarks/gpu_run.py writes it; None: results/gpu.
     """
@@ -59,7 +60,7 @@ def gpu_rows(folder: Path | None = None) -> list[str] | None:
         for row in found["rows"]:
             value = row["found"] if isinstance(row["found"], str) else f"{row['found']:,.4g}"
             told = f"**{value}**" if row["holds"] is False else value
-            asked = f"{row['must']:,g} | {row['aim']:,g}"
+            asked = " | ".join("–" if x is None else f"{x:,g}" for x in (row["must"], row["aim"]))
             lines.append(f"| {row['what']}{seed} | {told} | {asked} | {found['machine']} |")
     return lines or None
 
