@@ -1,72 +1,95 @@
-"""Training steps on a GPU, column by column, against torchvision in the same process.
+"""Training steps on a GPU against torchvision: the columns of `gpu_columns`, and the table of what
+was to be reached.
 
-    theirs            torchvision as it is shipped: float32, its own layout and optimizer loop
-    theirs_tuned      the same model in bfloat16, channels_last, with the fused optimizer and the
-                      algorithms that cuDNN finds fastest: all that its caller can do for it
-    library           `training.step.one_step`, as `train` calls it, of pictures on the device
-    compiled, graph   the same with the network compiled; as one CUDA graph
-    loader_memory, loader_workers     `train` itself, fed from real pictures
-    synchronisations  how often a step makes the host wait for the GPU
-    memory_rehearsed, memory_measured   GiB, of `rehearsal`, and of torch.cuda.max_memory_allocated
-
-All but the last three are images/s. A column is a number, or a word that says why it is none.
+Each column is measured in a process of its own. One that fails, kills its process or spoils the
+device costs no other; it is said in a sentence, stands in the file as a word, and is tried again
+the next time, after all that was never tried.
 """
 
-import gc
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.run import CLASSES, _models, scene
-from lesson_lib.data.catalog import open_dataset
-from lesson_lib.data.objects import Objects
-from lesson_lib.training.loop import train
-from lesson_lib.training.recipes import Recipe
-from lesson_lib.training.rehearsal import GIB, step_costs
-from lesson_lib.training.step import one_step
-from lesson_lib.training.update import Update
+from benchmarks.gpu_columns import COLUMNS, NEEDS_CUDA, Column, Setting, config_of
+from lesson_lib.config import hardware
+from lesson_lib.files import write_whole
+from lesson_lib.training.gpus import Gpu
+from lesson_lib.training.rehearsal import step_costs
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-NEEDS_CUDA = "needs CUDA"
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"ssd": "SSD300-VGG16", "retina": "RetinaNet-R50"}
-#: A rate so low that the weights stay, and with them the work of a step.
-RECIPE = Recipe(
-    optimizer="sgd",
-    lr=1e-9,
-    schedule="constant",
-    warmup=0,
-    clip=0,
-    precision="bf16",
-    augment="photos",
-)
-Column = float | str
-Step = Callable[[], Any]
+MODULE = "benchmarks.gpu_columns"  # what is started for a column
+#: A column that takes longer hangs: its process is stopped.
+MOST_MINUTES = 15
+#: GiB. A GPU with as much holds the batches as they are.
+ROOMY = 75
 
 
-class Setting(NamedTuple):
-    """Which model and pictures; rounds: steps that are timed; data: what the loader reads."""
+class Card(NamedTuple):
+    """The GPU here: its name, GiB, and compute capability."""
 
-    kind: str
-    side: int
-    batch: int
-    rounds: int
-    data: str
-
-    def lacking(self, known: Mapping[str, Column]) -> list[str]:
-        """The columns that have not been measured."""
-        return [name for name in COLUMNS if name not in known]
+    name: str
+    memory: float
+    capability: tuple[int, int]
 
     @property
-    def recipe(self) -> Recipe:
-        return replace(RECIPE, size=self.side, batch=self.batch)
+    def precision(self) -> str:
+        """The half precision that it calculates in itself; before Ampere that is fp16 alone."""
+        return "bf16" if self.capability >= (8, 0) else "fp16"
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is one of those whose speed was asked for."""
+        return any(name in self.name for name in ("H100", "H200"))
+
+    def gpu(self, share: float) -> Gpu:
+        """As `rehearsal` takes one, with a share of its memory."""
+        return Gpu(self.name, share * self.memory, {}, {}, {})
+
+
+def card() -> Card | None:
+    """The first GPU; None without CUDA."""
+    if not torch.cuda.is_available():
+        return None
+    about = torch.cuda.get_device_properties(0)
+    return Card(about.name, about.total_memory / 2**30, (about.major, about.minor))
+
+
+def settings(small: bool, gpu: Card | None) -> list[Setting]:
+    """What is measured; on a GPU before Ampere in fp16, and in batches that fit."""
+    if small or gpu is None:
+        return [
+            Setting("retina", 64, 1, 1, 1, "smears"),
+            Setting("ssd", 300, 2, 1, 1, "smears"),  # two: batch norm of a map with one position
+        ]
+    full = [Setting("ssd", 300, 64, 10, 5, "bccd"), Setting("retina", 800, 32, 10, 5, "bccd")]
+    return [fitting(setting._replace(precision=gpu.precision), gpu) for setting in full]
+
+
+def fitting(setting: Setting, gpu: Card) -> Setting:
+    """The same in the largest batch that fits, halved until it does: in float32, and with half as
+    much again for torchvision, whose steps hold more.
+    """
+    if gpu.memory >= ROOMY:
+        return setting
+    config = config_of(setting)
+    costs = step_costs(config, config.num_classes, setting.side)
+    largest = costs.largest_batch(gpu.gpu(1 / 1.5))
+    batch = setting.batch
+    while batch > max(1, largest):
+        batch //= 2
+    return setting._replace(batch=batch)
+
+
+# ---- what is asked ----
 
 
 class Asked(NamedTuple):
@@ -77,263 +100,193 @@ class Asked(NamedTuple):
     most: bool = False
 
 
-#: Images/s of a training step.
+#: Images/s of a training step, on an H100 or H200.
 RATES = {"ssd": Asked(1200, 1800), "retina": Asked(300, 400)}
 
 
-def row(what: str, found: Column, asked: Asked) -> dict[str, Any]:
-    """A line of the table of what was to be reached, for a JSON file."""
-    holds = None
-    if not isinstance(found, str):
-        holds = found <= asked.must if asked.most else found >= asked.must
-    return {"what": what, "found": found, "must": asked.must, "aim": asked.aim, "holds": holds}
+def row(what: str, found: Column, asked: Asked | None) -> dict[str, Any]:
+    """A line of the table of what was to be reached, for a JSON file; asked: None: nothing was."""
+    must, aim, holds = None, None, None
+    if asked is not None:
+        must, aim = asked.must, asked.aim
+        if isinstance(found, int | float):
+            holds = found <= must if asked.most else found >= must
+    return {"what": what, "found": found, "must": must, "aim": aim, "holds": holds}
+
+
+def rows(
+    setting: Setting, columns: Mapping[str, Column], judged: bool = True
+) -> list[dict[str, Any]]:
+    """What was to be reached, of the columns that are known.
+
+    judged: whether the GPU is one whose speed was asked for; what does not depend on the GPU is
+    judged on each.
+    """
+
+    def of(column: str, part: str) -> float | str:
+        found = columns.get(column, "not measured")
+        return found[part] if isinstance(found, dict) else found
+
+    name = NAMES[setting.kind]
+    step = f"{name}, {setting.side} px, batch {setting.batch}, {setting.precision}"
+    tuned = "tuned" if isinstance(columns.get("tuned"), dict) else "shipped"
+    speed = [
+        (f"{step}, training, images/s", of(tuned, "ours"), RATES[setting.kind]),
+        (f"{name}, times torchvision tuned the same way", of("tuned", "ratio"), Asked(1.7, 2.3)),
+        (f"{name}, times torchvision as shipped", of("shipped", "ratio"), Asked(3.5, 5)),
+        (f"{step}, training with norms from scratch, images/s", of("scratch", "ours"), None),
+        (f"{name}, compiled, times torchvision compiled", of("compiled", "ratio"), None),
+        (f"{name}, one CUDA graph (not in train), times train's step", of("graph", "ratio"), None),
+    ]
+    speed += [
+        (
+            f"{name}, real loader ({way}) behind synthetic input, %",
+            _behind(of(f"loader_{way}", "theirs"), of(f"loader_{way}", "ours")),
+            Asked(5, 2, most=True),
+        )
+        for way in ("memory", "workers")
+    ]
+    off = _behind(of("memory_measured", ""), of("memory_rehearsed", ""))
+    off = off if isinstance(off, str) else abs(off)
+    always = [
+        (f"{name}, host synchronisations in a step", of("synchronisations", ""), Asked(0, 0, True)),
+        (f"{name}, rehearsed memory off the measured, %", off, Asked(15, 5, most=True)),
+    ]
+    found = [row(what, value, asked if judged else None) for what, value, asked in speed]
+    return found + [row(*one) for one in always]
+
+
+def _behind(a: float | str, b: float | str) -> float | str:
+    """How much less b is than a, in percent of a; the word of whichever is none."""
+    if isinstance(a, str) or isinstance(b, str):
+        return a if isinstance(a, str) else b
+    return float(f"{100 * (1 - b / a):.3g}")
+
+
+# ---- measuring, and what is kept ----
+
+
+def has_failed(found: Column) -> bool:
+    """Whether a column is a word for a failure; that there is no CUDA here is none."""
+    return isinstance(found, str) and found != NEEDS_CUDA
+
+
+def here() -> dict[str, str]:
+    """Where a figure is measured."""
+    return {"machine": hardware(), "torch": torch.__version__.split("+")[0]}
+
+
+def write(file: Path, content: dict[str, Any]) -> None:
+    """All of it or nothing, with the machine and the date."""
+    about = here() | {"date": time.strftime("%Y-%m-%d")}
+    write_whole(file, (json.dumps(about | content, indent=1) + "\n").encode())
+
+
+def speed_file(out: Path, setting: Setting) -> Path:
+    return out / f"speed-{setting.kind}.json"
+
+
+def measured_of(setting: Setting, small: bool) -> dict[str, Any]:
+    """What the columns of a file are of."""
+    about = {"kind": setting.kind, "side": setting.side, "batch": setting.batch}
+    about |= {"precision": setting.precision, "classes": config_of(setting).num_classes}
+    return about | {"small": small}
+
+
+def known_columns(out: Path, setting: Setting, small: bool) -> dict[str, Column]:
+    """What the file holds that is of this machine and setting: figures of two make no ratio."""
+    file = speed_file(out, setting)
+    if not file.exists() or of_another(out, setting, small):
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))["columns"]
+
+
+def of_another(out: Path, setting: Setting, small: bool) -> str:
+    """A sentence where the file was measured on another machine, with another torch or of something
+    else; "" where it was not, or there is none.
+    """
+    file = speed_file(out, setting)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    for name, value in (here() | measured_of(setting, small)).items():
+        if found is not None and found.get(name) != value:
+            return (
+                f"{file} is of another {name} ({found.get(name)}, here {value}): all of it is "
+                "measured anew; give another --out to keep it."
+            )
+    return ""
 
 
 def speed_part(
-    setting: Setting,
-    small: bool,
-    known: dict[str, Column],
-    lacking: Sequence[str],
-    keep: Callable[[dict[str, Any]], None],
-    deadline: float,
+    out: Path, setting: Setting, small: bool, names: Sequence[str], deadline: float
 ) -> bool:
-    """Measures what is lacking, and keeps each column at once; True when nothing is lacking, False
-    when the time is up: then one column more than before is known at least.
+    """Measures the named columns and keeps each at once; False when the time is up before the last:
+    then one more than before has been tried at least.
     """
-    about = {"kind": setting.kind, "side": setting.side, "batch": setting.batch}
-    about |= {"classes": CLASSES, "small": small}
-    for number, name in enumerate(lacking):
+    gpu = card()
+    for number, name in enumerate(names):
         if number and time.monotonic() > deadline:
             return False
-        known = known | {name: measured(name, setting)}
-        print(f"{NAMES[setting.kind]}, {name}: {known[name]}", flush=True)
-        keep(about | {"columns": known, "rows": rows(setting, known)})
+        log = out / "runs" / "logs" / f"{setting.kind}-{name}.txt"
+        found = in_a_process(name, setting, log)
+        known = known_columns(out, setting, small)
+        known.pop(name, None)  # what failed before, and is measured now, comes last
+        known |= {name: found}
+        failed = f"failed, and is tried again the next time; see {log}: " * has_failed(found)
+        print(f"{NAMES[setting.kind]}, {name}: {failed}{_told(found)}", flush=True)
+        judged = gpu is not None and gpu.judged
+        about = measured_of(setting, small) | {"columns": known}
+        write(speed_file(out, setting), about | {"rows": rows(setting, known, judged)})
     return True
 
 
-def measured(name: str, setting: Setting) -> Column:
-    """A column. What does not work here is a finding, not a failure: the error's first line."""
-    gc.collect()
-    if DEVICE.type == "cuda":
-        torch.cuda.empty_cache()
-    try:
-        with algorithms_chosen(name != "theirs"):
-            found = COLUMNS[name](setting)
-    except Exception as error:  # whatever a driver or a compiler says
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return found if isinstance(found, str) else float(f"{found:.4g}")
+def _told(found: Column) -> str:
+    if not isinstance(found, dict):
+        return str(found)
+    rates = f"{found['ours']:g} images/s beside {found['theirs']:g}"
+    return f"{rates}, {found['ratio']:g} times (A/A {found['noise']:g})"
 
 
-@contextmanager
-def algorithms_chosen(wanted: bool) -> Iterator[None]:
-    """Whether cuDNN tries its algorithms and takes the fastest, as the command line has it."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def in_a_process(name: str, setting: Setting, log: Path) -> Column:
+    """A column, measured in a process of its own; a sentence where that ended without.
+
+    log: where all goes that the process says.
+    """
+    result = log.with_suffix(".json")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    result.unlink(missing_ok=True)
+    command = [sys.executable, "-m", MODULE, name]
+    command += ["--setting", json.dumps(setting), "--out", str(result)]
+    with log.open("wb") as said:
+        try:
+            done = subprocess.run(
+                command,
+                stdout=said,
+                stderr=said,
+                env=environment(log.parents[1]),
+                timeout=60 * MOST_MINUTES,
+            )
+        except subprocess.TimeoutExpired:
+            return f"It was stopped after {MOST_MINUTES} minutes."
+    if not result.exists():
+        return f"Its process ended with {_status(done.returncode)}."
+    return json.loads(result.read_text(encoding="utf-8"))
 
 
-def rows(setting: Setting, columns: Mapping[str, Column]) -> list[dict[str, Any]]:
-    """What was to be reached, of the columns that are known."""
-    name = NAMES[setting.kind]
-    ways = [columns[way] for way in ("library", "compiled", "graph") if way in columns]
-    best = max((x for x in ways if not isinstance(x, str)), default="nothing ran")
-    compared = [
-        (f"{name}, {setting.side} px, bf16, training, images/s", best, None, RATES[setting.kind]),
-        (
-            f"{name}, times torchvision tuned the same way",
-            best,
-            columns.get("theirs_tuned"),
-            Asked(1.7, 2.3),
-        ),
-        (f"{name}, times torchvision as shipped", best, columns.get("theirs"), Asked(3.5, 5)),
-    ]
-    found = [row(what, _over(a, b), asked) for what, a, b, asked in compared]
-    synthetic = columns.get("library", "not measured")
-    for way in ("memory", "workers"):
-        what = f"{name}, real loader ({way}) behind synthetic input, %"
-        real = columns.get(f"loader_{way}", "not measured")
-        found.append(row(what, _behind(synthetic, real), Asked(5, 2, most=True)))
-    waits = columns.get("synchronisations", "not measured")
-    found.append(row(f"{name}, host synchronisations in a step", waits, Asked(0, 0, most=True)))
-    memory = [columns.get(f"memory_{how}", "not measured") for how in ("measured", "rehearsed")]
-    off = _behind(*memory)
-    off = off if isinstance(off, str) else abs(off)
-    found.append(row(f"{name}, rehearsed memory off the measured, %", off, Asked(15, 5, most=True)))
-    return found
+def _status(code: int) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"status {code}"
 
 
-def _over(a: Column, b: Column | None) -> Column:
-    """a / b, or a where there is no b; the word of whichever is none."""
-    words = [x for x in (a, b) if isinstance(x, str)]
-    if words:
-        return words[0]
-    return a if b is None else float(f"{float(a) / float(b):.3g}")
+def environment(runs: Path) -> dict[str, str]:
+    """Of a process of its own: it finds this checkout, and leaves what it compiles under `runs`."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    compiled = str((runs / "compiled").absolute())
+    return {"TORCHINDUCTOR_CACHE_DIR": compiled} | os.environ | {"PYTHONPATH": path}
 
 
-def _behind(a: Column, b: Column) -> Column:
-    """How much less b is than a, in percent of a."""
-    share = _over(b, a)
-    return share if isinstance(share, str) else float(f"{100 * (1 - share):.3g}")
-
-
-# ---- the columns ----
-
-
-def theirs(setting: Setting, tuned: bool) -> Step:
-    """torchvision's training step."""
-    model, _ = _models(setting.kind, setting.side)
-    layout = torch.channels_last if tuned else torch.contiguous_format
-    model = model.to(DEVICE).to(memory_format=layout)
-    images = pictures(setting).to(memory_format=layout)
-    truth = [{k: v.to(DEVICE) for k, v in t.items()} for t in scene(setting.batch, setting.side)]
-    fused = True if tuned else None
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9, fused=fused)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(DEVICE.type, torch.bfloat16, tuned):
-            losses = model(list(images), truth)
-        total: Tensor = sum(losses.values())
-        total.backward()
-        optimizer.step()
-
-    return step
-
-
-def library(setting: Setting, network_of: Callable[[Any], Any] = lambda model: model) -> Step:
-    """The library's own step, as `train` calls it; network_of: what stands for the model in it."""
-    model, recipe = ours(setting), setting.recipe
-    shift = int(setting.kind == "ssd")  # torchvision's labels of SSD count the background
-    truth = [t | {"labels": t["labels"] - shift} for t in scene(setting.batch, setting.side)]
-    objects = Objects.of(truth).to(DEVICE)
-    update, anchors = Update(model, recipe), model.anchors(setting.side, DEVICE)
-    update.prepare(1, recipe.lr)
-    network, images = network_of(model), pictures(setting)
-    return partial(one_step, network, model, images, objects, anchors, update, recipe)
-
-
-def ours(setting: Setting) -> Any:
-    """The library's model with torchvision's weights."""
-    return _models(setting.kind, setting.side)[1].to(DEVICE)
-
-
-def pictures(setting: Setting) -> Tensor:
-    return torch.rand(setting.batch, 3, setting.side, setting.side, device=DEVICE)
-
-
-def rate(setting: Setting, make: Callable[[Setting], Step]) -> Column:
-    """Images/s of a step, after three to warm up on a GPU."""
-    wait = torch.cuda.synchronize if DEVICE.type == "cuda" else lambda: None
-    step = make(setting)
-    for _ in range(3 if DEVICE.type == "cuda" else 0):
-        step()
-    wait()
-    start = time.perf_counter()
-    for _ in range(setting.rounds):
-        step()
-    wait()
-    return setting.batch * setting.rounds / (time.perf_counter() - start)
-
-
-def compiled(setting: Setting) -> Step:
-    def network_of(model: nn.Module) -> Any:
-        return torch.compile(model)
-
-    return library(setting, network_of)
-
-
-def graphed(step: Step) -> Step:
-    """The whole step, forward, backward and update, as one CUDA graph."""
-    side_stream = torch.cuda.Stream()
-    side_stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side_stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side_stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-def fed(setting: Setting, cache: str) -> Column:
-    """Images/s of `train`, from real pictures, between its first record and its last."""
-    samples = real_pictures(setting)
-    count = min(setting.batch, len(samples))
-    workers = -1 if DEVICE.type == "cuda" else 1
-    recipe = replace(setting.recipe, cache=cache, workers=workers, stored=2)
-    recipe = replace(recipe, steps=2 * setting.rounds)
-    records = train(ours(setting), samples, recipe, every=setting.rounds)
-    first = next(records)["step"]
-    start = time.perf_counter()
-    last = deque(records, maxlen=1).pop()["step"]
-    return count * (last - first) / (time.perf_counter() - start)
-
-
-def real_pictures(setting: Setting) -> Any:
-    if setting.data == "smears":
-        return open_dataset("smears", "train", count=2, size=setting.side)
-    return open_dataset(setting.data, "trainval")
-
-
-def synchronisations(setting: Setting) -> Column:
-    """In one step, when all that is made once is made."""
-    step = library(setting)
-    step()
-    step()
-    return waits_of(step)
-
-
-def waits_of(step: Step) -> int:
-    """How often torch sees the host wait for the GPU in a step."""
-    torch.cuda.synchronize()
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            step()
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-    return sum("called a synchronizing" in str(warning.message) for warning in seen)
-
-
-def memory_measured(setting: Setting) -> Column:
-    """GiB at the fullest moment of a step, of this step alone."""
-    before = torch.cuda.memory_allocated()
-    step = library(setting)
-    step()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / GIB
-
-
-def memory_rehearsed(setting: Setting) -> Column:
-    """GiB of the same step, as `rehearse` says, without CUDA's own context."""
-    config = _models(setting.kind, setting.side)[1].config
-    costs = step_costs(config, CLASSES, setting.side, setting.recipe.precision)
-    memory = costs.memory(setting.batch, setting.recipe.optimizer)
-    return (memory.total - memory.context) / GIB
-
-
-def on_a_gpu(column: Callable[[Setting], Column]) -> Callable[[Setting], Column]:
-    """The column where there is CUDA, else a word."""
-    return lambda setting: column(setting) if DEVICE.type == "cuda" else NEEDS_CUDA
-
-
-COLUMNS: dict[str, Callable[[Setting], Column]] = {
-    "theirs": partial(rate, make=partial(theirs, tuned=False)),
-    "theirs_tuned": partial(rate, make=partial(theirs, tuned=True)),
-    "library": partial(rate, make=library),
-    "compiled": on_a_gpu(partial(rate, make=compiled)),
-    "graph": on_a_gpu(partial(rate, make=lambda setting: graphed(library(setting)))),
-    "loader_memory": partial(fed, cache="memory"),
-    "loader_workers": partial(fed, cache="workers"),
-    "synchronisations": on_a_gpu(synchronisations),
-    "memory_rehearsed": memory_rehearsed,
-    "memory_measured": on_a_gpu(memory_measured),
-}
+def columns_left(out: Path, setting: Setting, small: bool) -> tuple[list[str], list[str]]:
+    """The columns that were never tried, and those that failed."""
+    known = known_columns(out, setting, small)
+    failed = [name for name in COLUMNS if name in known and has_failed(known[name])]
+    return [name for name in COLUMNS if name not in known], failed
