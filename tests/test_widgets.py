@@ -134,6 +134,13 @@ def test_live_curves_draw_what_came_before_an_error_and_pass_it_on(monkeypatch):
     assert len(shown) == 2
 
 
+def test_several_curves_of_a_training_are_named_in_a_key_and_one_beside_it():
+    records = [{"step": i, "loss": 2.0 + i % 2, "cls": 1.0 + i % 2} for i in range(1, 99)]
+    one, both = (training_chart(records, names) for names in (("loss",), ("loss", "cls")))
+    assert one.count("h30") == 0 and both.count("h30") == 2  # a piece of its line before each name
+    assert ">loss<" in one and ">cls<" in both
+
+
 def test_the_length_of_the_gradient_has_an_axis_of_its_own():
     records = [{"step": 1, "loss": 2.0, "grad_norm": 30.0}]
     axes = [training_chart(records, (name,)) for name in ("loss", "grad_norm")]

@@ -276,7 +276,7 @@ def training_chart(
     records: Sequence[dict], names: Sequence[str], title: str = "Training", log: bool = True
 ) -> str:
     """Curves of the records' entries `names` over "step", as SVG; long runs are thinned to 300
-    points.
+    points. Losses lie close and are ragged, so where there are several a key names them.
     """
     curves = {}
     for name in names:
@@ -301,6 +301,7 @@ def training_chart(
         y_label=("length" if set(names) == {"grad_norm"} else "loss") if log else "",
         y_log=log,
         height=300,
+        key=len(names) > 1,
     )
     for name, points in curves.items():
         colour, dash = RECORDS.get(name, (None, "longdash"))
