@@ -38,6 +38,21 @@ TAGS = {
 CONTROLS = {"slider_figure", "BoxPlayground"}
 AT_ONCE = {"listcomp", "setcomp", "dictcomp", "genexpr"}
 SHOWS = {"print", "check", "display", "show"}
+TRAININGS_TOOK = re.compile(r"the trainings took (\w+) (?:of them|more) where this page was made")
+NUMBERS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 MACHINE_PATH = re.compile(
     r"(?<![\w:/.])/(?:home|Users|root|tmp|var|mnt|opt|srv|work\w*)/|\b[A-Z]:\\\w"
 )
@@ -217,6 +232,18 @@ def captions_are_of_their_source(notebook):
     ]
 
 
+def the_title_gives_the_minutes_of_the_notes(notebook):
+    """How long the trainings took says the title as the notes below the cells do."""
+    title = notebook.cells[0]
+    told = TRAININGS_TOOK.search(title.source)
+    if told is None:
+        return []
+    minutes = NUMBERS.index(told[1]) + 1 if told[1] in NUMBERS else int(told[1])
+    notes = (output for cell in code(notebook) for output in cell.outputs if is_note(output))
+    noted = sum(output.metadata[NOTE]["seconds"] for output in notes) / 60
+    return [title] if abs(minutes - noted) > 1 else []
+
+
 def no_path_of_a_machine(notebook):
     """No output tells where somebody's files lie."""
     return [cell for cell in code(notebook) if MACHINE_PATH.search(written(cell))]
@@ -364,6 +391,15 @@ def note(sentence: str = note_text(MADE)):
     return new_output("display_data", data={"text/html": sentence}, metadata={NOTE: MADE})
 
 
+def titled(time: str, seconds: int):
+    """A lesson whose title gives a time, and whose training has a note of so many seconds."""
+    made = MADE | {"seconds": seconds}
+    noted = new_output("display_data", data={"text/html": note_text(made)}, metadata={NOTE: made})
+    made_lesson = lesson(cell("x", noted, tags="trained"))
+    made_lesson.cells.insert(0, new_markdown_cell(f"# 1\n\n**Time** {time}.", id="title"))
+    return made_lesson
+
+
 NOTED = note()
 STUB = cell('def iou(): ...\ncheck("01.iou", iou)', stream("\u25cb not attempted yet\n"))
 HIDDEN = {
@@ -450,6 +486,10 @@ BROKEN = {
         lesson(cell('show(f, caption=f"Left: {loss:.1f} stays.")', shown(html="Six: 1.4 stays."))),
         lesson(cell("plots.show(f, caption='Left of it')", shown(html="<em>Right of it</em>"))),
     ],
+    the_title_gives_the_minutes_of_the_notes: [
+        titled("about 95 minutes; the trainings took twelve of them where this page was made", 117),
+        titled("about 90 minutes, and the trainings took 5 more where this page was made", 2215),
+    ],
     no_path_of_a_machine: [
         lesson(cell("x", stream("saved\n/home/ann/a.png"))),
         lesson(cell("x", stream("C:\\Users\\ann"))),
@@ -519,6 +559,9 @@ GOOD = [
         cell("model = build()\nprint(model)", id="fourth", count=4),
     ),
     lesson(cell('ladder(Mine, until="shapes")\nprint(Mine)', stream("x"))),
+    titled("about 95 minutes; the trainings took two of them where this page was made", 117),
+    titled("about 90 minutes, and the trainings took 37 more where this page was made", 2215),
+    titled("about 90 minutes", 2215),
     lesson(
         cell("0", new_output("error", ename="E", evalue="", traceback=[]), tags="raises-exception")
     ),
