@@ -1,6 +1,7 @@
 """What a recorded run keeps, and what the README says of it."""
 
 import json
+import statistics
 
 import pytest
 
@@ -21,6 +22,16 @@ def test_every_recorded_run_is_one_that_can_be_made_again():
         told, train, evaluate = record.RUNS[run["name"]]
         assert f"train {train} --seed {run['seed']} " in run["train"], told
         assert run["evaluate"].endswith(f" {evaluate} --json")
+
+
+def test_bccd_in_three_minutes_on_two_cores_as_recorded():
+    """What the course says of its own recipe in float32: AP .60, AP50 .91, no seed above 180 s."""
+    runs = [run for run in record.known_runs() if run["name"] == "bccd"]
+    for name, least in (("AP", 0.60), ("AP50", 0.91)):
+        assert statistics.mean(run["figures"][name] for run in runs) >= least
+    assert len(runs) == 3 and max(run["seconds"] for run in runs) <= 180
+    assert not any(run.get("busy") for run in runs)
+    assert not any("precision" in run["train"] for run in runs)
 
 
 def test_two_recipes_never_share_a_folder():
