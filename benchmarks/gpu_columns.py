@@ -29,8 +29,7 @@ import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +48,7 @@ from lesson_lib.data.objects import Objects
 from lesson_lib.detectors.retinanet import RETINANET_CONFIGS, RetinaNetConfig
 from lesson_lib.detectors.ssd import SSD_CONFIGS, SSDConfig
 from lesson_lib.files import write_whole
+from lesson_lib.training.distributed import algorithms_chosen
 from lesson_lib.training.loop import train
 from lesson_lib.training.recipes import MODELS, Recipe, build_model, overridden
 from lesson_lib.training.rehearsal import GIB, HALF, step_costs
@@ -119,17 +119,6 @@ def theirs(setting: Setting, tuned: bool, compile_: bool = False) -> Step:
         scaler.update()
 
     return step
-
-
-@contextmanager
-def algorithms_chosen(wanted: bool) -> Iterator[None]:
-    """Whether cuDNN tries its algorithms and takes the fastest, as the command line has it."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def library(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_data import coco_file
 from torch._subclasses.fake_tensor import FakeTensorMode
-from two_processes import TORCHRUN, environment
+from two_processes import TORCHRUN, environment, run_two
 
 from lesson_lib import cli
 from lesson_lib.cli import train as cli_train
@@ -320,18 +320,9 @@ FAILING = textwrap.dedent(
 def test_an_error_in_one_process_is_told_and_ends_both(tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     file = coco_file(tmp_path)
-    with subprocess.Popen(
-        [*TORCHRUN, str(tmp_path / "failing.py"), *command(file, tmp_path / "run", "ssd-tiny")],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            _, told = running.communicate(timeout=240)
-        finally:
-            running.terminate()  # torchrun ends its own, where a kill would leave them
-    assert running.returncode == 1
+    arguments = command(file, tmp_path / "run", "ssd-tiny")
+    status, told = run_two(str(tmp_path / "failing.py"), *arguments, timeout=240)
+    assert status == 1
     assert "\nThe picture broken.jpg cannot be read.\n" in "\n" + told
     assert "exitcode  : 1 " in told  # of the process that failed
 
@@ -402,19 +393,8 @@ def two(tmp_path_factory):
     """What each of two processes says: (rank 0's, rank 1's, the folder)."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "two.py").write_text(TWO)
-    with subprocess.Popen(
-        [*TORCHRUN, str(folder / "two.py"), str(folder)],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            _, errors = running.communicate(timeout=400)
-        except subprocess.TimeoutExpired:  # they wait for each other
-            running.terminate()  # torchrun ends them, where a kill would leave them
-            _, errors = running.communicate()
-    assert running.returncode == 0, errors[-3000:]
+    status, errors = run_two(str(folder / "two.py"), str(folder), timeout=400)
+    assert status == 0, errors[-3000:]
     said = [json.loads((folder / f"said-{rank}.json").read_text()) for rank in (0, 1)]
     return *said, folder
 

@@ -46,6 +46,17 @@ def processes(shapes: int = 0) -> Iterator[torch.device]:
     dist.destroy_process_group()
 
 
+@contextmanager
+def algorithms_chosen(wanted: bool) -> Iterator[None]:
+    """Whether cuDNN tries its algorithms and takes the fastest, inside; afterwards as before."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _own_gpu() -> int:
     """The number of this process among those of its machine, and so of its GPU."""
     number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()

@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from lesson_lib.detectors.detector import Detector, anchors_of, as_module, own_s
 from lesson_lib.detectors.views import outputs_in_views
 from lesson_lib.evaluation import coco_evaluate
 from lesson_lib.training.distributed import (
+    algorithms_chosen,
     all_gather,
     all_reduce,
     broadcast,
@@ -151,7 +151,7 @@ def evaluate(
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     model.eval()
     try:
-        with torch.inference_mode(), _no_trials():
+        with torch.inference_mode(), algorithms_chosen(False):
             for part in resized.batches(BATCH):
                 outputs, turned = _seen(model, part, recipe, anchors)
                 found.append(_detected(model, part, outputs, turned, resized, recipe.inference))
@@ -172,17 +172,6 @@ def evaluate(
         figures = _figures(predictions, truth, model.config.num_classes)
     losses = {"val_loss": cls + box, "val_cls": cls, "val_box": box}
     return broadcast(figures) | losses
-
-
-@contextmanager
-def _no_trials() -> Iterator[None]:
-    """Inside, cuDNN tries no algorithms; afterwards as before."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def _seen(
